@@ -1,0 +1,1 @@
+"""Private foundations: trees, checks, numerics. Nothing here is public."""

@@ -1,0 +1,39 @@
+"""Test environment: eight CPU devices, strict ranks, a persistent compilation cache, float64 only where asked."""
+
+import os
+import pathlib
+import tempfile
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+
+import jax
+import pytest
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_compilation_cache_dir", os.path.join(tempfile.gettempdir(), "jsamp-jax-cache"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(autouse=True)
+def _float64_never_leaks():
+    assert not jax.config.jax_enable_x64
+    yield
+    assert not jax.config.jax_enable_x64, "a test left x64 on: use the x64 fixture or jax.enable_x64(True) as a context"
+
+
+@pytest.fixture
+def x64():
+    """Run one test in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """The folder of recorded material; tests that need it are skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip("no recorded reference material beside the repository")
+    return SHARED
