@@ -1,0 +1,18 @@
+"""Noise schedules, and grids: functions that return n + 1 decreasing times."""
+
+from jsamp.noise._discrete import Discrete as Discrete
+from jsamp.noise._grid import index_grid as index_grid
+from jsamp.noise._grid import karras_grid as karras_grid
+from jsamp.noise._grid import logsnr_grid as logsnr_grid
+from jsamp.noise._grid import shift as shift
+from jsamp.noise._grid import time_grid as time_grid
+from jsamp.noise._schedule import VE as VE
+from jsamp.noise._schedule import VP as VP
+from jsamp.noise._schedule import Cosine as Cosine
+from jsamp.noise._schedule import Flow as Flow
+from jsamp.noise._schedule import Schedule as Schedule
+
+__all__ = [
+    "VE", "VP", "Cosine", "Discrete", "Flow", "Schedule",
+    "index_grid", "karras_grid", "logsnr_grid", "shift", "time_grid",
+]  # fmt: skip

@@ -1,0 +1,216 @@
+"""Grids: functions that return n + 1 decreasing times. The grid is the only truth a solver knows about time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jsamp._core._checks import check_choice, check_count, check_number, concrete
+from jsamp._core._numerics import as_array, namespace
+
+FINALS = ("zero", "sigma_min")
+
+
+def _ends(name, schedule, n, t_max, t_min, final):
+    """Namespace, start, end and number of regular intervals, checked."""
+    check_count(f"{name}: n", n)
+    check_choice(f"{name}: final", final, FINALS)
+    start = schedule.t_max if t_max is None else t_max
+    end = schedule.t_min if t_min is None else t_min
+    xp = namespace(schedule, start, end)
+    start, end = as_array(start, xp), as_array(end, xp)
+    known = concrete((start, end)) if xp is np else None
+    if known is not None and not known[0] > known[1]:
+        raise ValueError(f"{name}: t_max must be above t_min, got t_max={start} and t_min={end}.")
+    return xp, start, end, n - (final == "zero")
+
+
+def _finish(name, xp, schedule, inner, start, end, final):
+    """Pin both ends exactly, append the noiseless time when asked, refuse what does not decrease."""
+    grid = xp.concatenate([start[None], inner[1:-1], end[None]] if inner.shape[0] > 1 else [start[None]])
+    if final == "zero":
+        grid = xp.concatenate([grid, as_array(schedule.time(xp.asarray(np.inf, grid.dtype)), xp)[None]])
+    if xp is np and not (np.all(np.isfinite(grid)) and np.all(np.diff(grid) < 0)):
+        raise ValueError(
+            f"{name}: the grid does not decrease: {np.array2string(grid, threshold=8)}. "
+            f"Check t_max and t_min, use fewer steps, or final='sigma_min' if t_min is already noiseless."
+        )
+    return grid
+
+
+def time_grid(
+    schedule: Any, n: int, power: Any = 1, *, t_max: Any = None, t_min: Any = None, final: str = "sigma_min"
+) -> Any:
+    """Times uniform in t^(1/power): `power=1` uniform, 2 the quadratic grid of DEIS and DPM-Solver.
+
+    Args:
+        schedule: a noise schedule.
+        n: number of steps (static); the grid has n + 1 times.
+        power: exponent, > 0.
+        t_max: start, default `schedule.t_max`.
+        t_min: last regular time, default `schedule.t_min`.
+        final: "sigma_min" ends at t_min; "zero" takes n regular times and then the noiseless time.
+
+    Returns:
+        [n + 1] decreasing times, float64 numpy (jax when an argument is traced).
+
+    Raises:
+        ValueError: when the times would not decrease.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.noise.time_grid(js.noise.VP(), 4, power=2).round(3).tolist()
+        [1.0, 0.574, 0.266, 0.075, 0.001]
+    """
+    xp, start, end, num = _ends("time_grid", schedule, n, t_max, t_min, final)
+    check_number("time_grid: power", power, low=0, open_low=True)
+    inner = xp.linspace(start ** (1 / power), end ** (1 / power), num + 1) ** power
+    return _finish("time_grid", xp, schedule, inner, start, end, final)
+
+
+def logsnr_grid(schedule: Any, n: int, *, t_max: Any = None, t_min: Any = None, final: str = "sigma_min") -> Any:
+    """Times uniform in the half log-SNR lam = log(alpha / sigma).
+
+    Args:
+        schedule: a noise schedule.
+        n: number of steps (static).
+        t_max: start, default `schedule.t_max`; its lam must be finite.
+        t_min: last regular time, default `schedule.t_min`.
+        final: "sigma_min" ends at t_min; "zero" takes n regular times and then the noiseless time.
+
+    Returns:
+        [n + 1] decreasing times, float64 numpy (jax when an argument is traced).
+
+    Raises:
+        ValueError: when lam is infinite at an end, or the times would not decrease.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.noise.logsnr_grid(js.noise.VP(), 5).round(4).tolist()
+        [1.0, 0.7856, 0.4934, 0.1406, 0.0181, 0.001]
+    """
+    xp, start, end, num = _ends("logsnr_grid", schedule, n, t_max, t_min, final)
+    first, last = _finite_lams("logsnr_grid", xp, schedule, start, end)
+    return _finish("logsnr_grid", xp, schedule, schedule.time(xp.linspace(first, last, num + 1)), start, end, final)
+
+
+def karras_grid(
+    schedule: Any, n: int, rho: Any = 7.0, *, t_max: Any = None, t_min: Any = None, final: str = "zero"
+) -> Any:
+    """Times uniform in (sigma / alpha)^(1/rho), the grid of EDM; by default it ends at zero noise.
+
+    Args:
+        schedule: a noise schedule.
+        n: number of steps (static).
+        rho: exponent, > 0; larger spends more steps at low noise.
+        t_max: start, default `schedule.t_max`; its lam must be finite.
+        t_min: last regular time, default `schedule.t_min`.
+        final: "zero" takes n regular times and then the noiseless time; "sigma_min" ends at t_min.
+
+    Returns:
+        [n + 1] decreasing times, float64 numpy (jax when an argument is traced).
+
+    Raises:
+        ValueError: when lam is infinite at an end, or the times would not decrease.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.noise.karras_grid(js.noise.VE(), 4).round(3).tolist()
+        [80.0, 9.723, 0.47, 0.002, 0.0]
+
+    References:
+        Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
+    """
+    xp, start, end, num = _ends("karras_grid", schedule, n, t_max, t_min, final)
+    check_number("karras_grid: rho", rho, low=0, open_low=True)
+    first, last = _finite_lams("karras_grid", xp, schedule, start, end)
+    level = xp.linspace(xp.exp(-first / rho), xp.exp(-last / rho), num + 1)
+    return _finish("karras_grid", xp, schedule, schedule.time(-rho * xp.log(level)), start, end, final)
+
+
+def index_grid(schedule: Any, n: int, spacing: str = "leading", *, offset: int = 0, final: str = "zero") -> Any:
+    """Integer indices of a discrete schedule with the spacings of the published pipelines.
+
+    "leading" is arange(n) * (N // n) + offset reversed; "linspace" the first n of n + 1 rounded points from N - 1 to
+    0; "trailing" rounds N, N - N/n, ... and subtracts 1. Then comes the last time: index -1 (alpha = 1) for
+    `final="zero"`, index 0 for "sigma_min".
+
+    Args:
+        schedule: a `Discrete` schedule with N indices.
+        n: number of steps (static), at most N.
+        spacing: "leading", "linspace" or "trailing".
+        offset: shift of "leading" (Stable Diffusion uses 1).
+        final: where the grid ends.
+
+    Returns:
+        [n + 1] decreasing float64 indices.
+
+    Raises:
+        ValueError: when indices repeat (n too large, or "leading" without offset ending at 0 twice).
+
+    Example:
+        >>> import jsamp as js
+        >>> js.noise.index_grid(js.noise.Discrete.ddpm_linear(), 5, "trailing").tolist()
+        [999.0, 799.0, 599.0, 399.0, 199.0, -1.0]
+
+    References:
+        Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2023, arXiv:2305.08891.
+    """
+    check_count("index_grid: n", n)
+    check_choice("index_grid: spacing", spacing, ("leading", "linspace", "trailing"))
+    check_choice("index_grid: final", final, FINALS)
+    if not hasattr(schedule, "log_alpha"):
+        raise TypeError(f"index_grid needs a Discrete schedule, got {type(schedule).__name__}. Use time_grid.")
+    num = int(schedule.t_max) + 1
+    if spacing == "leading":
+        inner = np.arange(n)[::-1] * (num // n) + offset
+    elif spacing == "linspace":
+        inner = np.linspace(num - 1, 0, n + 1).round()[:-1]
+    else:
+        inner = np.round(np.arange(num, 0, -num / n))[:n] - 1
+    grid = np.append(inner.astype(np.float64), -1.0 if final == "zero" else 0.0)
+    if np.any(np.diff(grid) >= 0) or grid[0] > num - 1:
+        raise ValueError(
+            f"index_grid: indices must decrease within 0..{num - 1}, got {np.array2string(grid, threshold=8)}. "
+            f"Use n <= {num}, another spacing, final='zero', or offset=1 with final='sigma_min'."
+        )
+    return grid
+
+
+def shift(grid: Any, factor: Any) -> Any:
+    """Shift a rectified-flow grid towards noise: t -> factor t / (1 + (factor - 1) t), for larger images.
+
+    Args:
+        grid: [n + 1] times in [0, 1].
+        factor: 1 changes nothing, > 1 spends more steps at high noise.
+
+    Returns:
+        [n + 1] shifted times.
+
+    Raises:
+        ValueError: for a factor that is not positive, or times outside [0, 1].
+
+    Example:
+        >>> import jsamp as js
+        >>> js.noise.shift(js.noise.time_grid(js.noise.Flow(), 2, final="zero"), 3.0).round(3).tolist()
+        [1.0, 0.003, 0.0]
+
+    References:
+        Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024,
+        arXiv:2403.03206.
+    """
+    check_number("shift: factor", factor, low=0, open_low=True)
+    check_number("shift: grid", grid, low=0, high=1)
+    grid = as_array(grid, namespace(grid, factor))
+    return factor * grid / (1 + (factor - 1) * grid)
+
+
+def _finite_lams(name, xp, schedule, start, end):
+    first, last = schedule.lam(start), schedule.lam(end)
+    if xp is np and not (np.isfinite(first) and np.isfinite(last)):
+        raise ValueError(
+            f"{name}: the log-SNR is infinite at t_max={start} or t_min={end}. "
+            f"Pass a t_max with alpha > 0 (for Flow, t_max=0.999) and a t_min with sigma > 0."
+        )
+    return first, last
