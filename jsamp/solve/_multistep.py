@@ -1,0 +1,360 @@
+"""The Lagrange builder: multistep solvers whose prediction is a polynomial through past nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jsamp._core._checks import check_choice, check_count, check_number, concrete
+from jsamp.solve._plan import CORRECT, Plan, Row, assemble
+from jsamp.solve._weights import Path, as_weights, check_grid, first_order, lower
+
+LAST_STEP_RATIO = 3.0
+
+
+def build(
+    path: Path,
+    *,
+    kind: str,
+    order: int,
+    variable: str = "lam",
+    variant: str = "exact",
+    tau: Any = None,
+    corrector: int = 0,
+    correct_last: bool = False,
+    lower_order_final: Any = False,
+    integrals: Any = None,
+) -> Plan:
+    """Rows of a linear multistep solver; `tau` is one value per step, or None for an ODE.
+
+    `corrector` counts its points, the new one included; 0 is none, -1 is one more than the predictor uses at that
+    step. `integrals(i)` replaces the first-order (A, B, C) and `as_weights` of a step, for noise laws of their own.
+    """
+    xp, n = path.xp, path.steps
+    caps = _caps(path, kind, variable, order, lower_order_final)
+    rate = [0.0] * n if tau is None else tau
+    rows: list[Row] = []
+    for i in range(n):
+        size = min(order, i + 1)
+        point = list(range(i, i - size, -1))
+        if integrals is None:
+            a, _, c = first_order(path, i, kind, rate[i])
+            formula = lambda q, i=i, p=point: as_weights(path, i, p[:q], kind, variable, rate[i], variant)  # noqa: E731
+        else:
+            a, c, formula = integrals(i, point)
+        row = Row(path.at(i), path.at(i + 1), path.node(i, variable), a, {}, C=None if tau is None else c)
+        row = row._replace(W=dict(zip(point, lower(xp, caps[i], size, formula), strict=True)))
+        if corrector and i > 0:
+            row = row._replace(
+                take=CORRECT, **_corrector(path, i, order, corrector, caps, kind, variable, rate, variant)
+            )
+        rows.append(row)
+    if correct_last:
+        end = path.at(n)
+        last = Row(
+            end, end, path.node(n, variable), xp.ones(()), {n: 0.0}, C=None if tau is None else 0.0, take=CORRECT
+        )
+        rows.append(last._replace(**_corrector(path, n, order, corrector, caps, kind, variable, rate, variant)))
+    return assemble(xp, rows, kind)
+
+
+def _corrector(path, i, order, corrector, caps, kind, variable, rate, variant):
+    """Corrector of the step that ended at node i, which it may now use; without two usable nodes it repeats the step."""
+    size = min(order, i) + 1 if corrector < 0 else min(corrector, i + 1)
+    point, before = list(range(i, i - size, -1)), (path, i - 1)
+    a, single, _ = first_order(*before, kind, rate[i - 1])
+
+    def formula(q):
+        return [0.0, single] if q == 1 else as_weights(*before, point[:q], kind, variable, rate[i - 1], variant)
+
+    usable = i + 1 if variable == "t" else path.xp.where(path.signalless[0], i, i + 1)
+    cap = path.xp.minimum(caps[i - 1] + 1, usable)
+    return {"P": a, "Q": dict(zip(point, lower(path.xp, cap, size, formula), strict=True))}
+
+
+def _caps(path: Path, kind: str, variable: str, order: int, lower_order_final: Any) -> list[Any]:
+    """How many points each step may use, beyond the warm-up: infinite nodes and a long last step allow fewer."""
+    xp, n = path.xp, path.steps
+    caps: list[Any] = [order] * n
+    if variable != "t":
+        for i in range(1, min(order, n)):
+            caps[i] = xp.where(path.signalless[0], i, order)
+    if lower_order_final is True:
+        caps = [xp.minimum(cap, n - i) for i, cap in enumerate(caps)]
+    if lower_order_final == "auto" and n > 1:
+        step = path.lam[1:] - path.lam[:-1]
+        jump = step[1:] > LAST_STEP_RATIO * step[:-1]
+        long = jump[n - 2] | path.noiseless[n]
+        caps[n - 1] = xp.where(long, 1, caps[n - 1])
+        if n > 2:
+            # Into sigma = 0 the last finite step is the one before, and is judged by its own length.
+            before = xp.where(path.noiseless[n] & jump[n - 3], 1, 2)
+            caps[n - 2] = xp.where(long, xp.minimum(caps[n - 2], before), caps[n - 2])
+    if not (kind == "eps" and variable == "rho"):
+        caps[n - 1] = xp.where(path.noiseless[n], 1, caps[n - 1])
+    return caps
+
+
+def prepare(name: str, schedule: Any, grid: Any, order: Any, lower_order_final: Any = False, *options: Any) -> Path:
+    """The path of a grid, with the options that multistep solvers share checked."""
+    path = check_grid(name, schedule, grid, *options)
+    check_count(f"{name}: order", order, high=6)
+    if not isinstance(lower_order_final, bool):
+        check_choice(f"{name}: lower_order_final", lower_order_final, ("auto", True, False))
+    return path
+
+
+def rates(name: str, path: Path, tau: Any) -> list[Any] | None:
+    """Tau for each step (constant, array [n], or callable of the step's starting time), or None for an ODE."""
+    if not callable(tau):
+        check_number(f"{name}: tau", tau, low=0)
+        known = concrete(tau)
+        if known is not None and np.all(known == 0):
+            return None
+        if np.ndim(tau) > 1 or (np.ndim(tau) == 1 and np.shape(tau)[0] != path.steps):
+            raise ValueError(f"{name}: tau must be a scalar or one value per step [{path.steps}], got {np.shape(tau)}.")
+        return list(path.xp.broadcast_to(path.xp.asarray(tau, path.t.dtype), (path.steps,)))
+    return [tau(path.t[i]) for i in range(path.steps)]
+
+
+def refuse_eps(name: str, path: Path, tau: Any = None) -> None:
+    if path.xp is not np:
+        return
+    if path.signalless[0]:
+        raise ValueError(
+            f"{name} works in eps form, which is singular at alpha = 0 (grid[0]={path.t[0]:.6g}). "
+            f"Start at a t_max with alpha > 0, or use an x0 form such as js.solve.dpmpp."
+        )
+    if tau is not None and path.noiseless[-1]:
+        raise ValueError(
+            f"{name} with tau > 0 in eps form cannot step to sigma = 0: its last noise would not vanish. "
+            f"End the grid with final='sigma_min', or use js.solve.dpmpp."
+        )
+
+
+def ddim(schedule: Any, grid: Any, *, eta: Any = 0.0) -> Plan:
+    """DDIM: the first-order step that every family shares (DPM-Solver-1, Euler in sigma, Euler on a rectified flow).
+
+    x_t = sqrt(sigma_t^2 - s^2) eps + alpha_t x0 + s z, with s = eta (sigma_t / sigma_s) sqrt(sigma_s^2 - sigma_t^2
+    alpha_s^2 / alpha_t^2); eta = 0 is the ODE, eta = 1 is DDPM. Order 1.
+
+    Args:
+        schedule: a noise schedule.
+        grid: [n + 1] decreasing times.
+        eta: Song's eta in [0, 1]: share of the ancestral noise.
+
+    Returns:
+        A plan of n rows.
+
+    Raises:
+        ValueError: for a bad grid, or eta outside [0, 1].
+
+    Example:
+        >>> import jsamp as js
+        >>> js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 10), eta=1.0).stochastic
+        True
+
+    Cost:
+        n denoiser calls, no history.
+
+    References:
+        Song, Meng and Ermon, "Denoising Diffusion Implicit Models", 2021, arXiv:2010.02502.
+    """
+    path = prepare("ddim", schedule, grid, 1, False, eta)
+    check_number("ddim: eta", eta, low=0, high=1)
+    known, xp = concrete(eta), path.xp
+    if known is not None and known == 0:
+        return build(path, kind="x0", order=1)
+
+    def integrals(i, point):
+        (_, a0, s0), (_, a1, s1) = path.at(i), path.at(i + 1)
+        share = 1 - (s1 * a0 / (s0 * a1)) ** 2
+        noise = eta * s1 * xp.sqrt(share)
+        a = s1 * xp.sqrt(1 - eta**2 * share) / s0
+        return a, noise, lambda q: [a1 - a * a0]
+
+    return build(path, kind="x0", order=1, tau=[0.0] * path.steps, integrals=integrals)
+
+
+def ddpm(schedule: Any, grid: Any) -> Plan:
+    """DDPM ancestral sampling: the exact posterior q(x_t | x_s, x0) with the predicted x0, "small" variance.
+
+    The same plan as `ddim(eta=1)` and as first-order SDE-DPM-Solver++ (tau = 1). Weak order 1.
+
+    Args:
+        schedule: a noise schedule.
+        grid: [n + 1] decreasing times.
+
+    Returns:
+        A stochastic plan of n rows.
+
+    Raises:
+        ValueError: for a bad grid.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.solve.ddpm(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 10)).nfe
+        10
+
+    References:
+        Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv:2006.11239.
+    """
+    path = prepare("ddpm", schedule, grid, 1)
+    return build(path, kind="x0", order=1, tau=[1.0] * path.steps)
+
+
+def dpmpp(
+    schedule: Any,
+    grid: Any,
+    *,
+    order: int = 2,
+    variant: str = "exact",
+    tau: Any = 0.0,
+    lower_order_final: Any = "auto",
+) -> Plan:
+    """DPM-Solver++ multistep (1M, 2M, 3M, ...; SDE forms with tau): x0 interpolated in lam.
+
+    x_t = (sigma_t / sigma_s) e^(-tau^2 h) x_s + sum_j B_j x0_j + C z, with B_j the integrals of the exponential weight
+    against the Lagrange basis. Warm-up uses the points there are. Published codes multiply the quadratic term of 3M
+    by one half, which makes it second order; `variant="exact"` (default) keeps third order.
+
+    Args:
+        schedule: a noise schedule.
+        grid: [n + 1] decreasing times.
+        order: number of points = order of convergence of the ODE (static, 1..6).
+        variant: "exact", or "reference": 2M midpoint and 3M as published.
+        tau: stochasticity >= 0: 0 the ODE, 1 the standard reverse SDE (k-diffusion's eta is tau^2); a scalar, one
+            value per step, or a callable of the step's starting time. Weak order at most 2.
+        lower_order_final: "auto" takes the last step first order when it goes to sigma = 0 or is more than three times
+            longer in lam than the one before; True lowers the last steps always; False never.
+
+    Returns:
+        A plan of n rows.
+
+    Raises:
+        ValueError: for a bad grid or option.
+
+    Example:
+        >>> import jsamp as js
+        >>> schedule = js.noise.VP()
+        >>> js.solve.dpmpp(schedule, js.noise.logsnr_grid(schedule, 10), order=3).slots
+        2
+
+    Cost:
+        n denoiser calls, order - 1 predictions held.
+
+    References:
+        Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022,
+        arXiv:2211.01095.
+    """
+    path = prepare("dpmpp", schedule, grid, order, lower_order_final, tau)
+    check_choice("dpmpp: variant", variant, ("exact", "reference"))
+    options = dict(order=order, variant=variant, tau=rates("dpmpp", path, tau), lower_order_final=lower_order_final)
+    return build(path, kind="x0", **options)
+
+
+def dpm_solver(
+    schedule: Any,
+    grid: Any,
+    *,
+    order: int = 2,
+    variant: str = "exact",
+    tau: Any = 0.0,
+    lower_order_final: Any = "auto",
+) -> Plan:
+    """DPM-Solver multistep: eps interpolated in lam. With `variant="exact"` also the DEIS of diffusers (log-rho).
+
+    x_t = (alpha_t / alpha_s) x_s + sum_j B_j eps_j. Under strong guidance prefer `dpmpp`.
+
+    Args:
+        schedule: a noise schedule; alpha must be positive on the grid.
+        grid: [n + 1] decreasing times.
+        order: number of points = order of convergence (static, 1..6).
+        variant: "exact", or "reference": 2M midpoint and 3M as published (second order).
+        tau: stochasticity, as in `dpmpp`; then the grid must not end at sigma = 0.
+        lower_order_final: as in `dpmpp`.
+
+    Returns:
+        A plan of n rows.
+
+    Raises:
+        ValueError: for a bad grid or option, alpha = 0, or sigma = 0 with tau > 0.
+
+    Example:
+        >>> import jsamp as js
+        >>> schedule = js.noise.VP()
+        >>> js.solve.dpm_solver(schedule, js.noise.logsnr_grid(schedule, 10), order=3).kind
+        'eps'
+
+    References:
+        Lu et al., "DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps", 2022,
+        arXiv:2206.00927.
+    """
+    path = prepare("dpm_solver", schedule, grid, order, lower_order_final, tau)
+    check_choice("dpm_solver: variant", variant, ("exact", "reference"))
+    tau = rates("dpm_solver", path, tau)
+    refuse_eps("dpm_solver", path, tau)
+    return build(path, kind="eps", order=order, variant=variant, tau=tau, lower_order_final=lower_order_final)
+
+
+def deis(schedule: Any, grid: Any, *, order: int = 3, variable: str = "t", lower_order_final: Any = "auto") -> Plan:
+    """DEIS: eps interpolated by a polynomial in time, in rho = sigma / alpha, or in lam, integrated exactly.
+
+    The paper's tAB-DEIS-r and rhoAB-DEIS-r are `order=r + 1` (order counts points, as everywhere here); `variable="lam"`
+    is what diffusers calls DEIS. Weights come from Gauss-Legendre quadrature; the published Riemann sum is off by 1e-4.
+
+    Args:
+        schedule: a noise schedule; alpha must be positive on the grid.
+        grid: [n + 1] decreasing times; the paper uses `time_grid(schedule, n, power=2)`.
+        order: number of points = order of convergence (static, 1..6).
+        variable: "t", "rho" or "lam".
+        lower_order_final: as in `dpmpp`.
+
+    Returns:
+        A plan of n rows.
+
+    Raises:
+        ValueError: for a bad grid or option, or alpha = 0.
+
+    Example:
+        >>> import jsamp as js
+        >>> schedule = js.noise.VP()
+        >>> js.solve.deis(schedule, js.noise.time_grid(schedule, 10, power=2), order=4).nfe
+        10
+
+    References:
+        Zhang and Chen, "Fast Sampling of Diffusion Models with Exponential Integrator", 2023, arXiv:2204.13902.
+    """
+    path = prepare("deis", schedule, grid, order, lower_order_final)
+    check_choice("deis: variable", variable, ("t", "rho", "lam"))
+    refuse_eps("deis", path)
+    return build(path, kind="eps", order=order, variable=variable, lower_order_final=lower_order_final)
+
+
+def lms(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
+    """Linear multistep in rho = sigma / alpha, as in k-diffusion: `deis(variable="rho")` that never lowers its order.
+
+    Args:
+        schedule: a noise schedule; alpha must be positive on the grid.
+        grid: [n + 1] decreasing times; may end at sigma = 0 at full order.
+        order: number of points = order of convergence (static, 1..6).
+
+    Returns:
+        A plan of n rows.
+
+    Raises:
+        ValueError: for a bad grid or option, or alpha = 0.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.solve.lms(js.noise.VE(), js.noise.karras_grid(js.noise.VE(), 10)).slots
+        3
+
+    References:
+        Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364
+        (the coordinates); the method is Adams and Bashforth's on a variable grid.
+    """
+    path = prepare("lms", schedule, grid, order)
+    refuse_eps("lms", path)
+    return build(path, kind="eps", order=order, variable="rho")

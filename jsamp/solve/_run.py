@@ -1,0 +1,408 @@
+"""The runner: one scan body for every plan, and the pieces of it that users compose themselves."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core import _tree
+from jsamp._core._checks import check_callable, check_floating, check_key, concrete
+from jsamp._core._pytree import pytree
+from jsamp._core._types import Result
+from jsamp.denoise import Denoiser, Prediction
+from jsamp.denoise._denoiser import as_tree
+from jsamp.solve._plan import ACCEPT, CORRECT, Plan
+
+
+class SolveState(NamedTuple):
+    """What a plan carries between rows; parts that the plan does not need are None.
+
+    Args:
+        x: where the next row evaluates; after the last row, the sample.
+        base: the last accepted state, for stages and correctors.
+        history: [K, ...] past predictions.
+        velocity: moving average, for momentum.
+        noise: last noise term, which a corrector reuses.
+        reset: whether the history is stale, after a steering edit.
+        index: row counter, folded into the key.
+    """
+
+    x: Any
+    base: Any
+    history: Any
+    velocity: Any
+    noise: Any
+    reset: Any
+    index: Any
+
+
+class StepInfo(NamedTuple):
+    """What steering hooks are told about a row.
+
+    Args:
+        index: row number.
+        t, alpha, sigma: where the row evaluates.
+        t_next, alpha_next, sigma_next: where it lands.
+        data_coef: coefficient of the newest x0 prediction in the step.
+        noise_std: standard deviation of the noise the step adds.
+        last: whether this is the last row.
+    """
+
+    index: Any
+    t: Any
+    alpha: Any
+    sigma: Any
+    t_next: Any
+    alpha_next: Any
+    sigma_next: Any
+    data_coef: Any
+    noise_std: Any
+    last: Any
+
+
+class SampleInfo(NamedTuple):
+    """About a finished run.
+
+    Args:
+        ok: whether every number of the sample is finite.
+        nfe: network evaluations.
+        kept: [R, ...] what `keep` returned at each row, or None.
+        report: what the steer reported, or None.
+    """
+
+    ok: Any
+    nfe: int
+    kept: Any
+    report: Any
+
+
+def _state_dtype(leaf):
+    dtype = jnp.result_type(leaf)
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def init(plan: Plan, x: Any) -> SolveState:
+    """The state of a plan before its first row.
+
+    Args:
+        plan: the solver.
+        x: start at the plan's first time, any shape or tree; half precision is held as float32.
+
+    Returns:
+        A `SolveState`, built from x, so it has x's sharding.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 4))
+        >>> js.solve.init(plan, jnp.ones(3)).history is None
+        True
+    """
+    x = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, _state_dtype(leaf)), x)
+    momentum = plan.beta is not None or plan.drag is not None
+    return SolveState(
+        x=x,
+        base=x if plan.take is not None else None,
+        history=jax.tree.map(lambda a: jnp.stack([jnp.zeros_like(a)] * plan.slots), x) if plan.slots else None,
+        velocity=_tree.zeros_like(x) if momentum else None,
+        noise=_tree.zeros_like(x) if plan.Q is not None and plan.C is not None else None,
+        reset=None,
+        index=jnp.int32(0),
+    )
+
+
+def output(state: SolveState) -> Any:
+    """The sample held by a state whose rows have all run.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 4))
+        >>> js.solve.output(js.solve.init(plan, jnp.ones(2))).tolist()
+        [1.0, 1.0]
+    """
+    return state.x
+
+
+def step(key: Any, denoiser: Any, state: SolveState, row: Plan) -> SolveState:
+    """Run one row of a plan: one network evaluation. Use it to write your own scan.
+
+    Args:
+        key: the key of the whole run; the row's own key is `fold_in(key, state.index)`. None for a deterministic plan.
+        denoiser: callable tree (x, t, *, key) -> Prediction.
+        state: from `init` or the previous row.
+        row: one row of a plan: what `lax.scan` over a plan yields, or `jax.tree.map(lambda a: a[i], plan)`.
+
+    Returns:
+        The next state.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> schedule = js.noise.VP()
+        >>> plan = js.solve.dpmpp(schedule, js.noise.logsnr_grid(schedule, 5))
+        >>> law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.0]], stds=[1.0])
+        >>> state, _ = jax.lax.scan(
+        ...     lambda s, row: (js.solve.step(None, law, s, row), None), js.solve.init(plan, jnp.ones(1)), plan)
+        >>> bool(jnp.all(js.solve.output(state) == js.sample(None, law, jnp.ones(1), plan).x))
+        True
+    """
+    return advance(key, denoiser, state, row, None, None)[0]
+
+
+def _mix(row: Plan, prediction: Prediction) -> Any:
+    if row.kind == "x0":
+        return prediction.x0
+    if row.kind == "eps":
+        return prediction.eps
+    if row.kind == "velocity":
+        return jax.tree.map(jnp.subtract, prediction.eps, prediction.x0)
+    # where, not a product alone: a prediction that this row does not use may be infinite.
+    part = lambda w, v: jnp.where(w == 0, 0, w * jnp.where(w == 0, 0, v))  # noqa: E731
+    return jax.tree.map(lambda a, b: part(row.mix[0], a) + part(row.mix[1], b), prediction.x0, prediction.eps)
+
+
+def _combine(weights, newest, history):
+    total = jax.tree.map(lambda m: weights[0] * m, newest)
+    if history is None:
+        return total
+    for k in range(weights.shape[0] - 1):
+        total = jax.tree.map(lambda a, h, k=k: a + weights[k + 1] * h[k], total, history)
+    return total
+
+
+def _average(rate, velocity, value):
+    return jax.tree.map(lambda v, m: (1 - rate) * v + rate * m, velocity, value)
+
+
+def _axpy(scale, x, y):
+    return jax.tree.map(lambda a, b: scale * a + b, x, y)
+
+
+def _describe_row(row: Plan, index: Any, last: Any) -> StepInfo:
+    newest = row.W[0] if row.G is None else row.W[0] * row.G
+    x0_share = {"x0": 1.0, "eps": 0.0, "velocity": -1.0}.get(row.kind, None if row.mix is None else row.mix[0])
+    eps_share = {"x0": 0.0, "eps": 1.0, "velocity": 1.0}.get(row.kind, None if row.mix is None else row.mix[1])
+    data_coef = newest * (x0_share - eps_share * row.alpha / row.sigma)
+    noise_std = jnp.zeros_like(row.A) if row.C is None else row.C
+    ends = row.t, row.alpha, row.sigma, row.t_next, row.alpha_next, row.sigma_next
+    return StepInfo(index, *ends, data_coef, noise_std, last)
+
+
+def _permute(state: SolveState, index: Any) -> SolveState:
+    """Reorder particles: axis 0 of the states, axis 1 of the history."""
+    pick = lambda tree: jax.tree.map(lambda a: a[index], tree)  # noqa: E731
+    history = jax.tree.map(lambda a: a[:, index], state.history)
+    return state._replace(
+        base=pick(state.base), history=history, velocity=pick(state.velocity), noise=pick(state.noise)
+    )
+
+
+def advance(key, denoiser, state, row, steer, g, last=False):
+    """The scan body: one row, with the steering hooks where a steer is given."""
+    dtype = jnp.result_type(*jax.tree.leaves(state.x))
+    row = row.astype(dtype)
+    key = None if key is None else jax.random.fold_in(key, state.index)
+    draw = lambda stream: _tree.normal_like(jax.random.fold_in(key, stream), state.x)  # noqa: E731
+    x, t = state.x, row.t
+    if row.churn is not None:
+        x = _axpy(row.churn, draw(1), x)
+    info = None
+    if steer is not None:
+        info = _describe_row(row, state.index, last)
+        t = steer.time(g, x, t)
+    prediction = denoiser(x, t, key=None if key is None else jax.random.fold_in(key, 2))
+    if steer is not None:
+        g, x, prediction, index = steer.mid(_maybe_fold(key, 3), g, x, prediction, info)
+        state = state if index is None else _permute(state, index)
+
+    m, history, velocity = _mix(row, prediction), state.history, state.velocity
+    if state.reset is not None:
+        # Stale predictions are replaced by the newest one, which makes this row a first-order step.
+        fill = lambda h, m: jnp.where(state.reset, m[None], h)  # noqa: E731
+        history = None if history is None else jax.tree.map(fill, history, m)
+        velocity = None if velocity is None else _tree.where(state.reset, m, velocity)
+    if row.beta is not None:
+        m = velocity = _average(row.beta, velocity, m)
+
+    base = x
+    if row.take is not None:
+        base = _tree.where(row.take == ACCEPT, x, state.base)
+        if row.Q is not None:
+            corrected = _axpy(row.P, state.base, _combine(row.Q, m, history))
+            if state.noise is not None:
+                corrected = jax.tree.map(jnp.add, corrected, state.noise)
+            base = _tree.where(row.take == CORRECT, corrected, base)
+
+    move = _combine(row.W, m, history)
+    if row.drag is not None:
+        velocity = _average(row.drag, velocity, move)
+        move = jax.tree.map(lambda u: row.G * u, _average(row.blend, velocity, move))
+    x = _axpy(row.A, base, move)
+    noise = None
+    if row.C is not None:
+        noise = jax.tree.map(lambda z: row.C * z, draw(0))
+        x = jax.tree.map(jnp.add, x, noise)
+    if history is not None:
+        history = jax.tree.map(lambda h, m: jax.lax.dynamic_update_index_in_dim(h, m, row.slot, 0), history, m)
+    reset = state.reset
+    if steer is not None:
+        g, x, keep_history = steer.post(_maybe_fold(key, 4), g, x, info)
+        reset = jnp.logical_not(keep_history) if reset is not None else None
+    state = SolveState(
+        x=x,
+        base=None if state.base is None else base,
+        history=history,
+        velocity=velocity,
+        noise=None if state.noise is None else noise,
+        reset=reset,
+        index=state.index + 1,
+    )
+    return state, g, prediction
+
+
+def _maybe_fold(key, stream):
+    return None if key is None else jax.random.fold_in(key, stream)
+
+
+@functools.partial(jax.jit, static_argnames="keep")
+def _run(key, denoiser, x, plan, steer, *, keep):
+    plan = plan.astype(jnp.result_type(*(_state_dtype(leaf) for leaf in jax.tree.leaves(x))))
+    state, g = init(plan, x), None
+    if steer is not None:
+        g = steer.init(_maybe_fold(key, plan.nfe), state.x, plan)
+        state = state._replace(reset=jnp.zeros((), bool) & False)
+
+    def body(carry, item):
+        row, last = item
+        state, g, prediction = advance(key, denoiser, *carry[:1], row, steer, carry[1], last)
+        return (state, g), None if keep is None else keep(state.x, prediction)
+
+    last = np.arange(plan.nfe) == plan.nfe - 1
+    (state, g), kept = jax.lax.scan(body, (state, g), (plan, last))
+    final, report = output(state), None
+    if steer is not None:
+        final, report = steer.final(g, final)
+    ok = _tree.all_finite(final)
+    final = jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), final, x)
+    return final, ok, kept, report
+
+
+def sample(key: Any, denoiser: Any, x: Any, plan: Plan, *, steer: Any = None, keep: Any = None) -> Result:
+    """Run a plan from x: a sample of the denoiser's distribution.
+
+    One `lax.scan` over the rows of the plan, compiled once: new weights, plan values, grids or guidance scales of the
+    same shapes never retrace. The function works on one sample; `jax.vmap` it over keys and starts. Tables take the
+    dtype of the state (float64 when x is; float32 for half precision).
+
+    Args:
+        key: one key; row i draws from `fold_in(key, i)`. May be None when neither plan nor steer draws.
+        denoiser: callable tree (x, t, *, key) -> Prediction, for example `js.Denoiser(model, schedule)`.
+        x: start at `plan.t[0]`, usually `schedule.prior(key, shape)`; any shape or tree.
+        plan: the solver.
+        steer: acts on the trajectory, see `js.steer`.
+        keep: None, or a function (x, prediction) -> tree whose values after each row are stacked in `info.kept`.
+
+    Returns:
+        `Result(x, info)` with `info = SampleInfo(ok, nfe, kept, report)`.
+
+    Raises:
+        TypeError: for a plan, denoiser, key or x of the wrong type.
+        ValueError: for a missing key, or an eps or score prediction where alpha = 0.
+
+    Example:
+        >>> import jax, jsamp as js
+        >>> schedule = js.noise.VP()
+        >>> law = js.denoise.GaussianMixture(schedule, weights=[0.5, 0.5], means=[[-1.0], [1.0]], stds=[0.1, 0.1])
+        >>> plan = js.solve.dpmpp(schedule, js.noise.logsnr_grid(schedule, 20), order=2)
+        >>> draw = jax.vmap(lambda z: js.sample(None, law, z, plan).x)
+        >>> x = draw(schedule.prior(jax.random.key(0), (500, 1)))
+        >>> bool(abs(abs(x) - 1).max() < 0.5)
+        True
+
+    Cost:
+        `plan.nfe` denoiser calls; memory of `plan.slots + 3` states at most, plus what `keep` returns.
+    """
+    if not isinstance(plan, Plan):
+        raise TypeError(f"sample: plan must be a Plan, got {type(plan).__name__}. Build one, e.g. js.solve.dpmpp(...).")
+    if np.ndim(plan.A) != 1:
+        raise ValueError(
+            "sample: this is a stack of plans. Use jax.vmap(lambda p: js.sample(key, denoiser, x, p))(plan)."
+        )
+    check_callable("sample: denoiser", denoiser, "denoiser(x, t)")
+    check_floating("sample: x", x)
+    if key is not None or plan.stochastic or getattr(steer, "stochastic", False):
+        check_key(key, "sample")
+    _check_signal(denoiser, plan)
+    denoiser = as_tree("sample: denoiser", denoiser, "denoiser(x, t)")
+    x, ok, kept, report = _run(key, denoiser, x, plan, steer, keep=keep)
+    return Result(x, SampleInfo(ok, plan.nfe, kept, report))
+
+
+def _check_signal(denoiser: Any, plan: Plan) -> None:
+    """Refuse to recover x0 from a prediction of noise where there is no signal."""
+    alpha = concrete(plan.alpha)
+    if alpha is None or np.all(alpha > 0):
+        return
+    for part in jax.tree.leaves(denoiser, is_leaf=lambda d: isinstance(d, Denoiser)):
+        if isinstance(part, Denoiser) and part.predicts in ("eps", "score"):
+            raise ValueError(
+                f"sample: alpha = 0 at row {int(np.argmin(alpha))} of the plan, where a prediction of {part.predicts} "
+                f"says nothing about x0. Start the grid where alpha > 0 (t_max=...), or use a v, x0 or velocity network."
+            )
+
+
+class KernelInfo(NamedTuple):
+    """About one row run as a kernel step.
+
+    Args:
+        t: time at which the state now stands.
+        done: whether all rows had run already, in which case nothing moved.
+    """
+
+    t: Any
+    done: Any
+
+
+@pytree
+class PlanKernel:
+    """A plan as a kernel: `init(x)`, and `step(key, state)` runs the next row. Made by `js.solve.kernel`."""
+
+    denoiser: Any
+    plan: Plan
+
+    def init(self, x: Any) -> SolveState:
+        """State before the first row."""
+        return init(self.plan, x)
+
+    def step(self, key: Any, state: SolveState) -> tuple[SolveState, KernelInfo]:
+        """Run the row that `state.index` points at; past the last row nothing moves."""
+        index = jnp.minimum(state.index, self.plan.nfe - 1)
+        row = jax.tree.map(lambda a: jnp.asarray(a)[index], self.plan)
+        done = state.index >= self.plan.nfe
+        new = _tree.where(done, state, step(key, self.denoiser, state, row))
+        return new, KernelInfo(row.t_next, done)
+
+
+def kernel(denoiser: Any, plan: Plan) -> PlanKernel:
+    """A plan as a kernel with `init` and `step`, so that reverse steps and Langevin correctors compose.
+
+    Args:
+        denoiser: callable tree (x, t, *, key) -> Prediction.
+        plan: the solver.
+
+    Returns:
+        A tree with `init(x) -> state` and `step(key, state) -> (state, info)`.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> schedule = js.noise.VP()
+        >>> law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.0]], stds=[1.0])
+        >>> kernel = js.solve.kernel(law, js.solve.ddim(schedule, js.noise.time_grid(schedule, 3)))
+        >>> state, info = kernel.step(None, kernel.init(jnp.ones(1)))
+        >>> int(state.index), bool(info.done)
+        (1, False)
+    """
+    check_callable("kernel: denoiser", denoiser, "denoiser(x, t)")
+    return PlanKernel(as_tree("kernel: denoiser", denoiser, "denoiser(x, t)"), plan)
