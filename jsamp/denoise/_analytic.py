@@ -84,8 +84,8 @@ class GaussianMixture:
             variances = xp.maximum(variances, 0)
         with np.errstate(divide="ignore"):
             log_weights = xp.log(weights / weights.sum())
-        values = dict(schedule=schedule, log_weights=log_weights, means=means, variances=variances, axes=axes)
-        for name, value in values.items():
+        values = (schedule, log_weights, means, variances, axes)
+        for name, value in zip(("schedule", "log_weights", "means", "variances", "axes"), values, strict=True):
             object.__setattr__(self, name, value)
 
     def _whiten(self, x, t):

@@ -99,7 +99,10 @@ class ClassifierFree:
             return self.cond(x, t, key=key), self.uncond(x, t, key=key)
         leaves, structure = jax.tree.flatten(self.cond)
         own = [leaves[i] for i in self.places]
-        pairs = [jnp.stack([jnp.asarray(c), jnp.broadcast_to(u, jnp.shape(c))]) for c, u in zip(own, self.uncond)]
+        pairs = [
+            jnp.stack([jnp.asarray(c), jnp.broadcast_to(u, jnp.shape(c))])
+            for c, u in zip(own, self.uncond, strict=True)
+        ]
 
         def call(changed):
             for i, leaf in zip(self.places, changed, strict=True):

@@ -65,13 +65,14 @@ class Discrete:
     @classmethod
     def ddpm_linear(cls, num: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Discrete:
         """Betas linear in the index, as DDPM."""
-        return _cumulative(np.linspace(*_betas(beta_start, beta_end), check_count("ddpm_linear: num", num)))
+        start, end = _betas(beta_start, beta_end)
+        return _cumulative(np.linspace(start, end, check_count("ddpm_linear: num", num)))
 
     @classmethod
     def scaled_linear(cls, num: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> Discrete:
         """Square roots of betas linear in the index, as Stable Diffusion."""
-        ends = np.sqrt(_betas(beta_start, beta_end))
-        return _cumulative(np.linspace(*ends, check_count("scaled_linear: num", num)) ** 2)
+        start, end = np.sqrt(_betas(beta_start, beta_end))
+        return _cumulative(np.linspace(start, end, check_count("scaled_linear: num", num)) ** 2)
 
     @classmethod
     def cosine(cls, num: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Discrete:

@@ -15,6 +15,9 @@ from jsamp.solve._index import ghvb as ghvb
 from jsamp.solve._index import ipndm as ipndm
 from jsamp.solve._index import plms as plms
 from jsamp.solve._index import pndm as pndm
+from jsamp.solve._kernel import KernelInfo as KernelInfo
+from jsamp.solve._kernel import PlanKernel as PlanKernel
+from jsamp.solve._kernel import kernel as kernel
 from jsamp.solve._multistep import ddim as ddim
 from jsamp.solve._multistep import ddpm as ddpm
 from jsamp.solve._multistep import deis as deis
@@ -22,12 +25,10 @@ from jsamp.solve._multistep import dpm_solver as dpm_solver
 from jsamp.solve._multistep import dpmpp as dpmpp
 from jsamp.solve._multistep import lms as lms
 from jsamp.solve._plan import Plan as Plan
-from jsamp.solve._run import PlanKernel as PlanKernel
 from jsamp.solve._run import SampleInfo as SampleInfo
 from jsamp.solve._run import SolveState as SolveState
 from jsamp.solve._run import StepInfo as StepInfo
 from jsamp.solve._run import init as init
-from jsamp.solve._run import kernel as kernel
 from jsamp.solve._run import output as output
 from jsamp.solve._run import sample as sample
 from jsamp.solve._run import step as step
@@ -39,7 +40,7 @@ from jsamp.solve._stages import heun as heun
 from jsamp.solve._stages import rho_rk as rho_rk
 
 __all__ = [
-    "Plan", "PlanKernel", "SampleInfo", "SolveState", "StepInfo",
+    "KernelInfo", "Plan", "PlanKernel", "SampleInfo", "SolveState", "StepInfo",
     "concat", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm_single", "dpm_solver", "dpmpp", "dpmpp_single", "edm",
     "er_sde", "ghvb", "heavy_ball", "heun", "init", "ipndm", "kernel", "lms", "load", "nesterov", "output", "plms",
     "pndm", "restart", "rho_rk", "sa_solver", "sample", "save", "stack", "step", "unipc",

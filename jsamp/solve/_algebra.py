@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -90,13 +91,13 @@ def concat(*plans: Plan) -> Plan:
         >>> js.solve.concat(js.solve.heun(schedule, grid[:3]), js.solve.dpmpp(schedule, grid[2:])).nfe
         12
     """
-    for left, right in zip(plans, plans[1:], strict=False):
+    for left, right in itertools.pairwise(plans):
         if is_traced(left, right) or not (isinstance(left, Plan) and isinstance(right, Plan)):
             continue
         end, start = (float(left.alpha_next[-1]), float(left.sigma_next[-1])), (right.alpha[0], right.sigma[0])
         if right.churn is None and not np.allclose(end, start, rtol=1e-5, atol=1e-7):
             raise ValueError(
-                f"concat: a plan lands at t={float(left.t_next[-1]):.6g} but the next starts at t={float(right.t[0]):.6g}. "
+                f"concat: a plan lands at t={left.t_next[-1]:.6g} but the next starts at t={right.t[0]:.6g}. "
                 f"Build both on parts of one grid, grid[:i + 1] and grid[i:]."
             )
     return _join("concatenate", plans)
@@ -214,8 +215,8 @@ def _with_momentum(name, plan, beta, first_order, nesterov):
 def restart(plan: Plan, inner: Plan, *, num: int = 1, noise: Any = 1.0) -> Plan:
     """Restart sampling: where `inner` ends, go back up in noise to where it starts and run it again, `num` times.
 
-    x <- (a_max / a_min) x + noise sqrt(s_max^2 - (a_max / a_min)^2 s_min^2) z, then the rows of `inner`; a concatenation
-    of plans, with the jump folded into the row before it.
+    x <- (a_max / a_min) x + noise sqrt(s_max^2 - (a_max / a_min)^2 s_min^2) z, then the rows of `inner`: a
+    concatenation of plans, with the scaling folded into the row before it.
 
     Args:
         plan: the main plan; one of its rows lands at the time where `inner` ends.
@@ -297,7 +298,8 @@ def save(path: Any, plan: Plan) -> None:
     """
     if not isinstance(plan, Plan) or is_traced(plan):
         raise TypeError("save: pass a concrete Plan.")
-    np.savez(path, kind=np.array(plan.kind), **{name: np.asarray(value) for name, value in columns(plan).items()})
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in columns(plan).items()}
+    np.savez(path, kind=np.array(plan.kind), **arrays)
 
 
 def load(path: Any) -> Plan:

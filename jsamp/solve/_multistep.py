@@ -60,7 +60,7 @@ def build(
 
 
 def _corrector(path, i, order, corrector, caps, kind, variable, rate, variant):
-    """Corrector of the step that ended at node i, which it may now use; without two usable nodes it repeats the step."""
+    """Corrector of the step that ended at node i, which it may now use; with one usable node it repeats the step."""
     size = min(order, i) + 1 if corrector < 0 else min(corrector, i + 1)
     point, before = list(range(i, i - size, -1)), (path, i - 1)
     a, single, _ = first_order(*before, kind, rate[i - 1])
@@ -70,7 +70,7 @@ def _corrector(path, i, order, corrector, caps, kind, variable, rate, variant):
 
     usable = i + 1 if variable == "t" else path.xp.where(path.signalless[0], i, i + 1)
     cap = path.xp.minimum(caps[i - 1] + 1, usable)
-    return {"P": a, "Q": dict(zip(point, lower(path.xp, cap, size, formula), strict=True))}
+    return {"take": CORRECT, "P": a, "Q": dict(zip(point, lower(path.xp, cap, size, formula), strict=True))}
 
 
 def _caps(path: Path, kind: str, variable: str, order: int, lower_order_final: Any) -> list[Any]:
@@ -250,8 +250,8 @@ def dpmpp(
     """
     path = prepare("dpmpp", schedule, grid, order, lower_order_final, tau)
     check_choice("dpmpp: variant", variant, ("exact", "reference"))
-    options = dict(order=order, variant=variant, tau=rates("dpmpp", path, tau), lower_order_final=lower_order_final)
-    return build(path, kind="x0", **options)
+    tau = rates("dpmpp", path, tau)
+    return build(path, kind="x0", order=order, variant=variant, tau=tau, lower_order_final=lower_order_final)
 
 
 def dpm_solver(
@@ -301,8 +301,9 @@ def dpm_solver(
 def deis(schedule: Any, grid: Any, *, order: int = 3, variable: str = "t", lower_order_final: Any = "auto") -> Plan:
     """DEIS: eps interpolated by a polynomial in time, in rho = sigma / alpha, or in lam, integrated exactly.
 
-    The paper's tAB-DEIS-r and rhoAB-DEIS-r are `order=r + 1` (order counts points, as everywhere here); `variable="lam"`
-    is what diffusers calls DEIS. Weights come from Gauss-Legendre quadrature; the published Riemann sum is off by 1e-4.
+    The paper's tAB-DEIS-r and rhoAB-DEIS-r are `order=r + 1` (order counts points, as everywhere here);
+    `variable="lam"` is what diffusers calls DEIS. Weights come from Gauss-Legendre quadrature; the published Riemann
+    sum is off by 1e-4.
 
     Args:
         schedule: a noise schedule; alpha must be positive on the grid.

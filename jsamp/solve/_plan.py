@@ -117,9 +117,8 @@ class Plan:
 
 def _cut(plan: Plan, first: int, last: int) -> Plan:
     take = None if plan.take is None else np.asarray(plan.take)
-    if take is not None:
-        if take[first] == KEEP or (last < plan.nfe and take[last] == KEEP):
-            raise ValueError(f"plan[{first}:{last}] cuts through the stages of one step; cut where a step begins.")
+    if take is not None and (take[first] == KEEP or (last < plan.nfe and take[last] == KEEP)):
+        raise ValueError(f"plan[{first}:{last}] cuts through the stages of one step; cut where a step begins.")
     part = jax.tree.map(lambda a: a[first:last], plan)
     if first == 0:
         return part

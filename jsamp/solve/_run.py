@@ -11,7 +11,6 @@ import numpy as np
 
 from jsamp._core import _tree
 from jsamp._core._checks import check_callable, check_floating, check_key, concrete
-from jsamp._core._pytree import pytree
 from jsamp._core._types import Result
 from jsamp.denoise import Denoiser, Prediction
 from jsamp.denoise._denoiser import as_tree
@@ -204,7 +203,7 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     dtype = jnp.result_type(*jax.tree.leaves(state.x))
     row = row.astype(dtype)
     key = None if key is None else jax.random.fold_in(key, state.index)
-    draw = lambda stream: _tree.normal_like(jax.random.fold_in(key, stream), state.x)  # noqa: E731
+    draw = lambda stream: _tree.normal_like(_maybe_fold(key, stream), state.x)  # noqa: E731
     x, t = state.x, row.t
     if row.churn is not None:
         x = _axpy(row.churn, draw(1), x)
@@ -272,11 +271,12 @@ def _run(key, denoiser, x, plan, steer, *, keep):
     state, g = init(plan, x), None
     if steer is not None:
         g = steer.init(_maybe_fold(key, plan.nfe), state.x, plan)
-        state = state._replace(reset=jnp.zeros((), bool) & False)
+        # Made from the data, so that it varies over the mesh axes over which a steering edit may vary.
+        state = state._replace(reset=jnp.zeros_like(jnp.ravel(jax.tree.leaves(state.x)[0])[0], bool))
 
     def body(carry, item):
-        row, last = item
-        state, g, prediction = advance(key, denoiser, *carry[:1], row, steer, carry[1], last)
+        (state, g), (row, last) = carry, item
+        state, g, prediction = advance(key, denoiser, state, row, steer, g, last)
         return (state, g), None if keep is None else keep(state.x, prediction)
 
     last = np.arange(plan.nfe) == plan.nfe - 1
@@ -349,60 +349,5 @@ def _check_signal(denoiser: Any, plan: Plan) -> None:
         if isinstance(part, Denoiser) and part.predicts in ("eps", "score"):
             raise ValueError(
                 f"sample: alpha = 0 at row {int(np.argmin(alpha))} of the plan, where a prediction of {part.predicts} "
-                f"says nothing about x0. Start the grid where alpha > 0 (t_max=...), or use a v, x0 or velocity network."
+                f"says nothing about x0. Start the grid where alpha > 0 (t_max=...), or use a v or x0 network."
             )
-
-
-class KernelInfo(NamedTuple):
-    """About one row run as a kernel step.
-
-    Args:
-        t: time at which the state now stands.
-        done: whether all rows had run already, in which case nothing moved.
-    """
-
-    t: Any
-    done: Any
-
-
-@pytree
-class PlanKernel:
-    """A plan as a kernel: `init(x)`, and `step(key, state)` runs the next row. Made by `js.solve.kernel`."""
-
-    denoiser: Any
-    plan: Plan
-
-    def init(self, x: Any) -> SolveState:
-        """State before the first row."""
-        return init(self.plan, x)
-
-    def step(self, key: Any, state: SolveState) -> tuple[SolveState, KernelInfo]:
-        """Run the row that `state.index` points at; past the last row nothing moves."""
-        index = jnp.minimum(state.index, self.plan.nfe - 1)
-        row = jax.tree.map(lambda a: jnp.asarray(a)[index], self.plan)
-        done = state.index >= self.plan.nfe
-        new = _tree.where(done, state, step(key, self.denoiser, state, row))
-        return new, KernelInfo(row.t_next, done)
-
-
-def kernel(denoiser: Any, plan: Plan) -> PlanKernel:
-    """A plan as a kernel with `init` and `step`, so that reverse steps and Langevin correctors compose.
-
-    Args:
-        denoiser: callable tree (x, t, *, key) -> Prediction.
-        plan: the solver.
-
-    Returns:
-        A tree with `init(x) -> state` and `step(key, state) -> (state, info)`.
-
-    Example:
-        >>> import jax.numpy as jnp, jsamp as js
-        >>> schedule = js.noise.VP()
-        >>> law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.0]], stds=[1.0])
-        >>> kernel = js.solve.kernel(law, js.solve.ddim(schedule, js.noise.time_grid(schedule, 3)))
-        >>> state, info = kernel.step(None, kernel.init(jnp.ones(1)))
-        >>> int(state.index), bool(info.done)
-        (1, False)
-    """
-    check_callable("kernel: denoiser", denoiser, "denoiser(x, t)")
-    return PlanKernel(as_tree("kernel: denoiser", denoiser, "denoiser(x, t)"), plan)

@@ -110,10 +110,11 @@ def _in_rho(path: Path, tableau: str) -> Plan:
 
 
 def heun(schedule: Any, grid: Any) -> Plan:
-    """Heun's second-order method: the deterministic sampler of EDM, in rho = sigma / alpha; on `Flow` in t, on velocity.
+    """Heun's second-order method: the deterministic sampler of EDM.
 
-    A last step to zero noise is an Euler step. Order 2. Beware few steps from a large sigma_max: the average of two far
-    apart slopes overshoots, and multistep plans do better below ten evaluations.
+    On d(x / alpha) / d(rho) = eps with rho = sigma / alpha; on `Flow` in t, on the velocity. A last step to zero noise
+    is an Euler step. Order 2. Beware few steps from a large sigma_max: the average of two slopes that far apart
+    overshoots, and multistep plans do better below ten evaluations.
 
     Args:
         schedule: a noise schedule.
