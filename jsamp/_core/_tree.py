@@ -41,7 +41,7 @@ def size(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def normal_like(key: jax.Array, tree: Any) -> Any:
+def normal_like(key: Any, tree: Any) -> Any:
     """Standard normal noise of a tree's structure, shapes and dtypes; a lone array uses `key` itself."""
     leaves, structure = jax.tree.flatten(tree)
     keys = [key] if len(leaves) == 1 else jax.random.split(key, len(leaves))

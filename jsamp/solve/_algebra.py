@@ -315,7 +315,12 @@ def load(path: Any) -> Plan:
         ValueError: when the file does not hold a plan.
 
     Example:
-        See `save`.
+        >>> import tempfile, jsamp as js
+        >>> plan = js.solve.heun(js.noise.VP(), js.noise.logsnr_grid(js.noise.VP(), 4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     js.solve.save(f"{folder}/plan.npz", plan)
+        ...     bool((js.solve.load(f"{folder}/plan.npz").W == plan.W).all())
+        True
     """
     source = pathlib.Path(path)
     with np.load(source if source.exists() or source.suffix else source.with_suffix(".npz")) as file:

@@ -29,7 +29,20 @@ class KernelInfo(NamedTuple):
 
 @pytree
 class PlanKernel:
-    """A plan as a kernel: `init(x)`, and `step(key, state)` runs the next row. Made by `js.solve.kernel`."""
+    """A plan as a kernel: `init(x)`, and `step(key, state)` runs the next row. Made by `js.solve.kernel`.
+
+    Args:
+        denoiser: callable tree (x, t, *, key) -> Prediction.
+        plan: the solver.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> schedule = js.noise.VP()
+        >>> law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.0]], stds=[1.0])
+        >>> plan = js.solve.ddim(schedule, js.noise.time_grid(schedule, 3))
+        >>> int(js.solve.PlanKernel(law, plan).init(jnp.ones(1)).index)
+        0
+    """
 
     denoiser: Any
     plan: Plan

@@ -46,9 +46,7 @@ def build(
         row = Row(path.at(i), path.at(i + 1), path.node(i, variable), a, {}, C=None if tau is None else c)
         row = row._replace(W=dict(zip(point, lower(xp, caps[i], size, formula), strict=True)))
         if corrector and i > 0:
-            row = row._replace(
-                take=CORRECT, **_corrector(path, i, order, corrector, caps, kind, variable, rate, variant)
-            )
+            row = row._replace(**_corrector(path, i, order, corrector, caps, kind, variable, rate, variant))
         rows.append(row)
     if correct_last:
         end = path.at(n)
@@ -82,15 +80,15 @@ def _caps(path: Path, kind: str, variable: str, order: int, lower_order_final: A
             caps[i] = xp.where(path.signalless[0], i, order)
     if lower_order_final is True:
         caps = [xp.minimum(cap, n - i) for i, cap in enumerate(caps)]
-    if lower_order_final == "auto" and n > 1:
+    if lower_order_final == "auto":
         step = path.lam[1:] - path.lam[:-1]
-        jump = step[1:] > LAST_STEP_RATIO * step[:-1]
-        long = jump[n - 2] | path.noiseless[n]
-        caps[n - 1] = xp.where(long, 1, caps[n - 1])
-        if n > 2:
-            # Into sigma = 0 the last finite step is the one before, and is judged by its own length.
-            before = xp.where(path.noiseless[n] & jump[n - 3], 1, 2)
-            caps[n - 2] = xp.where(long, xp.minimum(caps[n - 2], before), caps[n - 2])
+        # The last step of finite length is n - 1, or n - 2 before a step to sigma = 0.
+        for last, applies in ((n - 1, ~path.noiseless[n]), (n - 2, path.noiseless[n])):
+            if last > 0:
+                long = applies & (step[last] > LAST_STEP_RATIO * step[last - 1])
+                caps[last] = xp.where(long, 1, caps[last])
+                caps[last - 1] = xp.where(long, xp.minimum(caps[last - 1], 2), caps[last - 1])
+        caps[n - 1] = xp.where(path.noiseless[n], 1, caps[n - 1])
     if not (kind == "eps" and variable == "rho"):
         caps[n - 1] = xp.where(path.noiseless[n], 1, caps[n - 1])
     return caps

@@ -116,6 +116,12 @@ def init(plan: Plan, x: Any) -> SolveState:
 def output(state: SolveState) -> Any:
     """The sample held by a state whose rows have all run.
 
+    Args:
+        state: from the last `step`.
+
+    Returns:
+        The sample, of the structure of x.
+
     Example:
         >>> import jax.numpy as jnp, jsamp as js
         >>> plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 4))

@@ -1,0 +1,139 @@
+"""Exact answers, written independently of the library: a table interpreter in numpy, closed-form predictions and
+flow maps, and the affine recursion that gives a solver's output moments without Monte Carlo."""
+
+import numpy as np
+
+
+class Mixture:
+    """Predictions of a mixture of diagonal Gaussians at any (alpha, sigma), in numpy float64."""
+
+    def __init__(self, weights, means, variances):
+        self.weights, self.means, self.variances = (np.asarray(a, float) for a in (weights, means, variances))
+        self.variances = np.broadcast_to(self.variances.reshape(len(self.weights), -1), self.means.shape)
+
+    def __call__(self, x, alpha, sigma):
+        residual = x[:, None, :] - alpha * self.means
+        total = alpha**2 * self.variances + sigma**2
+        log = np.log(self.weights) - 0.5 * np.sum(np.log(total) + residual**2 / total, axis=-1)
+        share = np.exp(log - log.max(axis=1, keepdims=True))
+        share /= share.sum(axis=1, keepdims=True)
+        pull = residual / total
+        x0 = np.einsum("nk,nkd->nd", share, self.means + alpha * self.variances * pull)
+        return x0, sigma * np.einsum("nk,nkd->nd", share, pull)
+
+
+class Gaussian(Mixture):
+    """One Gaussian N(mean, rotation diag(variances) rotation^T)."""
+
+    def __init__(self, mean, variances, rotation=None):
+        self.mean, self.spread = np.asarray(mean, float), np.asarray(variances, float)
+        self.rotation = np.eye(len(self.mean)) if rotation is None else np.asarray(rotation, float)
+
+    def __call__(self, x, alpha, sigma):
+        pull = ((x - alpha * self.mean) @ self.rotation) / (alpha**2 * self.spread + sigma**2)
+        back = self.rotation.T
+        return self.mean + (alpha * self.spread * pull) @ back, (sigma * pull) @ back
+
+    def flow(self, x, start, end):
+        """The exact probability-flow map between (alpha, sigma) pairs."""
+        (a0, s0), (a1, s1) = start, end
+        ratio = np.sqrt((a1**2 * self.spread + s1**2) / (a0**2 * self.spread + s0**2))
+        return a1 * self.mean + (((x - a0 * self.mean) @ self.rotation) * ratio) @ self.rotation.T
+
+
+def mix(plan, r, x0, eps):
+    """The prediction that row r combines."""
+    if plan.kind == "mixed":
+        return plan.mix[r, 0] * x0 + plan.mix[r, 1] * eps
+    return {"x0": x0, "eps": eps, "velocity": eps - x0}[plan.kind]
+
+
+def run_table(plan, predict, x, noise=None, state=None):
+    """Interpret a plan row by row, as its docstring says, in numpy. `noise(r, stream)` supplies draws.
+
+    `state` may hold seeded "history" [K, ...] and "velocity". Returns the final x.
+    """
+    state = state or {}
+    x = np.array(x, float)
+    base, z = x, np.zeros_like(x)
+    history = np.array(state.get("history", np.zeros((plan.slots, *x.shape))))
+    v = np.array(state.get("velocity", np.zeros_like(x)))
+    for r in range(plan.nfe):
+        if plan.churn is not None:
+            x = x + plan.churn[r] * noise(r, 1)
+        m = mix(plan, r, *predict(x, float(plan.alpha[r]), float(plan.sigma[r])))
+        if plan.beta is not None:
+            m = v = (1 - plan.beta[r]) * v + plan.beta[r] * m
+        take = 1 if plan.take is None else plan.take[r]
+        if take == 2:
+            past = sum(plan.Q[r, k + 1] * history[k] for k in range(plan.slots))
+            base = plan.P[r] * base + plan.Q[r, 0] * m + past + z
+        elif take == 1:
+            base = x
+        u = plan.W[r, 0] * m + sum(plan.W[r, k + 1] * history[k] for k in range(plan.slots))
+        if plan.drag is not None:
+            v = (1 - plan.drag[r]) * v + plan.drag[r] * u
+            u = plan.G[r] * ((1 - plan.blend[r]) * v + plan.blend[r] * u)
+        z = np.zeros_like(x) if plan.C is None else plan.C[r] * noise(r, 0)
+        x = plan.A[r] * base + u + z
+        if plan.slots:
+            history[plan.slot[r]] = m
+    return x
+
+
+def output_moments(plan, mean, std, start_mean=None, start_std=None):
+    """Exact mean and variance of a plan's output on data N(mean, std^2), x started from its own noised law.
+
+    Every plan is affine on Gaussian data: the joint state (x, base, z, v, history) is propagated row by row.
+    """
+    size = 4 + plan.slots
+    a0, s0 = float(plan.alpha[0]), float(plan.sigma[0])
+    first_mean = a0 * mean if start_mean is None else start_mean
+    first_std = np.sqrt(a0**2 * std**2 + s0**2) if start_std is None else start_std
+    m, cov = np.zeros(size), np.zeros((size, size))
+    m[:2] = first_mean
+    cov[:2, :2] = first_std**2
+    law = Gaussian([mean], [std**2])
+    for r in range(plan.nfe):
+        if plan.churn is not None:
+            cov[0, 0] += float(plan.churn[r]) ** 2
+
+        def row(s, r=r):
+            part = {"history": s[4:, None], "velocity": s[3:4]}
+            return _one_row(plan, r, law, s, part)
+
+        zero = row(np.zeros(size))
+        jacobian = np.stack([row(e) - zero for e in np.eye(size)], axis=1)
+        m, cov = jacobian @ m + zero, jacobian @ cov @ jacobian.T
+        if plan.C is not None:
+            gain = np.zeros(size)
+            gain[0] = gain[2] = float(plan.C[r])
+            cov += np.outer(gain, gain)
+    return m[0], cov[0, 0]
+
+
+def _one_row(plan, r, law, s, part):
+    x, base, z, v = s[0:1], s[1:2], s[2:3], s[3:4]
+    history = s[4:]
+    m = mix(plan, r, *(p[:, 0] for p in law(x[:, None], float(plan.alpha[r]), float(plan.sigma[r]))))
+    if plan.beta is not None:
+        m = v = (1 - plan.beta[r]) * v + plan.beta[r] * m
+    take = 1 if plan.take is None else plan.take[r]
+    if take == 2:
+        base = plan.P[r] * base + plan.Q[r, 0] * m + plan.Q[r, 1:] @ history + z
+    elif take == 1:
+        base = x
+    u = plan.W[r, 0] * m + plan.W[r, 1:] @ history
+    if plan.drag is not None:
+        v = (1 - plan.drag[r]) * v + plan.drag[r] * u
+        u = plan.G[r] * ((1 - plan.blend[r]) * v + plan.blend[r] * u)
+    history = history.copy()
+    if plan.slots:
+        history[plan.slot[r]] = m[0]
+    return np.concatenate([plan.A[r] * base + u, base, np.zeros(1), v, history])
+
+
+def slope(errors):
+    """Convergence orders between successive halvings."""
+    errors = np.asarray(errors)
+    return np.log2(errors[:-1] / errors[1:])
