@@ -69,7 +69,16 @@ class Hooks:
 
 @pytree
 class Chain:
-    """Several steers as one; made by `js.steer.chain`."""
+    """Several steers as one; made by `js.steer.chain`.
+
+    Args:
+        steers: the steers, in the order in which their hooks run.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.steer.Chain((js.steer.TrajectoryVariance(4),)).stochastic
+        False
+    """
 
     steers: tuple[Any, ...]
 
