@@ -1,0 +1,213 @@
+"""Identities between solvers, to float64 rounding."""
+
+import math
+
+import numpy as np
+import pytest
+from oracles import Gaussian, Mixture, output_moments, run_table
+
+import jsamp as js
+from jsamp import solve
+from jsamp.solve._index import GAMMA, adams
+from jsamp.solve._multistep import build
+from jsamp.solve._weights import check_grid, first_order, lagrange, moments
+
+VP = js.noise.VP()
+UNIFORM = js.noise.logsnr_grid(VP, 10)
+GRIDS = {"logsnr": UNIFORM, "quadratic": js.noise.time_grid(VP, 10, 2), "uniform t": js.noise.time_grid(VP, 10)}
+LAW = Mixture([0.3, 0.7], [[-1.0], [0.6]], [0.25**2, 0.15**2])
+STARTS = np.random.default_rng(1).standard_normal((16, 1))
+
+
+def same(a, b, tolerance=1e-12):
+    silent = lambda r, stream: 0 * STARTS  # noqa: E731
+    gap = np.abs(run_table(a, LAW, STARTS, silent) - run_table(b, LAW, STARTS, silent)).max()
+    assert gap < tolerance, gap
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+def test_every_family_has_the_same_first_order_member(grid):
+    for other in (
+        solve.dpm_solver(VP, grid, order=1), solve.dpmpp(VP, grid, order=1), solve.deis(VP, grid, order=1),
+        solve.lms(VP, grid, order=1), solve.plms(VP, grid, order=1), solve.ghvb(VP, grid, order=1, beta=1.0),
+        solve.sa_solver(VP, grid, predictor=1, corrector=0, tau=0.0), solve.rho_rk(VP, grid, tableau="1euler"),
+        solve.er_sde(VP, grid, order=1, phi=lambda rho: rho),
+    ):  # fmt: skip
+        same(solve.ddim(VP, grid), other)
+
+
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+def test_named_solvers_that_are_one_method(grid):
+    same(solve.dpm_solver(VP, grid, order=3, lower_order_final=False),
+         solve.deis(VP, grid, order=3, variable="lam", lower_order_final=False))  # fmt: skip
+    same(solve.lms(VP, grid, order=4), solve.deis(VP, grid, order=4, variable="rho", lower_order_final=False))
+    same(solve.unipc(VP, grid, order=3), solve.sa_solver(VP, grid, predictor=3, corrector=4, tau=0.0))
+    same(solve.heun(VP, grid), solve.rho_rk(VP, grid, tableau="2heun"), 1e-10)
+    same(solve.plms(VP, grid), solve.ipndm(VP, grid))
+    no_corrector = build(check_grid("unip", VP, grid), kind="x0", order=2, variant="bh2")
+    same(no_corrector, solve.dpmpp(VP, grid, order=2, variant="reference", lower_order_final=False))
+    plain, damped = solve.plms(VP, grid), solve.ghvb(VP, grid, beta=1.0)
+    np.testing.assert_array_equal(plain.W, damped.W)
+    np.testing.assert_array_equal(run_table(plain, LAW, STARTS), run_table(damped, LAW, STARTS))
+    same(solve.heavy_ball(plain, 1.0), plain)
+    same(solve.nesterov(plain, 1.0), plain)
+
+
+def test_two_point_adams_is_the_midpoint_rule_only_on_uniform_log_snr():
+    adams2 = lambda g: solve.ghvb(VP, g, order=2, beta=1.0)  # noqa: E731
+    midpoint = lambda g: solve.dpm_solver(VP, g, variant="reference", lower_order_final=False)  # noqa: E731
+    same(adams2(UNIFORM), midpoint(UNIFORM))
+    gap = run_table(adams2(GRIDS["uniform t"]), LAW, STARTS) - run_table(midpoint(GRIDS["uniform t"]), LAW, STARTS)
+    assert np.abs(gap).max() > 1e-2
+
+
+def test_stochastic_first_order_members_agree():
+    for grid in GRIDS.values():
+        ancestral = solve.ddim(VP, grid, eta=1.0)
+        for other in (solve.ddpm(VP, grid), solve.dpmpp(VP, grid, order=1, tau=1.0),
+                      solve.er_sde(VP, grid, order=1, phi=lambda rho: rho**2)):  # fmt: skip
+            for name in ("A", "W", "C"):
+                np.testing.assert_allclose(getattr(other, name), getattr(ancestral, name), rtol=1e-9, atol=1e-14)
+
+
+def test_stochastic_and_deterministic_limits():
+    grid = GRIDS["quadratic"]
+    np.testing.assert_allclose(solve.ddim(VP, grid, eta=1e-9).W, solve.ddim(VP, grid).W, rtol=1e-12)
+    per_step = solve.dpmpp(VP, grid, tau=np.zeros(10) + 0.5)
+    np.testing.assert_array_equal(per_step.W, solve.dpmpp(VP, grid, tau=0.5).W)
+    window = solve.sa_solver(VP, grid, tau=lambda t: 1.0 if 0.2 < t < 0.8 else 0.0)
+    inside = (grid[:-1] > 0.2) & (grid[:-1] < 0.8)
+    assert np.all((window.C > 0) == inside)
+
+
+def test_edm_without_churn_is_heun_and_on_flow_first_order_is_euler():
+    ve, flow = js.noise.VE(), js.noise.Flow()
+    grid = js.noise.karras_grid(ve, 8)
+    assert solve.edm(ve, grid).nfe == solve.heun(ve, grid).nfe == 15
+    np.testing.assert_array_equal(solve.edm(ve, grid).W, solve.heun(ve, grid).W)
+    times = js.noise.time_grid(flow, 7, final="zero")
+    x = STARTS
+    for t, t_next in zip(times, times[1:], strict=False):
+        x0, eps = LAW(x, 1 - t, t)
+        x = x + (t_next - t) * (eps - x0)
+    np.testing.assert_allclose(run_table(solve.ddim(flow, times), LAW, STARTS), x, atol=1e-13)
+
+
+@pytest.mark.parametrize("variable", ["t", "rho", "lam"])
+@pytest.mark.parametrize("kind", ["eps", "x0"])
+def test_weights_sum_to_the_first_order_weight_and_reproduce_polynomials(kind, variable):
+    for grid in GRIDS.values():
+        path = check_grid("test", VP, grid)
+        for i in (3, 9):
+            nodes = [i, i - 1, i - 2]
+            for tau in (0.0, 1.0):
+                weights = lagrange(path, i, nodes, kind, variable, tau)
+                total = first_order(path, i, kind, tau)[1]
+                assert abs(sum(weights) - total) < 1e-13 * max(abs(w) for w in weights)
+    if variable == "lam":
+        # m = lam^k: the weights on its node values equal the moment integrals.
+        path = check_grid("test", VP, UNIFORM)
+        flat, linear, square = moments(path, 5, kind, 0.0, 3)
+        h = path.lam[6] - path.lam[5]
+        at = [(path.lam[j] - path.lam[5]) / h for j in (5, 4, 3)]
+        weights = lagrange(path, 5, [5, 4, 3], kind, "lam", 0.0)
+        for power, integral in enumerate((flat, linear, square)):
+            assert abs(sum(w * a**power for w, a in zip(weights, at, strict=True)) - integral) < 1e-14
+
+
+def test_quadrature_equals_the_phi_functions():
+    for n in (1, 5, 50):
+        path = check_grid("test", VP, js.noise.logsnr_grid(VP, n))
+        h = path.lam[1] - path.lam[0]
+        # int_0^1 e^{(s-1) h} s^k ds = k! phi_{k+1}(-h), here by its series.
+        phi = lambda k: sum((-h) ** j / math.factorial(j + k) for j in range(80))  # noqa: E731
+        flat, linear, square = moments(path, 0, "x0", 0.0, 3)
+        np.testing.assert_allclose(flat, path.alpha[1] * h * phi(1), rtol=1e-12)
+        np.testing.assert_allclose(linear, path.alpha[1] * h * phi(2), rtol=1e-12)
+        np.testing.assert_allclose(square, path.alpha[1] * h * 2 * phi(3), rtol=1e-12)
+
+
+@pytest.mark.parametrize("solver", ["deis", "dpm_solver", "lms", "plms", "ghvb", "unipc eps", "heun", "dpm_single"])
+def test_a_constant_noise_prediction_is_integrated_exactly(solver):
+    grid = GRIDS["quadratic"]
+    plan = solve.unipc(VP, grid, predicts="eps") if solver == "unipc eps" else getattr(solve, solver)(VP, grid)
+    end = run_table(plan, lambda x, a, s: (0 * x, 0 * x + 2.0), STARTS)
+    a0, s0, a1, s1 = VP.alpha(1.0), VP.sigma(1.0), VP.alpha(1e-3), VP.sigma(1e-3)
+    np.testing.assert_allclose(end, a1 * (STARTS / a0 + 2.0 * (s1 / a1 - s0 / a0)), rtol=1e-11)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpmpp", "unipc", "sa_solver", "dpmpp_single", "er_sde"])
+def test_a_constant_data_prediction_is_integrated_exactly(solver):
+    grid = GRIDS["quadratic"]
+    options = {"tau": 0.0} if solver == "sa_solver" else {"phi": lambda rho: rho} if solver == "er_sde" else {}
+    plan = getattr(solve, solver)(VP, grid, **options)
+    end = run_table(plan, lambda x, a, s: (0 * x + 2.0, 0 * x), STARTS, noise=lambda r, s: 0 * STARTS)
+    a0, s0, a1, s1 = VP.alpha(1.0), VP.sigma(1.0), VP.alpha(1e-3), VP.sigma(1e-3)
+    np.testing.assert_allclose(end, s1 * (STARTS / s0 + 2.0 * (a1 / s1 - a0 / s0)), rtol=1e-11)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("beta", [1.0, 0.8, 0.3])
+def test_ghvb_coefficients_are_adams_on_the_unfiltered_less_one_difference(order, beta):
+    rng = np.random.default_rng(order)
+    v = rng.standard_normal(order + 1)  # newest first
+    e = [(v[j] - (1 - beta) * v[j + 1]) / beta for j in range(order)]
+    difference = sum((-1) ** k * math.comb(order, k) * v[k] for k in range(order + 1))
+    left = np.dot(adams(order, beta), v[:order])
+    right = np.dot(adams(order), e) - (1 - beta) / beta * GAMMA[order - 1] * difference
+    assert abs(left - right) < 1e-13 * max(1, 1 / beta)
+
+
+def test_variable_step_ghvb_equals_the_paper_on_uniform_steps():
+    ve = js.noise.VE(1e-3, 100.0)
+    grid = np.linspace(5.0, 1.0, 13)
+    for beta in (1.0, 0.8, 0.4):
+        np.testing.assert_allclose(
+            solve.ghvb(ve, grid, order=3, beta=beta, spacing="variable").W,
+            solve.ghvb(ve, grid, order=3, beta=beta).W,
+            atol=1e-12,
+        )
+
+
+def test_adams_bashforth_coefficients():
+    np.testing.assert_allclose(np.array(adams(4)) * 24, [55, -59, 37, -9], atol=1e-12)
+    np.testing.assert_allclose(np.array(adams(3)) * 12, [23, -16, 5], atol=1e-12)
+
+
+def test_steps_to_zero_noise_return_the_prediction():
+    ve = js.noise.VE()
+    grid = js.noise.karras_grid(ve, 6)
+    law = Gaussian([0.3], [0.04])
+    for plan in (solve.ddim(ve, grid), solve.dpmpp(ve, grid, order=3), solve.unipc(ve, grid), solve.heun(ve, grid),
+                 solve.ddpm(ve, grid), solve.dpmpp(ve, grid, tau=1.0)):  # fmt: skip
+        last = []
+
+        def predict(x, a, s, last=last):
+            last.append(law(x, a, s)[0])
+            return law(x, a, s)
+
+        end = run_table(plan, predict, 80 * STARTS, noise=lambda r, s: 0 * STARTS)
+        np.testing.assert_allclose(end, last[-1], atol=1e-12)
+
+
+def test_restart_is_a_concatenation_that_keeps_the_law():
+    ve = js.noise.VE()
+    grid = js.noise.karras_grid(ve, 40, t_min=0.02)
+    inner = solve.heun(ve, grid[15:31])
+    plan = solve.restart(solve.heun(ve, grid), inner, num=3)
+    assert plan.nfe == solve.heun(ve, grid).nfe + 3 * inner.nfe
+    mean, variance = output_moments(plan, 0.7, 0.5)
+    assert abs(mean - 0.7) < 2e-2
+    assert abs(variance - 0.25) < 0.02
+    # The jump restores exactly the variance of the level it returns to.
+    jump = int(np.flatnonzero(plan.churn)[0])
+    assert abs(plan.churn[jump] ** 2 - (grid[15] ** 2 - grid[30] ** 2)) < 1e-10
+
+
+def test_restart_scales_the_signal_on_a_variance_preserving_schedule():
+    grid = js.noise.logsnr_grid(VP, 60)
+    plan = solve.restart(solve.dpmpp(VP, grid), solve.dpmpp(VP, grid[20:41]), num=2)
+    mean, variance = output_moments(plan, 0.7, 0.5)
+    assert abs(mean - 0.7 * VP.alpha(1e-3)) < 1e-2
+    assert abs(variance - 0.25) < 0.01
+
