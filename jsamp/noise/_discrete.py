@@ -92,9 +92,11 @@ class Discrete:
         low = xp.clip(xp.floor(t), -1, last)
         share = xp.clip(t - low, 0, 1)
         index = low.astype(int) + 1
-        left, right = table[index], table[xp.minimum(index + 1, last + 1)]
         # An index itself never touches its neighbour, which may be -inf under zero terminal SNR.
-        return xp, xp.where(share > 0, left + share * (xp.where(share > 0, right, left) - left), left)[()]
+        left, right = table[index], table[xp.where(share > 0, xp.minimum(index + 1, last + 1), index)]
+        finite = xp.isfinite(left) & xp.isfinite(right)
+        rise = xp.where(finite, right, 0) - xp.where(finite, left, 0)
+        return xp, (xp.where(finite | (share == 0), left, right) + share * rise)[()]
 
     def alpha(self, t):
         """Signal coefficient at real index t in [-1, N-1]."""

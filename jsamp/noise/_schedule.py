@@ -133,7 +133,7 @@ class Cosine:
     """Cosine schedule: alpha = cos(a(t)) / cos(a(0)), a(t) = (pi/2) (t + offset) / (1 + offset), sigma^2 = 1 - alpha^2.
 
     Written with sines of differences, so both ends keep their digits. alpha(1) = 0; grids start at t_max = 0.9946
-    (lam = -5.1), where published solvers start.
+    (lam = -4.78), where published solvers start.
 
     Args:
         offset: the `s` of the paper, > 0.

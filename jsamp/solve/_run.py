@@ -260,7 +260,8 @@ def advance(key, denoiser, state, row, steer, g, last=False):
         base=None if state.base is None else base,
         history=history,
         velocity=velocity,
-        noise=None if state.noise is None else noise,
+        # Made to vary over the mesh axes of the data even where the key does not.
+        noise=None if state.noise is None else jax.tree.map(lambda z, b: z + 0 * b, noise, base),
         reset=reset,
         index=state.index + 1,
     )
