@@ -58,6 +58,7 @@ def run_table(plan, predict, x, noise=None, state=None):
     base, z = x, np.zeros_like(x)
     history = np.array(state.get("history", np.zeros((plan.slots, *x.shape))))
     v = np.array(state.get("velocity", np.zeros_like(x)))
+    drift = np.zeros_like(x)
     for r in range(plan.nfe):
         if plan.churn is not None:
             x = x + plan.churn[r] * noise(r, 1)
@@ -72,8 +73,8 @@ def run_table(plan, predict, x, noise=None, state=None):
             base = x
         u = plan.W[r, 0] * m + sum(plan.W[r, k + 1] * history[k] for k in range(plan.slots))
         if plan.drag is not None:
-            v = (1 - plan.drag[r]) * v + plan.drag[r] * u
-            u = plan.G[r] * ((1 - plan.blend[r]) * v + plan.blend[r] * u)
+            drift = (1 - plan.drag[r]) * drift + plan.drag[r] * u
+            u = plan.G[r] * ((1 - plan.blend[r]) * drift + plan.blend[r] * u)
         z = np.zeros_like(x) if plan.C is None else plan.C[r] * noise(r, 0)
         x = plan.A[r] * base + u + z
         if plan.slots:

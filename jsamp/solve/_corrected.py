@@ -107,6 +107,7 @@ def sa_solver(schedule: Any, grid: Any, *, predictor: int = 3, corrector: int = 
         Xue et al., "SA-Solver: Stochastic Adams Solver for Fast Sampling of Diffusion Models", 2023,
         arXiv:2309.05019.
     """
+    check_count("sa_solver: predictor", predictor, high=6)
     path = prepare("sa_solver", schedule, grid, predictor, False, None if callable(tau) else tau)
     if check_count("sa_solver: corrector", corrector, low=0, high=6) == 1:
         raise ValueError("sa_solver: corrector must be 0 (none) or at least 2 points, the new one included; got 1.")

@@ -24,7 +24,8 @@ class SolveState(NamedTuple):
         x: where the next row evaluates; after the last row, the sample.
         base: the last accepted state, for stages and correctors.
         history: [K, ...] past predictions.
-        velocity: moving average, for momentum.
+        velocity: moving average of predictions, for momentum on evaluations.
+        drift: moving average of increments, for momentum on increments.
         noise: last noise term, which a corrector reuses.
         reset: whether the history is stale, after a steering edit.
         index: row counter, folded into the key.
@@ -34,6 +35,7 @@ class SolveState(NamedTuple):
     base: Any
     history: Any
     velocity: Any
+    drift: Any
     noise: Any
     reset: Any
     index: Any
@@ -101,12 +103,12 @@ def init(plan: Plan, x: Any) -> SolveState:
         True
     """
     x = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, _state_dtype(leaf)), x)
-    momentum = plan.beta is not None or plan.drag is not None
     return SolveState(
         x=x,
         base=x if plan.take is not None else None,
         history=jax.tree.map(lambda a: jnp.stack([jnp.zeros_like(a)] * plan.slots), x) if plan.slots else None,
-        velocity=_tree.zeros_like(x) if momentum else None,
+        velocity=_tree.zeros_like(x) if plan.beta is not None else None,
+        drift=_tree.zeros_like(x) if plan.drag is not None else None,
         noise=_tree.zeros_like(x) if plan.Q is not None and plan.C is not None else None,
         reset=None,
         index=jnp.int32(0),
@@ -199,9 +201,8 @@ def _permute(state: SolveState, index: Any) -> SolveState:
     """Reorder particles: axis 0 of the states, axis 1 of the history."""
     pick = lambda tree: jax.tree.map(lambda a: a[index], tree)  # noqa: E731
     history = jax.tree.map(lambda a: a[:, index], state.history)
-    return state._replace(
-        base=pick(state.base), history=history, velocity=pick(state.velocity), noise=pick(state.noise)
-    )
+    moved = {name: pick(getattr(state, name)) for name in ("base", "velocity", "drift", "noise")}
+    return state._replace(history=history, **moved)
 
 
 def advance(key, denoiser, state, row, steer, g, last=False):
@@ -240,10 +241,10 @@ def advance(key, denoiser, state, row, steer, g, last=False):
                 corrected = jax.tree.map(jnp.add, corrected, state.noise)
             base = _tree.where(row.take == CORRECT, corrected, base)
 
-    move = _combine(row.W, m, history)
+    move, drift = _combine(row.W, m, history), state.drift
     if row.drag is not None:
-        velocity = _average(row.drag, velocity, move)
-        move = jax.tree.map(lambda u: row.G * u, _average(row.blend, velocity, move))
+        drift = _average(row.drag, drift, move)
+        move = jax.tree.map(lambda u: row.G * u, _average(row.blend, drift, move))
     x = _axpy(row.A, base, move)
     noise = None
     if row.C is not None:
@@ -260,6 +261,7 @@ def advance(key, denoiser, state, row, steer, g, last=False):
         base=None if state.base is None else base,
         history=history,
         velocity=velocity,
+        drift=drift,
         # Made to vary over the mesh axes of the data even where the key does not.
         noise=None if state.noise is None else jax.tree.map(lambda z, b: z + 0 * b, noise, base),
         reset=reset,

@@ -59,16 +59,18 @@ def check_grid(name: str, schedule: Any, grid: Any, *options: Any) -> Path:
         )
     xp = namespace(schedule, grid, options)
     t = as_array(grid, xp)
+    if xp is np:
+        _check_times(name, schedule, t)
     alpha, sigma = schedule.alpha(t) * xp.ones_like(t), schedule.sigma(t) * xp.ones_like(t)
     if xp is np:
-        _check_times(name, t, alpha, sigma)
+        _check_levels(name, t, alpha, sigma)
     noiseless, signalless = sigma <= 0, alpha <= 0
     lam = xp.log(xp.where(signalless, 1, alpha)) - xp.log(xp.where(noiseless, 1, sigma))
     lam = xp.where(noiseless, xp.roll(lam, 1) + 1, xp.where(signalless, xp.roll(lam, -1) - 1, lam))
     return Path(xp, schedule, t, alpha, sigma, lam, noiseless, signalless)
 
 
-def _check_times(name, t, alpha, sigma):
+def _check_times(name, schedule, t):
     falls = np.diff(t) < 0
     if not np.all(np.isfinite(t)) or not np.all(falls):
         i = int(np.argmin(falls & np.isfinite(t[1:]) & np.isfinite(t[:-1]))) + 1
@@ -76,6 +78,15 @@ def _check_times(name, t, alpha, sigma):
             f"{name}: grid must decrease; got grid[{i}]={t[i]:.6g} >= grid[{i - 1}]={t[i - 1]:.6g}. "
             f"Pass times from noisy to clean without repeats, as js.noise.logsnr_grid does."
         )
+    first = float(schedule.time(np.float64(np.inf)))
+    if t[-1] < first:
+        raise ValueError(
+            f"{name}: grid[{len(t) - 1}]={t[-1]:.6g} lies below the noiseless time {first:.6g} of the schedule. "
+            f"End the grid there, as final='zero' does, or before."
+        )
+
+
+def _check_levels(name, t, alpha, sigma):
     bad = ~(np.isfinite(alpha) & np.isfinite(sigma) & (alpha >= 0) & (sigma >= 0))
     bad[:-1] |= sigma[:-1] <= 0
     if np.any(bad):
@@ -177,10 +188,10 @@ def as_weights(path: Path, i: int, nodes: list[int], kind: str, variable: str, t
 
 def lower(xp: Any, cap: Any, order: int, weights: Any) -> list[Any]:
     """Weights of at most `order` points, of which only `cap` may be used; `cap` may be traced."""
+    pad = lambda values: values + [0.0] * (order - len(values))  # noqa: E731
     if not is_traced(cap):
-        short = weights(min(order, int(cap)))
-        return short + [0.0] * (order - len(short))
-    table = [weights(q) + [0.0] * (order - q) for q in range(1, order + 1)]
+        return pad(weights(min(order, int(cap))))
+    table = [pad(weights(q)) for q in range(1, order + 1)]
     result = table[0]
     for q in range(2, order + 1):
         result = [xp.where(cap >= q, new, old) for new, old in zip(table[q - 1], result, strict=True)]
