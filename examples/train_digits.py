@@ -30,6 +30,7 @@ class DigitsModule(nnx.Module):
         self.params = nnx.data({name: nnx.Param(value) for name, value in init(rngs.params()).items()})
 
     def __call__(self, x, sigma, label):
+        """The denoised images."""
         return denoise({name: param[...] for name, param in self.params.items()}, x, sigma, label)
 
 
@@ -107,7 +108,7 @@ def main() -> None:
         nnx.update(model, states[0]), nnx.update(optimiser, states[1])
         average = states[2]
     count = sum(p.size for p in jax.tree.leaves(average))
-    print(f"{count:,} parameters, {len(images):,} images, {CLASSES} classes, steps {first}..{options.steps}", flush=True)
+    print(f"{count:,} parameters, {len(images):,} images of {CLASSES} classes", flush=True)
 
     recent, start = [], time.perf_counter()
     for step in range(first, options.steps):

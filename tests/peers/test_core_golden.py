@@ -123,9 +123,7 @@ def test_ten_step_runs_through_sample(core):
         except Unmatched as reason:
             reasons.add(str(reason))
             continue
-        law = js.denoise.GaussianMixture(
-            schedule, weights=p["ring_w"], means=p["ring_mu"], stds=np.sqrt(p["ring_var"])
-        )
+        law = js.denoise.GaussianMixture(schedule, weights=p["ring_w"], means=p["ring_mu"], stds=np.sqrt(p["ring_var"]))
         start = entry["start"]["scale"] * p["z_ring"]
         with jax.enable_x64(True):
             got = np.asarray(run(law, jnp.asarray(start), plan))

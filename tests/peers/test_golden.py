@@ -104,7 +104,9 @@ def dpm_solver_torch(entry, z):
     make = solve.dpmpp_single if plus else solve.dpm_single
     if o["method"] == "singlestep_fixed":
         size = o["order"]
-        blocks = [make(schedule, grid[i : i + size + 1], order=size, variant=variant) for i in range(0, len(grid) - 1, size)]
+        blocks = [
+            make(schedule, grid[i : i + size + 1], order=size, variant=variant) for i in range(0, len(grid) - 1, size)
+        ]
         if size == 3:  # a lone block of three evaluations is packed as [2, 1]: take the first of a longer plan
             blocks = [_one_block(make, schedule, grid, i, variant) for i in range(0, len(grid) - 1, 3)]
         return solve.concat(*blocks)

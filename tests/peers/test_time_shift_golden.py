@@ -20,8 +20,6 @@ def golden(shared):
     return shifted, np.load(folder / "ts_dpm.npz"), np.load(folder / "problems.npz")
 
 
-
-
 def test_recorded_shifts_agree_in_mode_target(golden):
     entries, arrays, p = golden
     laws = {
@@ -32,7 +30,9 @@ def test_recorded_shifts_agree_in_mode_target(golden):
             "covs": (p["gauss64_Q"] * p["gauss64_eigvar"] @ p["gauss64_Q"].T)[None],
         },
     }
-    draw = jax.jit(jax.vmap(lambda x, law, plan, steer: js.sample(None, law, x, plan, steer=steer).x, (0, None, None, None)))
+    draw = jax.jit(
+        jax.vmap(lambda x, law, plan, steer: js.sample(None, law, x, plan, steer=steer).x, (0, None, None, None))
+    )
     compared = 0
     for entry in entries:
         if entry["n"] > 20:  # the same mechanics, more rows

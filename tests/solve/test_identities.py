@@ -1,5 +1,6 @@
 """Identities between solvers, to float64 rounding."""
 
+import itertools
 import math
 
 import numpy as np
@@ -87,7 +88,7 @@ def test_edm_without_churn_is_heun_and_on_flow_first_order_is_euler():
     np.testing.assert_array_equal(solve.edm(ve, grid).W, solve.heun(ve, grid).W)
     times = js.noise.time_grid(flow, 7, final="zero")
     x = STARTS
-    for t, t_next in zip(times, times[1:], strict=False):
+    for t, t_next in itertools.pairwise(times):
         x0, eps = LAW(x, 1 - t, t)
         x = x + (t_next - t) * (eps - x0)
     np.testing.assert_allclose(run_table(solve.ddim(flow, times), LAW, STARTS), x, atol=1e-13)
@@ -210,4 +211,3 @@ def test_restart_scales_the_signal_on_a_variance_preserving_schedule():
     mean, variance = output_moments(plan, 0.7, 0.5)
     assert abs(mean - 0.7 * VP.alpha(1e-3)) < 1e-2
     assert abs(variance - 0.25) < 0.01
-

@@ -34,9 +34,7 @@ def exact_flow():
 
 
 def errors(make, grid, steps):
-    return [
-        np.sqrt(np.mean((run_table(make(GRIDS[grid](n)), BIMODAL, STARTS) - exact_flow()) ** 2)) for n in steps
-    ]
+    return [np.sqrt(np.mean((run_table(make(GRIDS[grid](n)), BIMODAL, STARTS) - exact_flow()) ** 2)) for n in steps]
 
 
 ORDERS = {
