@@ -255,7 +255,9 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     reset = state.reset
     if steer is not None:
         g, x, keep_history = steer.post(_maybe_fold(key, 4), g, x, info)
-        reset = jnp.logical_not(keep_history) if reset is not None else None
+        if reset is not None:
+            # The zeros vary over the mesh axes of the data, as the flag that comes in does.
+            reset = jnp.logical_not(keep_history) | jnp.zeros_like(reset)
     state = SolveState(
         x=x,
         base=None if state.base is None else base,

@@ -37,6 +37,7 @@ class Steer(Protocol):
     def final(self, g: Any, x: Any) -> tuple[Any, Any]: ...
 
 
+@pytree
 class Hooks:
     """Neutral hooks: a mixin that leaves the run as it is. Override the ones a steer needs.
 

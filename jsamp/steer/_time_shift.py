@@ -39,7 +39,8 @@ class TimeShift(Hooks):
     network is still asked at the grid's times (what the authors' PNM code does). "network_time": only the network's
     time label is shifted (their DEIS code). The rescaled step keeps the solver's own combination of predictions.
 
-    It pays only for networks with exposure bias; on an exact denoiser it does nothing useful.
+    It pays only for networks with exposure bias; on an exact denoiser it does nothing useful. Window 0 keeps the base
+    sampler's own operations bit for bit; compiled, a compiler may round a one-term step differently beside the others.
 
     Args:
         schedule: a `Discrete` schedule; window and cutoff are in its indices.
