@@ -23,7 +23,7 @@ class SolveState(NamedTuple):
     Args:
         x: where the next row evaluates; after the last row, the sample.
         base: the last accepted state, for stages and correctors.
-        history: [K, ...] past predictions.
+        history: K past predictions, one for each slot.
         velocity: moving average of predictions, for momentum on evaluations.
         drift: moving average of increments, for momentum on increments.
         noise: last noise term, which a corrector reuses.
@@ -99,14 +99,14 @@ def init(plan: Plan, x: Any) -> SolveState:
     Example:
         >>> import jax.numpy as jnp, jsamp as js
         >>> plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 4))
-        >>> js.solve.init(plan, jnp.ones(3)).history is None
+        >>> js.solve.init(plan, jnp.ones(3)).history == ()
         True
     """
     x = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, _state_dtype(leaf)), x)
     return SolveState(
         x=x,
         base=x if plan.take is not None else None,
-        history=jax.tree.map(lambda a: jnp.stack([jnp.zeros_like(a)] * plan.slots), x) if plan.slots else None,
+        history=tuple(_tree.zeros_like(x) for _ in range(plan.slots)),
         velocity=_tree.zeros_like(x) if plan.beta is not None else None,
         drift=_tree.zeros_like(x) if plan.drag is not None else None,
         noise=_tree.zeros_like(x) if plan.Q is not None and plan.C is not None else None,
@@ -171,12 +171,7 @@ def _mix(row: Plan, prediction: Prediction) -> Any:
 
 
 def _combine(weights, newest, history):
-    total = jax.tree.map(lambda m: weights[0] * m, newest)
-    if history is None:
-        return total
-    for k in range(weights.shape[0] - 1):
-        total = jax.tree.map(lambda a, h, k=k: a + weights[k + 1] * h[k], total, history)
-    return total
+    return _tree.lincomb(tuple(weights), (newest, *history))
 
 
 def _average(rate, velocity, value):
@@ -198,11 +193,9 @@ def _describe_row(row: Plan, index: Any, last: Any) -> StepInfo:
 
 
 def _permute(state: SolveState, index: Any) -> SolveState:
-    """Reorder particles: axis 0 of the states, axis 1 of the history."""
-    pick = lambda tree: jax.tree.map(lambda a: a[index], tree)  # noqa: E731
-    history = jax.tree.map(lambda a: a[:, index], state.history)
-    moved = {name: pick(getattr(state, name)) for name in ("base", "velocity", "drift", "noise")}
-    return state._replace(history=history, **moved)
+    """Reorder particles along axis 0 of everything that the solver remembers."""
+    names = ("base", "history", "velocity", "drift", "noise")
+    return state._replace(**{name: jax.tree.map(lambda a: a[index], getattr(state, name)) for name in names})
 
 
 def advance(key, denoiser, state, row, steer, g, last=False):
@@ -226,8 +219,7 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     m, history, velocity = _mix(row, prediction), state.history, state.velocity
     if state.reset is not None:
         # Stale predictions are replaced by the newest one, which makes this row a first-order step.
-        fill = lambda h, m: jnp.where(state.reset, m[None], h)  # noqa: E731
-        history = None if history is None else jax.tree.map(fill, history, m)
+        history = tuple(_tree.where(state.reset, m, past) for past in history)
         velocity = None if velocity is None else _tree.where(state.reset, m, velocity)
     if row.beta is not None:
         m = velocity = _average(row.beta, velocity, m)
@@ -250,8 +242,8 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     if row.C is not None:
         noise = jax.tree.map(lambda z: row.C * z, draw(0))
         x = jax.tree.map(jnp.add, x, noise)
-    if history is not None:
-        history = jax.tree.map(lambda h, m: jax.lax.dynamic_update_index_in_dim(h, m, row.slot, 0), history, m)
+    # A select for each slot, not an indexed write into one array: XLA copies the whole array around such a write.
+    history = tuple(_tree.where(row.slot == k, m, past) for k, past in enumerate(history))
     reset = state.reset
     if steer is not None:
         g, x, keep_history = steer.post(_maybe_fold(key, 4), g, x, info)
