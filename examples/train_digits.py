@@ -1,6 +1,6 @@
 """Train the class-conditional MNIST denoiser that `draw_digits.py` draws with (flax.nnx, optax).
 
-    python examples/train_digits.py --data mnist.npz --steps 30000 --out examples/models/mnist_denoiser.npz
+    python examples/train_digits.py --data mnist.npz --steps 31250 --out examples/models/mnist_denoiser.npz
 
 `--data` is an `.npz` with `x_train` [n, 28, 28] uint8 and `y_train` [n]; without it MNIST comes from OpenML through
 scikit-learn. `--checkpoint FILE` saves everything every thousand steps and resumes from there. The learning rate is
@@ -89,7 +89,7 @@ def save_weights(path: pathlib.Path, average) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="MNIST as .npz; downloaded through scikit-learn when absent")
-    parser.add_argument("--steps", type=int, default=30_000)
+    parser.add_argument("--steps", type=int, default=31_250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
     parser.add_argument("--checkpoint", type=pathlib.Path, help="save to and resume from this file")

@@ -1,0 +1,183 @@
+"""Guidance and thresholds: one call for two, scales of every kind, and the identities they keep."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jsamp as js
+
+D = js.denoise
+VP = js.noise.VP()
+X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+
+
+def labelled(calls, label, weight=None):
+    """A conditional network: the weight is shared, the label differs."""
+    weight = SHARED if weight is None else weight
+
+    def model(leaves, x, t):
+        calls.append(np.shape(x))
+        return jnp.tanh(x * leaves["weight"]) + leaves["label"] * jnp.cos(t)
+
+    return js.Denoiser(jax.tree_util.Partial(BODY.setdefault(id(calls), model), {"weight": weight, "label": label}), VP)
+
+
+SHARED = jnp.float32(0.8)
+BODY: dict = {}
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 7.5, -2.0])
+def test_shared_network_is_called_once_and_gives_two_calls(scale):
+    calls = []
+    cond, uncond = labelled(calls, jnp.float32(1.0)), labelled(calls, jnp.float32(-1.0))
+    guided = D.ClassifierFree(cond, uncond, scale)
+    assert len(jax.tree.leaves(guided)) < len(jax.tree.leaves((cond, uncond))) + 1
+    calls.clear()
+    out = guided(X, 0.4)
+    assert len(calls) == 1
+    c, u = cond(X, 0.4), uncond(X, 0.4)
+    for got, a, b in zip(out, c, u, strict=True):
+        np.testing.assert_allclose(got, b + scale * (a - b), rtol=2e-5, atol=2e-6)
+    calls.clear()
+    through = jax.jit(lambda d, x: d(x, 0.4))(guided, X)
+    assert len(calls) == 1
+    np.testing.assert_allclose(through.x0, out.x0, rtol=2e-5, atol=2e-6)
+
+
+def test_shared_network_built_inside_jit():
+    calls = []
+
+    @jax.jit
+    def draw(weight, one, other, scale, x):
+        guided = D.ClassifierFree(labelled(calls, one, weight), labelled(calls, other, weight), scale)
+        return guided(x, 0.4).x0
+
+    got = draw(SHARED, 1.0, -1.0, 3.0, X)
+    assert len(calls) == 1
+    c, u = (labelled([], jnp.float32(v))(X, 0.4).x0 for v in (1.0, -1.0))
+    np.testing.assert_allclose(got, u + 3.0 * (c - u), rtol=2e-5, atol=2e-6)
+
+
+def test_different_networks_are_called_each():
+    calls, others = [], []
+    cond, uncond = labelled(calls, jnp.float32(1.0)), labelled(others, jnp.float32(-1.0))
+    D.ClassifierFree(cond, uncond, 2.0)(X, 0.4)
+    assert (len(calls), len(others)) == (1, 1)
+
+
+def test_labels_of_different_shape_are_called_each():
+    """A batch of two is impossible: a null label of another shape than the prompt."""
+
+    def model(leaves, x, t):
+        return x * leaves["weight"] + jnp.sum(leaves["label"])
+
+    den = lambda label: js.Denoiser(jax.tree_util.Partial(model, {"weight": SHARED, "label": label}), VP)  # noqa: E731
+    guided = D.ClassifierFree(den(jnp.ones(2)), den(jnp.ones(5)), 2.0)
+    c, u = den(jnp.ones(2))(X, 0.4).eps, den(jnp.ones(5))(X, 0.4).eps
+    np.testing.assert_allclose(guided(X, 0.4).eps, u + 2.0 * (c - u), rtol=1e-5, atol=1e-6)
+
+
+def test_integer_labels_are_batched():
+    table = jnp.asarray(np.random.default_rng(1).normal(size=(10, 3)), jnp.float32)
+    calls = []
+
+    def model(leaves, x, t):
+        calls.append(1)
+        return x * 0.3 + leaves["table"][leaves["label"]][None]
+
+    den = lambda label: js.Denoiser(jax.tree_util.Partial(model, {"table": table, "label": label}), VP)  # noqa: E731
+    guided = D.ClassifierFree(den(3), den(9), 4.0)
+    got = guided(X, 0.4).eps
+    assert len(calls) == 1
+    np.testing.assert_allclose(got, X * 0.3 + (table[9] + 4.0 * (table[3] - table[9]))[None], rtol=1e-5, atol=1e-6)
+
+
+def test_scale_may_be_an_array_or_a_function_of_time():
+    cond, uncond = labelled([], jnp.float32(1.0)), labelled([], jnp.float32(-1.0))
+    c, u = cond(X, 0.4).x0, uncond(X, 0.4).x0
+    weights = jnp.array([0.0, 1.0, 2.0, 5.0])
+    per_sample = D.ClassifierFree(cond, uncond, weights)(X, 0.4).x0
+    np.testing.assert_allclose(per_sample, u + weights[:, None] * (c - u), rtol=2e-5, atol=2e-6)
+    interval = D.ClassifierFree(cond, uncond, lambda t: jnp.where(t < 0.5, 3.0, 1.0))
+    np.testing.assert_allclose(interval(X, 0.4).x0, u + 3.0 * (c - u), rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(interval(X, 0.6).x0, cond(X, 0.6).x0, rtol=2e-5, atol=2e-6)
+    traced = jax.jit(lambda w: D.ClassifierFree(cond, uncond, w)(X, 0.4).x0)
+    np.testing.assert_allclose(traced(3.0), u + 3.0 * (c - u), rtol=2e-5, atol=2e-6)
+    slope = jax.grad(lambda w: jnp.sum(D.ClassifierFree(cond, uncond, w)(X, 0.4).x0))(3.0)
+    np.testing.assert_allclose(slope, jnp.sum(c - u), rtol=1e-4)
+
+
+def test_one_denoiser_on_both_sides():
+    law = D.GaussianMixture(VP, weights=[1.0], means=[[0.0] * 3], stds=[1.0])
+    for got, wanted in zip(D.ClassifierFree(law, law, 7.5)(X, 0.4), law(X, 0.4), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+def test_guided_sampling_with_any_plan_is_one_trace():
+    calls = []
+    guided = D.ClassifierFree(labelled(calls, jnp.float32(1.0)), labelled(calls, jnp.float32(-1.0)), 3.0)
+    calls.clear()
+    plan = js.solve.dpmpp(VP, js.noise.logsnr_grid(VP, 6))
+    x = js.sample(None, guided, X, plan).x
+    assert len(calls) == 1
+    assert np.all(np.isfinite(x))
+
+
+# ---------------------------------------------------------------- thresholds
+
+
+def raw(values):
+    return js.Denoiser(lambda x, t: jnp.asarray(values, x.dtype), VP, predicts="x0")
+
+
+def test_static_threshold_clips():
+    values = np.array([[-3.0, 0.5, 2.0], [0.1, -0.2, 1.0]], np.float32)
+    x = X[:2]
+    out = D.Threshold(raw(values), limit=1.5)(x, 0.4)
+    np.testing.assert_array_equal(out.x0, np.clip(values, -1.5, 1.5))
+    np.testing.assert_allclose(VP.alpha(0.4) * out.x0 + VP.sigma(0.4) * out.eps, x, rtol=1e-5, atol=1e-6)
+
+
+def test_threshold_that_does_nothing_is_bit_exact():
+    inner = D.GaussianMixture(VP, weights=[1.0], means=[[0.0] * 3], stds=[0.1])
+    for outer in (D.Threshold(inner, limit=50.0), D.Threshold(inner, 0.99, limit=50.0)):
+        for got, wanted in zip(outer(X, 0.4), inner(X, 0.4), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.9, 1.0])
+def test_dynamic_threshold_by_hand(quantile):
+    values = np.random.default_rng(3).normal(size=(4, 50)).astype(np.float32) * np.array(
+        [[0.1], [1], [2], [5]], np.float32
+    )
+    x = jnp.asarray(np.random.default_rng(4).normal(size=(4, 50)), jnp.float32)
+    each = D.Threshold(raw(values), quantile, event_ndim=1)(x, 0.4)
+    whole = D.Threshold(raw(values), quantile)(x, 0.4)
+    for i in range(4):
+        s = max(1.0, np.quantile(np.abs(values[i]), quantile))
+        np.testing.assert_allclose(each.x0[i], np.clip(values[i], -s, s) / s, rtol=2e-5, atol=1e-6)
+    s = max(1.0, np.quantile(np.abs(values), quantile))
+    np.testing.assert_allclose(whole.x0, np.clip(values, -s, s) / s, rtol=2e-5, atol=1e-6)
+    for out in (each, whole):
+        np.testing.assert_allclose(VP.alpha(0.4) * out.x0 + VP.sigma(0.4) * out.eps, x, rtol=1e-5, atol=2e-6)
+        assert np.abs(out.x0).max() <= 1 + 1e-6
+
+
+def test_event_axes_are_vmap():
+    """A batch with event_ndim is the vmap of single samples: batching never changes a sample."""
+    wild = js.Denoiser(lambda x, t: 4 * x, VP, predicts="x0")
+    batch = D.Threshold(wild, 0.8, event_ndim=1)(X, 0.4)
+    single = jax.vmap(lambda x: D.Threshold(wild, 0.8)(x, 0.4))(X)
+    for a, b in zip(batch, single, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_eps_plans_are_thresholded_too():
+    """x0 stays in range whether the plan combines x0 or eps: the first-order step is the same step."""
+    wild = D.Threshold(js.Denoiser(lambda x, t: 3 * jnp.tanh(x), VP, predicts="x0"))
+    grid = js.noise.logsnr_grid(VP, 8)
+    plans = [js.solve.dpmpp(VP, grid, order=1), js.solve.dpm_solver(VP, grid, order=1)]
+    one, other = (js.sample(None, wild, X, plan).x for plan in plans)
+    np.testing.assert_allclose(one, other, rtol=2e-4, atol=2e-5)
+    assert np.abs(one).max() < 1.1

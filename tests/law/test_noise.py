@@ -1,0 +1,277 @@
+"""Laws of every schedule and grid of `jsamp.noise`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+from laws import assert_same_bits, central
+
+import jsamp as js
+
+N = js.noise
+TABLE = np.cumprod(1 - np.linspace(1e-3, 0.15, 60))
+
+# (schedule, another one of the same structure, interior times)
+SCHEDULES = {
+    "VP": (N.VP(), N.VP(0.2, 15.0), [0.01, 0.3, 0.9]),
+    "Cosine": (N.Cosine(), N.Cosine(0.01), [0.01, 0.3, 0.9]),
+    "VE": (N.VE(0.01, 20.0), N.VE(0.02, 30.0), [0.02, 1.0, 15.0]),
+    "Flow": (N.Flow(), N.Flow(), [0.01, 0.3, 0.9]),
+    "Discrete": (N.Discrete(TABLE), N.Discrete(TABLE**1.1), [0.4, 17.25, 55.5]),
+}
+GRIDS = {
+    "time_grid": lambda s, n, **k: N.time_grid(s, n, 2, **k),
+    "logsnr_grid": N.logsnr_grid,
+    "karras_grid": lambda s, n, **k: N.karras_grid(s, n, 3.0, **k),
+}
+
+
+def law_schedule(name):
+    schedule, other, times = SCHEDULES[name]
+    assert isinstance(schedule, N.Schedule)
+    times = jnp.asarray(times, jnp.float32)
+    methods = ("alpha", "sigma", "lam")
+
+    def read(schedule, t):
+        values = {m: getattr(schedule, m)(t) for m in methods}
+        return values | {"time": schedule.time(values["lam"])}
+
+    eager, jitted, mapped = (
+        read(schedule, times),
+        jax.jit(read)(schedule, times),
+        jax.vmap(read, (None, 0))(schedule, times),
+    )
+    for m, value in eager.items():
+        assert value.dtype == jnp.float32
+        np.testing.assert_allclose(value, jitted[m], rtol=2e-6, atol=1e-6)
+        np.testing.assert_allclose(value, mapped[m], rtol=2e-6, atol=1e-6)
+    # Numbers, not structure.
+    traces = []
+    count = jax.jit(lambda schedule, t: (traces.append(1), read(schedule, t))[1])
+    count(schedule, times)
+    count(other, times * 0.9)
+    assert len(traces) == 1
+    again = jax.tree.unflatten(jax.tree.structure(schedule), jax.tree.leaves(schedule))
+    assert_same_bits(read(again, times), eager)
+    # The host reads the same formulas in float64.
+    for t, a in zip(np.asarray(times, np.float64), eager["alpha"], strict=True):
+        host = schedule.alpha(t)
+        assert isinstance(host, np.float64)
+        np.testing.assert_allclose(a, host, rtol=2e-5)
+    # bfloat16 in, bfloat16 out.
+    assert schedule.alpha(times.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    # Prior.
+    key = jax.random.key(0)
+    x = schedule.prior(key, (4, 2))
+    assert x.dtype == jnp.float32
+    assert_same_bits(x, schedule.prior(key, (4, 2)))
+    assert schedule.prior(key, (3,), jnp.bfloat16).dtype == jnp.bfloat16
+    scale = schedule.sigma_max if name == "VE" else 1.0
+    np.testing.assert_allclose(x, scale * jax.random.normal(key, (4, 2)), rtol=1e-6)
+    # Inside shard_map.
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    ts = jnp.linspace(times[0], times[-1], 16)
+    out = jax.jit(jax.shard_map(lambda t: read(schedule, t), mesh=mesh, in_specs=P("data"), out_specs=P("data")))(ts)
+    whole = jax.jit(read)(schedule, ts)
+    for m in out:
+        np.testing.assert_allclose(out[m], whole[m], rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_slopes_of_schedules(name, x64):
+    """Forward and reverse derivatives in t, finite at both ends of a grid, equal to finite differences inside."""
+    schedule, _, times = SCHEDULES[name]
+    for method in ("alpha", "sigma", "lam"):
+        function = getattr(schedule, method)
+        for t in times:
+            t = t + 0.13 if name == "Discrete" else t
+            slope = jax.grad(lambda t, f=function: f(t))(t)
+            size = 1e-4 * min(t, 1.0)
+            wanted = central(lambda h, f=function, t=t: f(np.float64(t) + h), size)
+            np.testing.assert_allclose(slope, wanted, rtol=1e-7, atol=1e-8, err_msg=f"{method} at {t}")
+    for t in times:
+        lam = schedule.lam(np.float64(t))
+        slope = jax.grad(schedule.time)(lam)
+        wanted = central(lambda h, lam=lam: schedule.time(lam + h), 1e-5 if name == "Discrete" else 1e-4)
+        np.testing.assert_allclose(slope, wanted, rtol=1e-6, atol=1e-9)
+    ends = [schedule.t_max, schedule.t_min]
+    for t in ends:
+        for method in ("alpha", "sigma"):
+            assert np.isfinite(jax.grad(getattr(schedule, method))(jnp.asarray(t, jnp.float64)))
+
+
+def _noiseless(schedule):
+    return schedule.time(np.inf)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_the_noiseless_end(name):
+    schedule = SCHEDULES[name][0]
+    t = _noiseless(schedule)
+    assert schedule.alpha(t) == 1
+    assert schedule.sigma(t) == 0
+    assert schedule.lam(t) == np.inf
+    assert np.isfinite(jax.grad(schedule.sigma)(jnp.float32(t)))
+    assert t == (-1 if name == "Discrete" else 0)
+
+
+def law_grid(name):
+    make = GRIDS[name]
+    for label, (schedule, other, _) in SCHEDULES.items():
+        start = 0.999 if label == "Flow" else schedule.t_max
+        for final in ("zero", "sigma_min"):
+            for n in (1, 2, 7):
+                grid = make(schedule, n, t_max=start, final=final)
+                assert isinstance(grid, np.ndarray)
+                assert grid.dtype == np.float64
+                assert grid.shape == (n + 1,)
+                assert np.all(np.diff(grid) < 0)
+                assert grid[0] == start
+                assert grid[-1] == (_noiseless(schedule) if final == "zero" else schedule.t_min)
+        # A traced schedule or end gives the same grid in a trace, and new numbers do not retrace.
+        if label == "Flow":
+            continue
+        traces = []
+
+        def build(schedule, end, label=label, traces=traces):
+            traces.append(1)
+            return make(schedule, 5, t_min=end, final="sigma_min")
+
+        end = schedule.t_min * 1.5 + 0.1 * (label == "Discrete")
+        jitted = jax.jit(build)
+        got = jitted(schedule, end)
+        np.testing.assert_allclose(got, build(schedule, end), rtol=2e-4, atol=1e-6)
+        assert isinstance(got, jax.Array)
+        jitted(other, end * 1.1)
+        assert len(traces) == 2  # one for the jit, one for the call on the host
+        slope = jax.grad(lambda end: jnp.sum(make(schedule, 5, t_min=end, final="sigma_min")))(jnp.float32(end))
+        assert np.isfinite(slope)
+        assert slope != 0
+    for wrong, error, match in [
+        ({"n": 0}, ValueError, "n must be >= 1"),
+        ({"n": 2.0}, TypeError, "Python int"),
+        ({"n": 3, "final": "one"}, ValueError, "final"),
+        ({"n": 3, "t_max": 1e-4}, ValueError, "t_max must be above t_min"),
+    ]:
+        with pytest.raises(error, match=match):
+            make(N.VP(), **wrong)
+    if name != "time_grid":
+        with pytest.raises(ValueError, match=r"infinite.*t_max"):
+            make(N.Flow(), 4)
+    if name == "karras_grid":
+        with pytest.raises(ValueError, match="rho"):
+            N.karras_grid(N.VP(), 4, 0.0)
+    if name == "time_grid":
+        with pytest.raises(ValueError, match="power"):
+            N.time_grid(N.VP(), 4, -1)
+
+
+def law_index_grid(name):
+    schedule = N.Discrete.ddpm_linear()
+    for spacing in ("leading", "linspace", "trailing"):
+        for n in (1, 2, 10, 50, 100, 999):
+            grid = N.index_grid(schedule, n, spacing)
+            assert grid.dtype == np.float64
+            assert grid.shape == (n + 1,)
+            assert np.all(np.diff(grid) < 0)
+            assert np.all(grid == np.round(grid))
+            assert grid[-1] == -1
+    for wrong, error, match in [
+        ({"n": 2000}, ValueError, "must decrease"),
+        ({"n": 5, "spacing": "odd"}, ValueError, "spacing"),
+        ({"n": 5, "final": "sigma_min"}, ValueError, "offset=1"),
+        ({"n": 0}, ValueError, "n must be"),
+    ]:
+        with pytest.raises(error, match=match):
+            N.index_grid(schedule, **wrong)
+    with pytest.raises(TypeError, match="Discrete"):
+        N.index_grid(N.VP(), 5)
+
+
+def law_shift(name):
+    grid = N.time_grid(N.Flow(), 6, final="zero")
+    np.testing.assert_array_equal(N.shift(grid, 1.0), grid)
+    shifted = N.shift(grid, 3.0)
+    assert shifted[0] == 1
+    assert shifted[-1] == 0
+    np.testing.assert_allclose(N.shift(shifted, 1 / 3), grid, rtol=1e-13)
+    np.testing.assert_allclose(jax.jit(N.shift)(jnp.asarray(grid, jnp.float32), 3.0), shifted, rtol=1e-6)
+    assert np.isfinite(jax.grad(lambda f: jnp.sum(N.shift(grid, f)))(3.0))
+    for wrong in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="factor"):
+            N.shift(grid, wrong)
+    with pytest.raises(ValueError, match="grid"):
+        N.shift(np.array([80.0, 1.0]), 3.0)
+
+
+def law_protocol(name):
+    class Mine:
+        t_max, t_min = 1.0, 0.1
+        alpha = sigma = lam = time = prior = lambda self, *a: 0
+
+    assert isinstance(Mine(), N.Schedule)
+    assert not isinstance(object(), N.Schedule)
+
+
+LAWS = {
+    "schedule": law_schedule, "grid": law_grid, "index_grid": law_index_grid, "shift": law_shift,
+    "protocol": law_protocol,
+}  # fmt: skip
+# One line for every public object of the room.
+REGISTRY = {
+    "VE": "schedule",
+    "VP": "schedule",
+    "Cosine": "schedule",
+    "Discrete": "schedule",
+    "Flow": "schedule",
+    "Schedule": "protocol",
+    "index_grid": "index_grid",
+    "karras_grid": "grid",
+    "logsnr_grid": "grid",
+    "shift": "shift",
+    "time_grid": "grid",
+}
+
+
+@pytest.mark.parametrize(("name", "law"), REGISTRY.items(), ids=REGISTRY)
+def test_law_of(name, law):
+    LAWS[law](name)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: N.VP(-0.1), ValueError, "beta_min"),
+        (lambda: N.VP(0.1, 0.0), ValueError, "beta_max"),
+        (lambda: N.VP(np.nan), ValueError, "beta_min"),
+        (lambda: N.Cosine(0.0), ValueError, "offset"),
+        (lambda: N.VE(1.0, 0.5), ValueError, "sigma_min must be below"),
+        (lambda: N.VE(0.0, 0.5), ValueError, "sigma_min"),
+        (lambda: N.Discrete(TABLE[::-1]), ValueError, "decrease"),
+        (lambda: N.Discrete(np.array([1.0, 0.5])), ValueError, r"\[0, 1\)"),
+        (lambda: N.Discrete(np.array([])), ValueError, r"vector \[N\]"),
+        (lambda: N.Discrete(np.array([0.5, np.nan])), ValueError, r"\[0, 1\)|decrease"),
+        (lambda: N.Discrete.ddpm_linear(0), ValueError, "num"),
+        (lambda: N.Discrete.scaled_linear(10, 0.0), ValueError, "beta_start"),
+        (lambda: N.Discrete.cosine(10, max_beta=1.0), ValueError, "max_beta"),
+        (lambda: N.VP("a"), TypeError, "number"),
+    ],
+)
+def test_refusals(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+def test_traced_numbers_pass_unchecked():
+    """A user may search over the schedule itself."""
+
+    def value(rate, top, low, table):
+        schedules = [N.VP(0.1, rate), N.VE(low, top), N.Cosine(low), N.Discrete(table)]
+        return sum(functools.reduce(lambda a, m: a + getattr(s, m)(0.3), ("alpha", "sigma"), 0.0) for s in schedules)
+
+    table = jnp.asarray(TABLE, jnp.float32)
+    grads = jax.jit(jax.grad(value, argnums=(0, 1, 2, 3)))(20.0, 80.0, 0.01, table)
+    assert all(np.all(np.isfinite(g)) for g in grads)
