@@ -1,5 +1,7 @@
 """Wizadwongsa et al. 2023: momentum removes the divergence of few, strongly guided high-order steps."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,8 +44,8 @@ def test_magnitudes_fall_with_momentum_at_eight_guided_steps():
     largest, rmse = table(4.0, 8)
     names = list(largest)
     for k in range(3):  # for every seed
-        assert all(largest[a][k] > largest[b][k] for a, b in zip(names, names[1:], strict=False))
-        assert all(rmse[a][k] > rmse[b][k] for a, b in zip(names, names[1:], strict=False))
+        assert all(largest[a][k] > largest[b][k] for a, b in itertools.pairwise(names))
+        assert all(rmse[a][k] > rmse[b][k] for a, b in itertools.pairwise(names))
     # The card: 7.1, 6.1, 4.7, 1.7, .84 and .29, .25, .19, .13, .11, from other draws.
     assert np.median(largest["PLMS4"]) > 4
     assert np.median(largest["HB0.8"]) < 2
@@ -55,7 +57,7 @@ def test_magnitudes_fall_with_momentum_at_eight_guided_steps():
 def test_the_ordering_holds_at_guidance_ten_and_momentum_does_not_hurt_much_at_twenty_steps():
     largest, _ = table(10.0, 8)
     names = list(largest)
-    assert all(np.median(largest[a]) > np.median(largest[b]) for a, b in zip(names, names[1:], strict=False))
+    assert all(np.median(largest[a]) > np.median(largest[b]) for a, b in itertools.pairwise(names))
     _, rmse = table(4.0, 20)
     assert np.all(rmse["GHVB3.8"] < 1.2 * rmse["PLMS4"])
     assert np.all(rmse["HB0.8"] < 1.6 * rmse["PLMS4"])
