@@ -10,6 +10,11 @@ import pytest
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 LIBRARIES = {"digits_net", "digits_metrics", "png"}  # imported by the others; nothing to run
 COMMANDS = {
+    "bayesian_logistic": ["--num", "40", "--warmup", "40", "--out", "{tmp}/picture.png"],
+    "denoising_mcmc_digits": ["--num", "2", "--evaluations", "4", "--out", "{tmp}/picture.png"],
+    "digits_coreset": ["--trials", "1", "--out", "{tmp}"],
+    "l1_regression": ["--rows", "3000", "--trials", "1", "--out", "{tmp}"],
+    "smote_imbalanced": ["--out", "{tmp}"],
     "draw_digits": ["--quick", "--steps", "4", "--out", "{tmp}/digits.png"],
     "train_digits": ["--data", "{tmp}/mnist.npz", "--steps", "3", "--out", "{tmp}/weights.npz"],
     "train_classifier": ["--data", "{tmp}/mnist.npz", "--steps", "2", "--out", "{tmp}/features.npz"],

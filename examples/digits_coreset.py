@@ -1,0 +1,94 @@
+"""A coreset of real handwritten digits: train on a few chosen images, test on the rest.
+
+k-center covers the cloud, herding and kernel thinning imitate it, leverage scores weight unusual images; all against
+random rows.
+
+    python examples/digits_coreset.py --out .
+"""
+
+import argparse
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from sklearn.datasets import load_digits
+
+import jsamp.select as select
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+@jax.jit
+def train(X, y, weight):
+    """Multinomial logistic regression by gradient descent with momentum on weighted rows."""
+    weight = weight / jnp.sum(weight)
+
+    def loss(params):
+        logits = X @ params[0] + params[1][None]
+        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1)[:, 0]
+        return -jnp.sum(weight * picked) + 1e-4 * jnp.sum(params[0] ** 2)
+
+    def step(state, _):
+        params, speed = state
+        speed = jax.tree.map(lambda v, g: 0.9 * v - 0.5 * g, speed, jax.grad(loss)(params))
+        return (jax.tree.map(jnp.add, params, speed), speed), None
+
+    start = (jnp.zeros((X.shape[1], 10)), jnp.zeros(10))
+    return jax.lax.scan(step, (start, jax.tree.map(jnp.zeros_like, start)), None, length=300)[0][0]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default=".", help="folder of the picture")
+    parser.add_argument("--trials", type=int, default=5)
+    args = parser.parse_args()
+    X, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(X))
+    X, y = jnp.asarray(X[order] / 16, jnp.float32), jnp.asarray(y[order])
+    X, y, test_X, test_y = X[:1024], y[:1024], X[1024:], y[1024:]
+    kernel = select.Gaussian(1.5)
+
+    choose = {
+        "random": lambda key, m: select.draw(key, jnp.ones(1024), m, scheme="topk"),
+        "leverage": lambda key, m: select.draw(key, select.leverage(X, ridge=1.0), m, scheme="priority"),
+        "k-center": lambda key, m: select.k_center(X, m, start=jax.random.randint(key, (), 0, 1024)),
+        "herding": lambda key, m: select.herding(X, m, kernel=kernel),
+        "thinning": lambda key, m: select.thinning(key, X, int(np.log2(1024 / m)), kernel=kernel),
+    }
+    sizes = [32, 64, 128, 256]
+    accuracy, example = {}, {}
+    for name, pick in choose.items():
+        accuracy[name] = []
+        for m in sizes:
+            hits = []
+            for key in jax.random.split(jax.random.key(0), 1 if name == "herding" else args.trials):
+                subset = pick(key, m)
+                weight = jnp.ones(m) if name in ("k-center", "herding", "thinning") else subset.weight
+                params = train(subset.take(X), subset.take(y), weight)
+                hits.append(float(jnp.mean(jnp.argmax(test_X @ params[0] + params[1][None], 1) == test_y)))
+            accuracy[name].append(np.mean(hits))
+            if m == 32:
+                example[name] = np.asarray(subset.index)
+        print(f"{name:9s}", "  ".join(f"{m}: {a:.3f}" for m, a in zip(sizes, accuracy[name], strict=True)))
+
+    figure, axes = plt.subplot_mosaic("AAB;AAC;AAD", figsize=(10, 5), constrained_layout=True)
+    for name, values in accuracy.items():
+        axes["A"].plot(sizes, values, "o-", label=name)
+    axes["A"].set(xscale="log", xlabel="images kept (of 1024)", ylabel="test accuracy", title="Logistic regression")
+    axes["A"].set_xticks(sizes, [str(m) for m in sizes])
+    axes["A"].minorticks_off()
+    axes["A"].legend()
+    for panel, name in zip("BCD", ("random", "k-center", "thinning"), strict=True):
+        tiles = np.asarray(X)[example[name]].reshape(2, 16, 8, 8).transpose(0, 2, 1, 3).reshape(16, 128)
+        axes[panel].imshow(tiles, cmap="gray_r")
+        axes[panel].set(title=f"32 by {name}", xticks=[], yticks=[])
+    path = pathlib.Path(args.out) / "digits_coreset.png"
+    figure.savefig(path, dpi=110)
+    print(f"picture: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""Convergence diagnostics of Markov chains: R-hat, effective sample sizes, Monte Carlo errors, E-BFMI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtri
+
+from jsamp._core import _checks
+from jsamp.estimate._types import Estimate
+
+
+def _each(who, x, function):
+    # The diagnostic of every coordinate of every leaf; leaves are [chains, draws, ...].
+    def leaf(a):
+        a = jnp.asarray(a)
+        if not jnp.issubdtype(a.dtype, jnp.floating):
+            a = a.astype(jnp.result_type(float))
+        if a.ndim < 2 or a.shape[1] < 4:
+            raise ValueError(f"{who}: want [chains, draws >= 4, ...], got shape {a.shape}. One chain: pass x[None].")
+        flat = jnp.moveaxis(a.reshape(*a.shape[:2], -1), -1, 0)
+        return jax.vmap(function)(flat).reshape(a.shape[2:])
+
+    return jax.tree.map(leaf, x)
+
+
+def _split(a):
+    half = a.shape[1] // 2
+    return jnp.concatenate([a[:, :half], a[:, a.shape[1] - half :]])
+
+
+def _normal_scores(a):
+    # Average ranks, so ties share a score, mapped to normal quantiles.
+    flat = a.reshape(-1)
+    ordered = jnp.sort(flat)
+    rank = (jnp.searchsorted(ordered, flat, side="left") + jnp.searchsorted(ordered, flat, side="right") + 1) / 2
+    scores = ndtri(((rank - 0.375) / (flat.size + 0.25)).astype(a.dtype))
+    # Sorting loses a NaN's place; it must not lose the NaN.
+    return jnp.where(jnp.any(jnp.isnan(flat)), jnp.nan, scores).reshape(a.shape)
+
+
+def _rhat_of(a):
+    n = a.shape[1]
+    within = jnp.mean(jnp.var(a, axis=1, ddof=1))
+    between = jnp.var(jnp.mean(a, axis=1), ddof=1)
+    return jnp.sqrt(between / within + (n - 1) / n)
+
+
+def _ess_of(a):
+    chains, n = a.shape
+    center = jnp.mean(a, axis=1)
+    moved = a - center[:, None]
+    size = 1 << (2 * n - 1).bit_length()
+    spectrum = jnp.fft.rfft(moved, size, axis=1)
+    covariance = jnp.fft.irfft(spectrum.real**2 + spectrum.imag**2, size, axis=1)[:, :n] / n
+    within = jnp.mean(covariance[:, 0]) * n / (n - 1)
+    total = within * (n - 1) / n
+    if chains > 1:
+        total = total + jnp.var(center, ddof=1)
+    rho = 1 - (within - jnp.mean(covariance, axis=0)) / total
+    rho = rho.at[0].set(1)
+    # Geyer: sum pairs of correlations while they are positive, each no larger than those before it.
+    last = max(-(-(n - 2) // 2) - 1, 0)
+    even = rho[0 : 2 * last + 1 : 2]
+    pairs = even + rho[1 : 2 * last + 2 : 2]
+    stop = jnp.where(jnp.any(pairs <= 0), jnp.argmax(pairs <= 0), last)
+    summed = jnp.sum(jnp.where(jnp.arange(pairs.size) < stop, jax.lax.cummin(pairs), 0))
+    tau = -1 + 2 * summed + jnp.maximum(even[stop], 0)
+    number = chains * n
+    return number / jnp.maximum(tau, float(1 / np.log10(number)))
+
+
+def _bulk(a):
+    return _ess_of(_normal_scores(_split(a)))
+
+
+def _tail(a):
+    def indicator(probability):
+        return _ess_of(_split((a <= jnp.quantile(a, probability)).astype(a.dtype)))
+
+    return jnp.minimum(indicator(0.05), indicator(0.95))
+
+
+def rhat(x: Any) -> Any:
+    """R-hat, rank-normalised and split: how much the chains disagree. Near 1 (below 1.01) is agreement.
+
+    The larger of two numbers: between-chain against within-chain variance of the normal scores of the split chains,
+    and the same for the scores of |x - median|, which sees chains that differ in scale.
+
+    Args:
+        x: draws [chains, draws, ...], or a tree of them.
+
+    Returns:
+        R-hat of every coordinate; NaN for a constant coordinate or one with a NaN.
+
+    Raises:
+        ValueError: for fewer than four draws, or an array without the two axes.
+
+    Example:
+        >>> import jax
+        >>> from jsamp import estimate
+        >>> bool(estimate.rhat(jax.random.normal(jax.random.key(0), (4, 500))) < 1.02)
+        True
+
+    Cost:
+        Two sorts.
+
+    References:
+        Vehtari, Gelman, Simpson, Carpenter and Bürkner, "Rank-normalization, folding, and localization: an improved
+        R-hat", 2021, arXiv:1903.08008.
+    """
+
+    def one(a):
+        parts = _split(a)
+        folded = jnp.abs(parts - jnp.median(parts))
+        return jnp.maximum(_rhat_of(_normal_scores(parts)), _rhat_of(_normal_scores(folded)))
+
+    return _each("rhat", x, one)
+
+
+def ess(x: Any, kind: str = "bulk") -> Any:
+    """Effective sample size: how many independent draws the chains are worth.
+
+    Split chains, autocovariances by FFT, Geyer's initial monotone sequence. "bulk" measures the rank-normalised
+    draws, "tail" the worse of the 5% and 95% quantile indicators, "mean" the draws as they are. Antithetic chains
+    may exceed the number of draws; the value is capped at N log10 N.
+
+    Args:
+        x: draws [chains, draws, ...], or a tree of them.
+        kind: "bulk", "tail" or "mean".
+
+    Returns:
+        The size for every coordinate; NaN for a constant coordinate or one with a NaN.
+
+    Raises:
+        ValueError: for an unknown kind, fewer than four draws, or an array without the two axes.
+
+    Example:
+        >>> import jax
+        >>> from jsamp import estimate
+        >>> 1500 < float(estimate.ess(jax.random.normal(jax.random.key(0), (4, 500)))) < 2500
+        True
+
+    Cost:
+        One FFT of twice the length (two for the tail), one sort.
+
+    References:
+        Vehtari et al., 2021, arXiv:1903.08008; Geyer, "Practical Markov chain Monte Carlo", 1992.
+    """
+    kinds = {"bulk": _bulk, "tail": _tail, "mean": lambda a: _ess_of(_split(a))}
+    _checks.check_choice("ess: kind", kind, tuple(kinds))
+    return _each("ess", x, kinds[kind])
+
+
+def mcse(x: Any, kind: str = "mean") -> Any:
+    """Monte Carlo standard error of the mean or of the standard deviation of draws.
+
+    mean: sd / sqrt(ess). sd: by the delta method from the error of the mean of (x - mean)^2.
+
+    Args:
+        x: draws [chains, draws, ...], or a tree of them.
+        kind: "mean" or "sd".
+
+    Returns:
+        The error for every coordinate.
+
+    Raises:
+        ValueError: for an unknown kind, fewer than four draws, or an array without the two axes.
+
+    Example:
+        >>> import jax
+        >>> from jsamp import estimate
+        >>> float(estimate.mcse(jax.random.normal(jax.random.key(0), (4, 2500)))) < 0.02
+        True
+
+    Cost:
+        One FFT of twice the length.
+
+    References:
+        Vehtari et al., 2021, arXiv:1903.08008.
+    """
+
+    def of_mean(a):
+        return jnp.std(a, ddof=1) / jnp.sqrt(_ess_of(_split(a)))
+
+    def of_sd(a):
+        square = (a - jnp.mean(a)) ** 2
+        second = jnp.mean(square)
+        variance = jnp.mean((square - second) ** 2) / _ess_of(_split(square))
+        return jnp.sqrt(variance / second) / 2
+
+    kinds = {"mean": of_mean, "sd": of_sd}
+    _checks.check_choice("mcse: kind", kind, tuple(kinds))
+    return _each("mcse", x, kinds[kind])
+
+
+def mean(x: Any) -> Estimate:
+    """The mean of draws with its Monte Carlo standard error.
+
+    Args:
+        x: draws [chains, draws, ...], or a tree of them.
+
+    Returns:
+        `Estimate(value, stderr, ess)`, each of the structure of one draw.
+
+    Raises:
+        ValueError: for fewer than four draws, or an array without the two axes.
+
+    Example:
+        >>> import jax
+        >>> from jsamp import estimate
+        >>> draws = 3 + jax.random.normal(jax.random.key(0), (4, 500))
+        >>> result = estimate.mean(draws)
+        >>> bool(abs(result.value - 3) < 5 * result.stderr)
+        True
+
+    Cost:
+        Two FFTs of twice the length.
+    """
+    return Estimate(_each("mean", x, jnp.mean), mcse(x), ess(x, "mean"))
+
+
+def ebfmi(energy: Any) -> jax.Array:
+    """Energy Bayesian fraction of missing information: below 0.3 the momenta do not move the energy fast enough.
+
+    mean((E_{i+1} - E_i)^2) / var(E), for every chain.
+
+    Args:
+        energy: total energies [chains, draws], for example `info.aux.energy` of HMC or NUTS.
+
+    Returns:
+        [chains].
+
+    Raises:
+        ValueError: for an array that is not [chains, draws >= 2].
+
+    Example:
+        >>> import jax
+        >>> from jsamp import estimate
+        >>> estimate.ebfmi(jax.random.normal(jax.random.key(0), (2, 1000))).round().tolist()
+        [2.0, 2.0]
+
+    Cost:
+        One pass.
+
+    References:
+        Betancourt, "Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo", 2016,
+        arXiv:1604.00695.
+    """
+    energy = jnp.asarray(energy)
+    if energy.ndim != 2 or energy.shape[1] < 2:
+        raise ValueError(f"ebfmi: want [chains, draws >= 2], got shape {energy.shape}. One chain: pass energy[None].")
+    # Energies are large; their differences are not.
+    energy = energy - energy[:, :1]
+    return jnp.mean(jnp.diff(energy, axis=1) ** 2, axis=1) / jnp.var(energy, axis=1, ddof=1)

@@ -1,0 +1,171 @@
+"""Bridges: numpyro models in, arviz out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core._pytree import pytree, static
+
+
+@pytree
+class _Model:
+    # Arrays among the arguments are leaves: another data set of the same shapes does not recompile. Everything else
+    # (counts, names, flags) is structure, because models branch and build shapes with it.
+    arrays: tuple
+    function: Any = static()
+    rest: tuple = static()
+    structure: Any = static()
+
+    def arguments(self):
+        arrays = iter(self.arrays)
+        leaves = [next(arrays) if value is _ARRAY else value for value in self.rest]
+        return jax.tree.unflatten(self.structure, leaves)
+
+
+_ARRAY = object()
+
+
+def _split(function, args, kwargs):
+    leaves, structure = jax.tree.flatten((args, kwargs))
+    is_array = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
+    arrays = tuple(jnp.asarray(leaf) for leaf, yes in zip(leaves, is_array, strict=True) if yes)
+    rest = tuple(_ARRAY if yes else leaf for leaf, yes in zip(leaves, is_array, strict=True))
+    return _Model(arrays, function, rest, structure)
+
+
+@pytree
+class _Density:
+    model: _Model
+
+    def __call__(self, z):
+        from numpyro.infer.util import potential_energy
+
+        args, kwargs = self.model.arguments()
+        return -potential_energy(self.model.function, args, kwargs, z)
+
+
+@pytree
+class _Constrain:
+    model: _Model
+
+    def __call__(self, z):
+        from numpyro.infer.util import constrain_fn
+
+        args, kwargs = self.model.arguments()
+        return constrain_fn(self.model.function, args, kwargs, z, return_deterministic=True)
+
+
+class NumpyroModel(NamedTuple):
+    """A numpyro model as jsamp takes it; made by `from_numpyro`.
+
+    Args:
+        logdensity: log joint density over the unconstrained sites, a callable tree whose leaves are the data.
+        x: an initial position, a dictionary of unconstrained sites.
+        constrain: maps one position to the model's sites, deterministic ones included; vmap it over draws.
+
+    Example:
+        >>> from jsamp import mcmc
+        >>> mcmc.NumpyroModel._fields
+        ('logdensity', 'x', 'constrain')
+    """
+
+    logdensity: Any
+    x: Any
+    constrain: Any
+
+
+def from_numpyro(model: Any, *args: Any, key: Any = None, **kwargs: Any) -> NumpyroModel:
+    """A numpyro model's log-density, a start and the map back to its sites.
+
+    Args:
+        model: a numpyro model with continuous latent sites (supports that depend on other sites are not taken).
+        *args: the model's arguments; arrays among them are leaves of the log-density.
+        key: key of the initial position; default `jax.random.key(0)`. A model argument named `key` is passed by
+            `functools.partial`.
+        **kwargs: the model's keyword arguments.
+
+    Returns:
+        `NumpyroModel(logdensity, x, constrain)`.
+
+    Raises:
+        ImportError: without numpyro (the extra `mcmc`).
+        ValueError: for a model with a dynamic support or no continuous latent site.
+
+    Example:
+        >>> import jax
+        >>> from jsamp import mcmc
+        >>> def model(y):
+        ...     import numpyro, numpyro.distributions as dist
+        ...     scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        ...     numpyro.sample("y", dist.Normal(0.0, scale), obs=y)
+        >>> target = mcmc.from_numpyro(model, 1.5)
+        >>> draws = mcmc.chain(jax.random.key(0), mcmc.NUTS(target.logdensity), target.x, 5).x
+        >>> bool((jax.vmap(target.constrain)(draws)["scale"] > 0).all())
+        True
+
+    Cost:
+        One trace of the model here; a log-density costs one run of the model.
+    """
+    from numpyro.infer.util import initialize_model
+
+    key = jax.random.key(0) if key is None else key
+    split = _split(model, args, kwargs)
+    found = initialize_model(key, model, model_args=args, model_kwargs=kwargs, dynamic_args=False, validate_grad=False)
+    x = found.param_info.z
+    if not jax.tree.leaves(x):
+        raise ValueError("from_numpyro: the model has no continuous latent site to sample.")
+    density = _Density(split)
+    start = jax.tree.map(jnp.asarray, x)
+    mine = float(density(start))
+    theirs = -float(found.potential_fn(start))
+    if not np.isclose(mine, theirs, rtol=1e-4, atol=1e-3):
+        raise ValueError(
+            "from_numpyro: the model's supports depend on other sites, which is not taken. Reparametrise it with fixed "
+            "supports."
+        )
+    return NumpyroModel(density, start, _Constrain(split))
+
+
+def to_arviz(draws: Any, *, diagnostics: dict | None = None, chains: bool = True) -> Any:
+    """Draws as an arviz `InferenceData`.
+
+    Args:
+        draws: [chains, draws, ...], a tree; a dictionary names its variables, other leaves are named by their path.
+        diagnostics: [chains, draws] arrays for `sample_stats`; arviz calls them `acceptance_rate`, `diverging`,
+            `energy`, `lp`.
+        chains: False when there is no chain axis.
+
+    Returns:
+        An `arviz.InferenceData` with a posterior group.
+
+    Raises:
+        ImportError: without arviz below 1 (the extra `mcmc`).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> mcmc.to_arviz({"a": jnp.zeros((2, 10, 3))}).posterior["a"].shape
+        (2, 10, 3)
+
+    Cost:
+        One copy to the host.
+    """
+    import arviz  # pyright: ignore[reportMissingImports]
+
+    def named(tree):
+        if isinstance(tree, dict) and all(hasattr(leaf, "shape") for leaf in tree.values()):
+            items = tree.items()
+        else:
+            items = [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+        arrays = {str(name): np.asarray(leaf) for name, leaf in items}
+        return arrays if chains else {name: leaf[None] for name, leaf in arrays.items()}
+
+    return arviz.from_dict(posterior=named(draws), sample_stats=None if diagnostics is None else named(diagnostics))
+
+
+def _name(path):
+    return jax.tree_util.keystr(path, simple=True, separator=".") or "x"

@@ -1,0 +1,224 @@
+"""Accept/reject around a proposal, from a log-density or from a score alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jsamp._core import _checks, _tree
+from jsamp._core._numerics import gauss_legendre
+from jsamp._core._pytree import pytree, static
+from jsamp.mcmc import _kernel as k
+from jsamp.mcmc._metric import check_metric, push
+
+
+def line_integral(score: Any, x: Any, y: Any, nodes: int) -> Any:
+    """Log-density difference along the segment: the integral of score(x + s (y - x)).(y - x), Gauss-Legendre."""
+    s, w = gauss_legendre(nodes)
+    dtype = k.dtype_of(x)
+    move = jax.tree.map(jnp.subtract, y, x)
+
+    def term(total, node):
+        place, weight = node
+        at = k.like(jax.tree.map(lambda x, d: x + place * d, x, move), x)
+        return total + weight * _tree.dot(k.like(k.call(score, at), x), move).astype(dtype), None
+
+    zero = k.vary(jnp.zeros((), dtype), x, y, score)
+    return jax.lax.scan(term, zero, (jnp.asarray(s, dtype), jnp.asarray(w, dtype)))[0]
+
+
+@pytree
+class Metropolized:
+    """A proposal with an accept step; see `metropolize`.
+
+    Example:
+        >>> from jsamp import mcmc
+        >>> mcmc.metropolize(mcmc.ULA(lambda x: -x**2), lambda x: -x**2).nodes
+        8
+    """
+
+    proposal: Any
+    logdensity: Any = None
+    score: Any = None
+    nodes: int = static(default=8)
+
+    def init(self, x, key=None):
+        """The state at x."""
+        x = k.position("metropolize", x)
+        if self.logdensity is None:
+            return k.State(x, None, None)
+        return k.State(x, k.Point(k.value(self.logdensity, x), None), None)
+
+    def step(self, key, state):
+        """Propose and decide; `info.aux` is the log acceptance ratio."""
+        draw, decide = jax.random.split(key)
+        x = state.position
+        propose = getattr(self.proposal, "propose", self.proposal)
+        y, log_ratio = propose(draw, x)
+        y = k.like(y, x)
+        if self.logdensity is None:
+            log_ratio = log_ratio + line_integral(self.score, x, y, self.nodes)
+            proposed, nfe = k.State(y, None, None), self.nodes
+        else:
+            ly = k.value(self.logdensity, y)
+            log_ratio = log_ratio + ly - state.cache.logdensity
+            proposed, nfe = k.State(y, k.Point(ly, None), None), 1
+        log_ratio = jnp.asarray(log_ratio, k.dtype_of(x))
+        if type(self.proposal).__name__ == "ULA":
+            nfe += 2
+        state, accept, bad = k.accept_step(decide, log_ratio, proposed, state)
+        return state, k.info(x, accept=accept, nfe=nfe, diverged=bad, aux=log_ratio)
+
+
+def metropolize(proposal: Any, logdensity: Any = None, *, score: Any = None, nodes: int = 8) -> Metropolized:
+    """An accept/reject step around any proposal with a known log ratio, with a log-density or with a score only.
+
+    Accepts y with log ratio l(y) - l(x) + r, r = log q(x | y) - log q(y | x) plus the log Jacobian of a map. With a
+    score, l(y) - l(x) is its line integral along the segment by `nodes` Gauss-Legendre points: exact for a smooth
+    conservative score as nodes grows, approximate for a learned one (whose integral depends on the path).
+
+    Args:
+        proposal: a kernel with `propose` (`ULA`, `RandomWalk`), or a function `proposal(key, x) -> (y, r)`.
+        logdensity: of one sample up to a constant; or
+        score: its gradient. Give exactly one.
+        nodes: Gauss-Legendre points for the score (static).
+
+    Returns:
+        A kernel. `metropolize(ULA(f, h), f)` is MALA at twice its cost (no cache).
+
+    Raises:
+        TypeError: for a proposal that cannot be called.
+        ValueError: for both or neither of logdensity and score.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> walk = lambda key, x: (x + jax.random.normal(key, x.shape), 0.0)
+        >>> kernel = mcmc.metropolize(walk, score=lambda x: -x)
+        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        (10, 2)
+
+    Cost:
+        The proposal, plus one log-density or `nodes` scores.
+
+    References:
+        Sjöberg, Lindholm and Schön, "MCMC-correction of score-based diffusion models for model composition", 2023,
+        arXiv:2307.14012 (line integral).
+    """
+    if (logdensity is None) == (score is None):
+        raise ValueError("metropolize: give exactly one of logdensity and score.")
+    if not hasattr(proposal, "propose"):
+        proposal = k.as_tree("metropolize: proposal", proposal, "proposal(key, x)")
+    if logdensity is not None:
+        logdensity = k.as_tree("metropolize: logdensity", logdensity, "logdensity(x)")
+    else:
+        score = k.as_tree("metropolize: score", score, "score(x)")
+    return Metropolized(proposal, logdensity, score, _checks.check_count("metropolize: nodes", nodes))
+
+
+@pytree
+class ReconstructionScore:
+    """The score a denoising auto-encoder has learned: (r(x) - x) / sigma^2.
+
+    For the optimal r this is exactly the score of the data law smoothed by sigma (not of the data law itself). In
+    float32 the difference loses digits for sigma below 1e-3 |x|.
+
+    Args:
+        reconstruct: r(x), the trained auto-encoder, a callable tree or a bare function.
+        sigma: its training noise > 0.
+
+    Raises:
+        ValueError: for sigma that is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> mcmc.ReconstructionScore(lambda x: 0.75 * x, 0.5)(jnp.ones(1)).tolist()
+        [-1.0]
+
+    Cost:
+        One call of r.
+
+    References:
+        Alain and Bengio, "What regularized auto-encoders learn from the data-generating distribution", 2014,
+        arXiv:1211.4246.
+    """
+
+    reconstruct: Any
+    sigma: Any
+
+    def __post_init__(self):
+        tree = k.as_tree("ReconstructionScore: reconstruct", self.reconstruct, "reconstruct(x)")
+        object.__setattr__(self, "reconstruct", tree)
+        _checks.check_number("ReconstructionScore: sigma", self.sigma, low=0, open_low=True)
+
+    def __call__(self, x):
+        """The score at x."""
+        return jax.tree.map(lambda r, x: (r - x) / self.sigma**2, k.like(self.reconstruct(x), x), x)
+
+
+@pytree
+class AutoencoderMH:
+    """Metropolis-Hastings from a trained auto-encoder: samples of its smoothed data law, with no density in sight.
+
+    A symmetric Gaussian proposal of standard deviation `step_size`, accepted on the line integral of
+    `ReconstructionScore` by `nodes` Gauss-Legendre points. The paper accepts on the first-order energy change, whose
+    error is of the size of the quantity at useful steps; the quadrature's falls below 0.03 at 8 nodes.
+
+    Args:
+        reconstruct: r(x), the trained auto-encoder, a callable tree or a bare function.
+        sigma: its training noise > 0. The chain samples the data law smoothed by it.
+        step_size: proposal standard deviation > 0.
+        metric: None, a number, variances (a tree like x) or a `DenseMetric`, for the proposal.
+        nodes: Gauss-Legendre points (static).
+
+    Raises:
+        ValueError: for sigma or a step size that is not positive, or fewer than one node.
+        TypeError: for an auto-encoder whose output has another shape than x.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> kernel = mcmc.AutoencoderMH(lambda x: 0.8 * x, sigma=0.5, step_size=1.0)
+        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        (10, 2)
+
+    Cost:
+        `nodes` calls of r per step.
+
+    References:
+        Alain and Bengio, "What regularized auto-encoders learn from the data-generating distribution", 2014,
+        arXiv:1211.4246.
+    """
+
+    reconstruct: Any
+    sigma: Any
+    step_size: Any = 1.0
+    metric: Any = None
+    nodes: int = static(default=8)
+
+    def __post_init__(self):
+        tree = k.as_tree("AutoencoderMH: reconstruct", self.reconstruct, "reconstruct(x)")
+        object.__setattr__(self, "reconstruct", tree)
+        for name in ("sigma", "step_size"):
+            _checks.check_number(f"AutoencoderMH: {name}", getattr(self, name), low=0, open_low=True)
+        _checks.check_count("AutoencoderMH: nodes", self.nodes)
+        check_metric("AutoencoderMH", self.metric)
+
+    def init(self, x, key=None):
+        """The state at x."""
+        x = k.position("AutoencoderMH", x)
+        check_metric("AutoencoderMH", self.metric, x)
+        return k.State(x, None, None)
+
+    def step(self, key, state):
+        """Propose and decide; `info.aux` is the estimated change of the log-density."""
+        draw, decide = jax.random.split(key)
+        x = state.position
+        move = push(self.metric, _tree.normal_like(draw, x))
+        y = k.like(jax.tree.map(lambda x, m: x + self.step_size * m, x, move), x)
+        change = line_integral(ReconstructionScore(self.reconstruct, self.sigma), x, y, self.nodes)
+        state, accept, bad = k.accept_step(decide, change, k.State(y, None, None), state)
+        return state, k.info(x, accept=accept, nfe=self.nodes, diverged=bad, aux=change)

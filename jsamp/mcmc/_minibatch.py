@@ -1,0 +1,292 @@
+"""Stochastic-gradient kernels: SGLD, pSGLD, SGHMC. The minibatch, or the data it is drawn from, is a leaf."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jsamp._core import _checks, _tree
+from jsamp._core._pytree import pytree, static
+from jsamp.mcmc import _kernel as k
+from jsamp.mcmc._langevin import drift
+
+
+@pytree
+class MinibatchScore:
+    """The unbiased score of a posterior from a minibatch, with an optional control variate.
+
+    score(x, batch) = grad logprior(x) + (num_data / B) sum_i grad loglik(x, batch_i). With `center` (a mode) and
+    `center_score` (its full-data score) the sum runs over grad_i(x) - grad_i(center) and `center_score` is added:
+    the variance vanishes at the mode.
+
+    Args:
+        logprior: log prior of one sample.
+        loglik: `loglik(x, row)`, log-likelihood of one data row.
+        num_data: number of rows in the whole data set.
+        center: control-variate point, a tree like x, or None.
+        center_score: full-data gradient of the log-likelihood at `center`; needed with it.
+
+    Raises:
+        ValueError: when only one of center and center_score is given, or num_data < 1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> score = mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
+        >>> float(score(0.0, jnp.array([1.0, 3.0])))
+        200.0
+
+    Cost:
+        B gradients of the log-likelihood (2 B with a control variate) and one of the prior.
+
+    References:
+        Welling and Teh, "Bayesian learning via stochastic gradient Langevin dynamics", 2011; Baker et al., "Control
+        variates for stochastic gradient MCMC", 2019, arXiv:1706.05439.
+    """
+
+    logprior: Any
+    loglik: Any
+    num_data: Any
+    center: Any = None
+    center_score: Any = None
+
+    def __post_init__(self):
+        for name in ("logprior", "loglik"):
+            tree = k.as_tree(f"MinibatchScore: {name}", getattr(self, name), f"{name}(...)")
+            object.__setattr__(self, name, tree)
+        _checks.check_number("MinibatchScore: num_data", self.num_data, low=1)
+        if (self.center is None) != (self.center_score is None):
+            raise ValueError("MinibatchScore: give both center and center_score, or neither.")
+
+    def __call__(self, x, batch):
+        """The score estimate at x from the rows of the batch."""
+        gradient = jax.vmap(jax.grad(self.loglik), in_axes=(None, 0))
+        rows = gradient(x, batch)
+        if self.center is not None:
+            rows = jax.tree.map(jnp.subtract, rows, gradient(self.center, batch))
+        total = jax.tree.map(lambda g: self.num_data * jnp.mean(g, axis=0), rows)
+        if self.center is not None:
+            total = jax.tree.map(jnp.add, total, self.center_score)
+        return jax.tree.map(jnp.add, total, jax.grad(self.logprior)(x))
+
+
+def _setup(kernel, numbers):
+    who = type(kernel).__name__
+    object.__setattr__(kernel, "score", k.as_tree(f"{who}: score", kernel.score, "score(x, batch)"))
+    _checks.check_number(f"{who}: step_size", kernel.step_size, low=0, open_low=True)
+    for name in ("decay", *numbers):
+        _checks.check_number(f"{who}: {name}", getattr(kernel, name), low=0)
+    if kernel.batch_size is not None:
+        _checks.check_count(f"{who}: batch_size", kernel.batch_size)
+
+
+def _gradient(kernel, key, x):
+    # Returns the noise key too: a kernel that draws no rows uses the whole key, so full-batch SGLD has ULA's noise.
+    batch = kernel.batch
+    if kernel.batch_size is not None:
+        rows, key = jax.random.split(key)
+        size = jax.tree.leaves(batch)[0].shape[0]
+        index = jax.random.randint(rows, (kernel.batch_size,), 0, size)
+        batch = jax.tree.map(lambda leaf: leaf[index], batch)
+    return key, k.like(k.call(kernel.score, x, batch), x)
+
+
+def _step_size(kernel, count):
+    t = count.astype(jnp.float32)
+    return kernel.step_size * (1 + t) ** (-jnp.asarray(kernel.decay, jnp.float32))
+
+
+def _settle(x, grad, memory):
+    return k.State(x, None, memory), k.info(x, diverged=~_tree.all_finite(grad))
+
+
+@pytree
+class SGLD:
+    """Stochastic gradient Langevin: `ULA` with a minibatch gradient and a temperature.
+
+    x <- x + h g + sqrt(2 h T) xi. With gradient noise of variance V the stationary variance on N(0, s^2) is
+    (2 h T + h^2 V) / (1 - (1 - h / s^2)^2).
+
+    Args:
+        score: `score(x, batch)`, an unbiased estimate of the gradient of the log-posterior (see `MinibatchScore`).
+        batch: the minibatch itself (a leaf: replace it in your scan), or, with `batch_size`, the whole data.
+        step_size: h > 0.
+        temperature: T >= 0.
+        batch_size: None, or the number of rows of `batch` drawn with replacement at every step (static).
+        decay: step t uses step_size (1 + t)^(-decay); 0 is constant.
+
+    Raises:
+        ValueError: for a step size that is not positive or negative numbers.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> score = mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
+        >>> kernel = mcmc.SGLD(score, jnp.ones(100), step_size=1e-3, batch_size=10)
+        >>> mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
+        (20,)
+
+    Cost:
+        One minibatch gradient per step.
+
+    References:
+        Welling and Teh, "Bayesian learning via stochastic gradient Langevin dynamics", 2011.
+    """
+
+    score: Any
+    batch: Any
+    step_size: Any = 1e-3
+    temperature: Any = 1.0
+    batch_size: int | None = static(default=None)
+    decay: Any = 0.0
+
+    def __post_init__(self):
+        _setup(self, ("temperature",))
+
+    def init(self, x, key=None):
+        """The state at x; the memory counts steps."""
+        return k.State(k.position("SGLD", x, metropolis=False), None, jnp.zeros((), jnp.int32))
+
+    def step(self, key, state):
+        """One Euler step."""
+        x, _, count = state
+        key, grad = _gradient(self, key, x)
+        noise = jax.tree.map(lambda n: jnp.sqrt(self.temperature) * n, _tree.normal_like(key, x))
+        return _settle(drift(x, grad, None, _step_size(self, count), noise), grad, count + 1)
+
+
+@pytree
+class pSGLD:
+    """Preconditioned SGLD: per-coordinate step sizes from a running mean of squared gradients.
+
+    V <- rate V + (1 - rate) (g / num_data)^2, G = 1 / (floor + sqrt(V)), x <- x + h G g + sqrt(2 h T G) xi. The
+    curvature term of G is dropped, as in the paper's practice, at the price of a small bias.
+
+    Args:
+        score: `score(x, batch)`, an unbiased estimate of the gradient of the log-posterior (see `MinibatchScore`).
+        batch: the minibatch itself (a leaf: replace it in your scan), or, with `batch_size`, the whole data.
+        step_size: h > 0.
+        temperature: T >= 0.
+        rate: memory of the running mean, in [0, 1).
+        floor: lambda > 0, the largest preconditioner is 1 / floor.
+        num_data: scale of the gradient in V.
+        batch_size: None, or the number of rows of `batch` drawn with replacement at every step (static).
+        decay: step t uses step_size (1 + t)^(-decay); 0 is constant.
+
+    Raises:
+        ValueError: for a step size or floor that is not positive, or a rate outside [0, 1).
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> score = mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
+        >>> kernel = mcmc.pSGLD(score, jnp.ones(100), step_size=1e-3, batch_size=10, num_data=100)
+        >>> mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
+        (20,)
+
+    Cost:
+        One minibatch gradient per step; memory one position.
+
+    References:
+        Li, Chen, Carlson and Carin, "Preconditioned stochastic gradient Langevin dynamics for deep neural networks",
+        2016, arXiv:1512.07666.
+    """
+
+    score: Any
+    batch: Any
+    step_size: Any = 1e-3
+    temperature: Any = 1.0
+    rate: Any = 0.99
+    floor: Any = 1e-5
+    num_data: Any = 1.0
+    batch_size: int | None = static(default=None)
+    decay: Any = 0.0
+
+    def __post_init__(self):
+        _setup(self, ("temperature",))
+        _checks.check_number("pSGLD: rate", self.rate, low=0, high=1 - 1e-9)
+        for name in ("floor", "num_data"):
+            _checks.check_number(f"pSGLD: {name}", getattr(self, name), low=0, open_low=True)
+
+    def init(self, x, key=None):
+        """The state at x; the memory holds the step count and V."""
+        x = k.position("pSGLD", x, metropolis=False)
+        return k.State(x, None, (jnp.zeros((), jnp.int32), _tree.zeros_like(x)))
+
+    def step(self, key, state):
+        """One preconditioned Euler step."""
+        x, _, (count, v) = state
+        key, grad = _gradient(self, key, x)
+        v = jax.tree.map(lambda v, g: self.rate * v + (1 - self.rate) * (g / self.num_data) ** 2, v, grad)
+        metric = jax.tree.map(lambda v: 1 / (self.floor + jnp.sqrt(v)), v)
+        noise = jax.tree.map(lambda n: jnp.sqrt(self.temperature) * n, _tree.normal_like(key, x))
+        y = drift(x, grad, metric, _step_size(self, count), noise)
+        return _settle(y, grad, (count + 1, k.like(v, x)))
+
+
+@pytree
+class SGHMC:
+    """Stochastic gradient HMC: momentum with friction that pays for the gradient noise.
+
+    v <- (1 - friction) v + h g + sqrt(2 (friction - noise) h T) xi, x <- x + v.
+
+    Args:
+        score: `score(x, batch)`, an unbiased estimate of the gradient of the log-posterior (see `MinibatchScore`).
+        batch: the minibatch itself (a leaf: replace it in your scan), or, with `batch_size`, the whole data.
+        step_size: h > 0.
+        friction: in (0, 1].
+        noise: estimate of the gradient noise's share of the friction, h V / 2, in [0, friction).
+        temperature: T >= 0.
+        batch_size: None, or the number of rows of `batch` drawn with replacement at every step (static).
+        decay: step t uses step_size (1 + t)^(-decay); 0 is constant.
+
+    Raises:
+        ValueError: for a step size or friction out of range, or noise >= friction.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> score = mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
+        >>> kernel = mcmc.SGHMC(score, jnp.ones(100), step_size=1e-4, batch_size=10)
+        >>> mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
+        (20,)
+
+    Cost:
+        One minibatch gradient per step; memory one velocity.
+
+    References:
+        Chen, Fox and Guestrin, "Stochastic gradient Hamiltonian Monte Carlo", 2014, arXiv:1402.4102.
+    """
+
+    score: Any
+    batch: Any
+    step_size: Any = 1e-3
+    friction: Any = 0.1
+    noise: Any = 0.0
+    temperature: Any = 1.0
+    batch_size: int | None = static(default=None)
+    decay: Any = 0.0
+
+    def __post_init__(self):
+        _setup(self, ("noise", "temperature"))
+        _checks.check_number("SGHMC: friction", self.friction, low=0, high=1, open_low=True)
+        noise, friction = _checks.concrete(self.noise), _checks.concrete(self.friction)
+        if noise is not None and friction is not None and noise >= friction:
+            raise ValueError(f"SGHMC: noise must be below friction {friction}, got {noise}. Raise the friction.")
+
+    def init(self, x, key=None):
+        """The state at x; the memory holds the step count and the velocity, zero at first."""
+        x = k.position("SGHMC", x, metropolis=False)
+        return k.State(x, None, (jnp.zeros((), jnp.int32), _tree.zeros_like(x)))
+
+    def step(self, key, state):
+        """One step."""
+        x, _, (count, v) = state
+        key, grad = _gradient(self, key, x)
+        h = _step_size(self, count)
+        kick = jnp.sqrt(2 * (self.friction - self.noise) * h * self.temperature)
+        noise = _tree.normal_like(key, x)
+        v = k.like(jax.tree.map(lambda v, g, n: (1 - self.friction) * v + h * g + kick * n, v, grad, noise), x)
+        return _settle(jax.tree.map(jnp.add, x, v), grad, (count + 1, v))

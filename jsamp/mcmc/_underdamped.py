@@ -1,0 +1,210 @@
+"""Underdamped Langevin kernels: BAOAB, OBABO, GHMC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jsamp._core import _checks, _tree
+from jsamp._core._pytree import pytree
+from jsamp.mcmc import _kernel as k
+from jsamp.mcmc._hamiltonian import DIVERGENCE, HMCInfo, energy_of, leapfrog
+from jsamp.mcmc._metric import check_metric, pull, push
+
+
+def _setup(kernel, score):
+    k.prepare(kernel, score=score)
+    who = type(kernel).__name__
+    _checks.check_number(f"{who}: friction", kernel.friction, low=0)
+    check_metric(who, kernel.metric)
+
+
+def _begin(kernel, x, key, metropolis):
+    who = type(kernel).__name__
+    x = k.position(who, x, metropolis=metropolis)
+    check_metric(who, kernel.metric, x)
+    r = _tree.zeros_like(x) if key is None else _tree.normal_like(jax.random.fold_in(key, 0), x)
+    return k.State(x, k.evaluate(kernel, x), r)
+
+
+def _refresh_momentum(key, r, rate):
+    # Exact Ornstein-Uhlenbeck over `rate` = friction * time.
+    keep, kick = jnp.exp(-rate), jnp.sqrt(-jnp.expm1(-2 * rate))
+    return k.like(jax.tree.map(lambda r, n: keep * r + kick * n, r, _tree.normal_like(key, r)), r)
+
+
+def _axpy(a, x, y):
+    return k.like(jax.tree.map(lambda x, y: y + a * x, x, y), y)
+
+
+@pytree
+class BAOAB:
+    """Underdamped Langevin by the BAOAB splitting: exact positions on a Gaussian, second order elsewhere.
+
+    Half kick, half drift, Ornstein-Uhlenbeck, half drift, half kick, with the momentum in whitened coordinates.
+    On N(0, s^2) the position variance is s^2 exactly for every step_size < 2 s (the momentum's is not).
+
+    Args:
+        logdensity: log-density of one sample up to a constant; or
+        score: its gradient. Give exactly one.
+        step_size: time step > 0.
+        friction: rate >= 0 at which momenta are refreshed.
+        metric: None, a number, variances (a tree like x) or a `DenseMetric`: the inverse mass matrix.
+
+    Raises:
+        ValueError: for a step size that is not positive, negative friction, or a metric that does not fit x.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> kernel = mcmc.BAOAB(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        (10, 2)
+
+    Cost:
+        One gradient per step; memory one momentum.
+
+    References:
+        Leimkuhler and Matthews, "Rational construction of stochastic numerical methods for molecular sampling", 2013,
+        arXiv:1203.5428.
+    """
+
+    logdensity: Any = None
+    step_size: Any = 0.1
+    friction: Any = 1.0
+    metric: Any = None
+    score: Any = None
+
+    def __post_init__(self):
+        _setup(self, True)
+
+    def init(self, x, key=None):
+        """The state at x; the momentum is drawn with a key, zero without."""
+        return _begin(self, x, key, False)
+
+    def step(self, key, state):
+        """One splitting step."""
+        x, point, r = state
+        h = self.step_size
+        r = _axpy(h / 2, pull(self.metric, point.grad), r)
+        x = _axpy(h / 2, push(self.metric, r), x)
+        r = _refresh_momentum(key, r, self.friction * h)
+        x = _axpy(h / 2, push(self.metric, r), x)
+        point = k.evaluate(self, x)
+        r = _axpy(h / 2, pull(self.metric, point.grad), r)
+        return k.State(x, point, r), k.info(x, diverged=~_tree.all_finite(point.grad))
+
+
+@pytree
+class OBABO:
+    """Underdamped Langevin by the OBABO splitting: exact momenta on a Gaussian, second order in positions.
+
+    Half refreshment, one leapfrog step, half refreshment. On N(0, s^2) with unit mass the position variance is
+    s^2 / (1 - h^2 / (4 s^2)). With an accept step it becomes `GHMC`.
+
+    Args:
+        logdensity: log-density of one sample up to a constant; or
+        score: its gradient. Give exactly one.
+        step_size: time step > 0.
+        friction: rate >= 0 at which momenta are refreshed.
+        metric: None, a number, variances (a tree like x) or a `DenseMetric`: the inverse mass matrix.
+
+    Raises:
+        ValueError: for a step size that is not positive, negative friction, or a metric that does not fit x.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> kernel = mcmc.OBABO(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        (10, 2)
+
+    Cost:
+        One gradient per step; memory one momentum.
+
+    References:
+        Bussi and Parrinello, "Accurate sampling using Langevin dynamics", 2007, arXiv:0803.4083.
+    """
+
+    logdensity: Any = None
+    step_size: Any = 0.1
+    friction: Any = 1.0
+    metric: Any = None
+    score: Any = None
+
+    def __post_init__(self):
+        _setup(self, True)
+
+    def init(self, x, key=None):
+        """The state at x; the momentum is drawn with a key, zero without."""
+        return _begin(self, x, key, False)
+
+    def step(self, key, state):
+        """One splitting step."""
+        before, after = jax.random.split(key)
+        x, point, r = state
+        rate = self.friction * self.step_size / 2
+        r = _refresh_momentum(before, r, rate)
+        x, r, point = leapfrog(self, x, r, point.grad, self.step_size)
+        r = _refresh_momentum(after, r, rate)
+        return k.State(x, point, r), k.info(x, diverged=~_tree.all_finite(point.grad))
+
+
+@pytree
+class GHMC:
+    """Generalised HMC: partial momentum refreshment, one leapfrog step, accept or flip. Exact.
+
+    r <- e^(-friction h) r + sqrt(1 - e^(-2 friction h)) xi, leapfrog, accepted on the change of energy; a rejection
+    reverses the momentum. The invariant law is the target times N(0, I) for the whitened momentum.
+
+    Args:
+        logdensity: log-density of one sample up to a constant.
+        step_size: time step > 0.
+        friction: rate >= 0 at which momenta are refreshed.
+        metric: None, a number, variances (a tree like x) or a `DenseMetric`: the inverse mass matrix.
+
+    Raises:
+        TypeError: for a position below float32.
+        ValueError: for a step size that is not positive, negative friction, or a metric that does not fit x.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> kernel = mcmc.GHMC(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        (10, 2)
+
+    Cost:
+        One gradient per step; memory one momentum.
+
+    References:
+        Horowitz, "A generalized guided Monte Carlo algorithm", 1991.
+    """
+
+    logdensity: Any
+    step_size: Any = 0.1
+    friction: Any = 1.0
+    metric: Any = None
+
+    def __post_init__(self):
+        _setup(self, False)
+
+    def init(self, x, key=None):
+        """The state at x; the momentum is drawn with a key, zero without."""
+        return _begin(self, x, key, True)
+
+    def step(self, key, state):
+        """Refresh, propose, decide."""
+        draw, decide = jax.random.split(key)
+        x, point, r = state
+        r = _refresh_momentum(draw, r, self.friction * self.step_size)
+        before = energy_of(point.logdensity, r)
+        y, s, end = leapfrog(self, x, r, point.grad, self.step_size)
+        after = energy_of(end.logdensity, s)
+        stay = k.State(x, point, jax.tree.map(jnp.negative, r))
+        state, accept, bad = k.accept_step(decide, before - after, k.State(y, end, s), stay)
+        bad = bad | (after - before > DIVERGENCE)
+        aux = HMCInfo(jnp.where(jnp.isnan(after), before, after), jnp.ones((), jnp.int32))
+        return state, k.info(x, accept=accept, diverged=bad, aux=aux)

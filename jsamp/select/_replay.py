@@ -1,0 +1,155 @@
+"""Prioritised replay of levels, tasks or samples."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jsamp._core._checks import check_choice, check_count, check_key, check_number
+from jsamp._core._pytree import pytree, static
+from jsamp.select._draw import draw_categorical
+
+
+class ReplayState(NamedTuple):
+    """A buffer of N slots.
+
+    Args:
+        score: [N] primary score (how much there is to learn, for example mean |lambda-return - value|).
+        second: [N] secondary score (for example the same on levels solved at least once).
+        age: [N] draws since the slot was last chosen.
+        seen: [N] bool, slots that have a score.
+        filled: [N] bool, slots that hold a level.
+        fixed: [N] bool, slots of the original dataset: never evicted.
+
+    Example:
+        >>> import jsamp.select as select
+        >>> state = select.Replay().init(4, dataset=2)
+        >>> state.filled.tolist()
+        [True, True, False, False]
+    """
+
+    score: Any
+    second: Any
+    age: Any
+    seen: Any
+    filled: Any
+    fixed: Any
+
+
+@pytree
+class Replay:
+    """Prioritised replay over a fixed buffer: P = (1-stale) [(1-mix) P_score + mix P_second] + stale P_age.
+
+    Scores become weights by rank, w = rank^(-1/beta) (1 = highest, ties share), or by power, w = (score +
+    0.001)^(1/beta). The primary and the staleness parts choose among the dataset's slots when `dataset_only`, the
+    secondary among all. Filled slots that were never scored come first, all equal. Every call of `sample` ages all
+    slots by one and sets the chosen one to zero. `insert` replaces the least likely slot that is not of the dataset.
+
+    Args:
+        beta: temperature of the primary weights, > 0.
+        second_beta: temperature of the secondary weights, > 0.
+        mix: share of the secondary distribution, in [0, 1] (let it grow over training).
+        stale: share of the staleness distribution, in [0, 1].
+        transform: "rank" or "power", static.
+        dataset_only: restrict primary and staleness to dataset slots, static.
+
+    Raises:
+        ValueError: for betas that are not positive, shares outside [0, 1], or an unknown transform.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp.select as select
+        >>> replay = select.Replay(beta=0.5, mix=0.0, stale=0.0)
+        >>> state = replay.init(4, dataset=4)
+        >>> for slot, score in enumerate([4.0, 3.0, 2.0, 1.0]):
+        ...     state = replay.update(state, slot, score)
+        >>> [round(float(p) * 205 / 144, 4) for p in replay.probs(state)]      # 1, 1/4, 1/9, 1/16
+        [1.0, 0.25, 0.1111, 0.0625]
+
+    Cost: one sort of N scores per draw.
+
+    References:
+        Jiang, Grefenstette and Rocktaschel, "Prioritized Level Replay", 2021, arXiv:2010.03934. Garcin et al., "DRED:
+        Zero-Shot Transfer in Reinforcement Learning via Data-Regularised Environment Design", 2024, arXiv:2402.03479.
+    """
+
+    beta: Any = 0.1
+    second_beta: Any = 1.0
+    mix: Any = 0.0
+    stale: Any = 0.3
+    transform: str = static(default="rank")
+    dataset_only: bool = static(default=True)
+
+    def __post_init__(self):
+        check_number("Replay: beta", self.beta, low=0, open_low=True)
+        check_number("Replay: second_beta", self.second_beta, low=0, open_low=True)
+        check_number("Replay: mix", self.mix, low=0, high=1)
+        check_number("Replay: stale", self.stale, low=0, high=1)
+        check_choice("Replay: transform", self.transform, ("rank", "power"))
+
+    def init(self, size: int, *, dataset: int) -> ReplayState:
+        """A buffer of `size` slots whose first `dataset` slots are filled and never evicted."""
+        check_count("Replay.init: size", size)
+        check_count("Replay.init: dataset", dataset, high=size)
+        fixed = jnp.arange(size) < dataset
+        zero = jnp.zeros((size,))
+        return ReplayState(zero, zero, zero, jnp.zeros((size,), bool), fixed, fixed)
+
+    def _share(self, score: jax.Array, support: jax.Array, beta: Any, transform: str, small: float) -> jax.Array:
+        """Normalised weights on a support, uniform over it when they are all zero."""
+        if transform == "rank":
+            falling = jnp.where(support, -score, jnp.inf)
+            place = jnp.searchsorted(jnp.sort(falling), falling)  # equal scores share a rank
+            log_weight = -jnp.log1p(place.astype(score.dtype)) / beta
+        else:
+            base = jnp.maximum(score, 0) + small
+            log_weight = jnp.where(base > 0, jnp.log(jnp.where(base > 0, base, 1)), -jnp.inf) / beta
+        log_weight = jnp.where(support, log_weight, -jnp.inf)
+        flat = ~jnp.any(jnp.isfinite(log_weight))
+        log_weight = jnp.where(flat, jnp.where(support, 0, -jnp.inf), log_weight)
+        top = jnp.max(log_weight)
+        weight = jnp.where(support, jnp.exp(log_weight - jnp.where(jnp.isfinite(top), top, 0)), 0)
+        return weight / jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
+
+    def probs(self, state: ReplayState) -> jax.Array:
+        """[N] replay probabilities, summing to 1."""
+        ready = state.filled & state.seen
+        fresh = state.filled & ~state.seen
+        narrow = ready & state.fixed if self.dataset_only else ready
+        narrow = jnp.where(jnp.any(narrow), narrow, ready)
+        first = self._share(state.score, narrow, self.beta, self.transform, 1e-3)
+        second = self._share(state.second, ready, self.second_beta, self.transform, 1e-3)
+        stale = self._share(state.age, narrow, 1.0, "power", 0.0)
+        mixed = (1 - self.stale) * ((1 - self.mix) * first + self.mix * second) + self.stale * stale
+        return jnp.where(jnp.any(fresh), fresh / jnp.maximum(jnp.sum(fresh), 1), mixed)
+
+    def sample(self, key: jax.Array, state: ReplayState) -> tuple[jax.Array, ReplayState]:
+        """A slot drawn from `probs`, and the state with ages advanced."""
+        check_key(key, "Replay.sample")
+        probs = self.probs(state)
+        slot = draw_categorical(key, jnp.where(probs > 0, jnp.log(jnp.where(probs > 0, probs, 1)), -jnp.inf))
+        return slot, state._replace(age=(state.age + 1).at[slot].set(0))
+
+    def update(self, state: ReplayState, slot: Any, score: Any, second: Any = None) -> ReplayState:
+        """The state after a slot was played and scored (`second` defaults to `score`)."""
+        return state._replace(
+            score=state.score.at[slot].set(score),
+            second=state.second.at[slot].set(score if second is None else second),
+            seen=state.seen.at[slot].set(True),
+        )
+
+    def insert(self, state: ReplayState, score: Any, second: Any, age: Any = 0.0) -> tuple[ReplayState, Any, Any]:
+        """Offer a new level: (state, slot, accepted).
+
+        An empty slot is used first; else the least likely slot outside the dataset. Accepted when `second` > 0 and at
+        least the evicted slot's secondary score (or that slot was never seen).
+        """
+        value = jnp.where(state.filled, self.probs(state), -1.0)
+        slot = jnp.argmin(jnp.where(state.fixed, jnp.inf, value)).astype(jnp.int32)
+        room = ~jnp.all(state.fixed)
+        better = (second >= state.second[slot]) | ~state.seen[slot] | ~state.filled[slot]
+        accept = room & (second > 0) & better
+        new = self.update(state, slot, score, second)
+        new = new._replace(age=new.age.at[slot].set(age), filled=new.filled.at[slot].set(True))
+        return jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, state), slot, accept

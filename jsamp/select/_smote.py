@@ -1,0 +1,185 @@
+"""SMOTE and its variants: new rows between minority rows and their neighbours."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core._checks import check_choice, check_count, check_floating, check_key, concrete
+from jsamp.select._neighbors import neighbors
+
+KINDS = ("regular", "borderline1", "borderline2", "nc")
+
+
+class Synthetic(NamedTuple):
+    """New rows and their two parents.
+
+    Args:
+        x: [num, d] new rows.
+        parent: [num] row of X each starts from.
+        neighbor: [num] row of X each moves towards.
+        ok: False when there was nothing to start from (no minority row in danger), and x then repeats its parents.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp.select as select
+        >>> X = jnp.arange(12.0).reshape(6, 2)
+        >>> new = select.smote(jax.random.key(0), X, jnp.arange(4), 3, k=2)
+        >>> new.x.shape, bool(new.ok)
+        ((3, 2), True)
+    """
+
+    x: Any
+    parent: Any
+    neighbor: Any
+    ok: Any
+
+
+def smote(
+    key: jax.Array, X: Any, minority: Any, num: int, *, k: int = 5, kind: str = "regular", around: int = 10,
+    per_point: str = "balanced", gap: str = "segment", nominal: tuple[int, ...] = (),
+) -> Synthetic:  # fmt: skip
+    """Synthetic minority rows: x = x_i + u (x_j - x_i), j one of the k nearest minority neighbours of i.
+
+    "borderline1" starts only from minority rows in danger: at least half, but not all, of their `around` nearest rows
+    in the whole set are of other classes. "borderline2" also moves towards other-class neighbours, at most half way.
+    "nc" handles nominal columns: a mismatch costs the median standard deviation of the continuous columns, and the new
+    row takes the most frequent value among the parent's neighbours (ties at random). Oversample inside each
+    cross-validation fold, never before the split.
+
+    Args:
+        key: one JAX key.
+        X: [n, d] all rows, floating point (nominal columns as codes).
+        minority: [n_min] row numbers of the class to extend, for example `np.flatnonzero(y == 1)`.
+        num: new rows, static.
+        k: neighbours, static.
+        kind: "regular", "borderline1", "borderline2" or "nc", static.
+        around: neighbours that decide danger (borderline kinds), static.
+        per_point: "balanced" uses every start row equally often (the paper), "random" draws them independently.
+        gap: "segment" draws one u per new row (the paper's text), "box" one per column (its pseudo-code).
+        nominal: columns of codes, for kind="nc".
+
+    Returns:
+        `Synthetic(x, parent, neighbor, ok)`.
+
+    Raises:
+        ValueError: for n_min <= k, k < 1, NaN rows, unknown options, or nominal columns that do not fit the kind.
+        TypeError: for integer X.
+
+    Example:
+        >>> import jax, numpy as np, jsamp.select as select
+        >>> X = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
+        >>> new = select.smote(jax.random.key(0), X, np.arange(20), 100)
+        >>> bool((new.parent < 20).all() & (new.neighbor != new.parent).all())
+        True
+
+    Cost: n_min^2 d multiply-adds in blocks (borderline: n_min n d), then num x d.
+
+    References:
+        Chawla et al., "SMOTE: Synthetic Minority Over-sampling Technique", 2002, arXiv:1106.1813. Han, Wang and Mao,
+        "Borderline-SMOTE", 2005.
+    """
+    check_key(key, "smote")
+    check_floating("smote: X", X)
+    X = jnp.asarray(X)
+    if X.ndim != 2:
+        raise ValueError(f"smote: X must be [n, d], got shape {X.shape}.")
+    check_count("smote: num", num, low=0)
+    check_count("smote: k", k)
+    for name, value, allowed in (
+        ("kind", kind, KINDS), ("per_point", per_point, ("balanced", "random")), ("gap", gap, ("segment", "box"))
+    ):  # fmt: skip
+        check_choice(f"smote: {name}", value, allowed)
+    minority = jnp.asarray(minority)
+    if minority.ndim != 1 or not jnp.issubdtype(minority.dtype, jnp.integer):
+        raise ValueError("smote: minority must be row numbers [n_min]. Pass np.flatnonzero(y == label), not a mask.")
+    if minority.shape[0] <= k:
+        raise ValueError(f"smote: {minority.shape[0]} minority rows have no {k} neighbours. Lower k or add rows.")
+    known = concrete(X)
+    if known is not None and not np.isfinite(known).all():
+        raise ValueError("smote: X holds NaN or infinity. Impute or drop those rows first.")
+    d = X.shape[1]
+    if (kind == "nc") != bool(nominal) or len(set(nominal)) >= d or not all(0 <= c < d for c in nominal):
+        raise ValueError(f"smote: kind='nc' needs some but not all columns as nominal; got {nominal} of {d} columns.")
+    return _smote(key, X, minority.astype(jnp.int32), num, k, kind, around, per_point, gap, tuple(nominal))
+
+
+@functools.partial(jax.jit, static_argnames=("num", "k", "kind", "around", "per_point", "gap", "nominal"))
+def _smote(key, X, minority, num, k, kind, around, per_point, gap, nominal):
+    n_min, (n, d) = minority.shape[0], X.shape
+    keys = jax.random.split(key, 4)
+    own = jnp.zeros((n,), bool).at[minority].set(True)
+    local = jnp.arange(n_min, dtype=jnp.int32)
+    rows = X[minority]
+    smooth = [c for c in range(d) if c not in nominal]
+    if kind == "borderline2":
+        near = neighbors(rows, minority, X, k)
+    else:
+        extra = None
+        if kind == "nc":
+            spread = jnp.median(jnp.std(rows[:, np.array(smooth)], 0))
+            codes = rows[:, np.array(nominal)]
+            extra = (codes, codes, jnp.where(spread > 0, spread, 1) ** 2)
+        near = minority[neighbors(rows[:, np.array(smooth)], local, rows[:, np.array(smooth)], k, extra)]
+    start, count = local, jnp.asarray(n_min)
+    if kind.startswith("borderline"):
+        strangers = jnp.sum(~own[neighbors(rows, minority, X, min(around, n - 1))], 1)
+        danger = (2 * strangers >= around) & (strangers < around)
+        start, count = jnp.argsort(~danger, stable=True).astype(jnp.int32), jnp.sum(danger)
+    use = jnp.maximum(count, 1)
+    if per_point == "balanced":
+        # Rows outside the start set sort behind it: a random order of the start set, walked round and round.
+        rank = jnp.where(local < count, jax.random.uniform(keys[0], (n_min,)), 2.0)
+        start = start[jnp.argsort(rank)]
+        chosen = start[jnp.arange(num) % use]
+    else:
+        chosen = start[jnp.minimum(jnp.floor(jax.random.uniform(keys[0], (num,)) * use), use - 1).astype(jnp.int32)]
+    other = near[chosen, jax.random.randint(keys[1], (num,), 0, k)]
+    u = jax.random.uniform(keys[2], (num, d if gap == "box" else 1), X.dtype)
+    if kind == "borderline2":
+        u = jnp.where(own[other][:, None], u, u / 2)
+    parent = minority[chosen]
+    x = X[parent] + u * (X[other] - X[parent])
+    for column, noise_key in zip(nominal, jax.random.split(keys[3], max(len(nominal), 1)), strict=False):
+        votes = X[near[chosen], column]
+        tally = jnp.sum(votes[:, :, None] == votes[:, None, :], 2) + jax.random.uniform(noise_key, votes.shape) / 2
+        x = x.at[:, column].set(jnp.take_along_axis(votes, jnp.argmax(tally, 1)[:, None], 1)[:, 0])
+    return Synthetic(jnp.where(count > 0, x, X[parent]), parent, other, count > 0)
+
+
+def oversample(key: jax.Array, X: Any, y: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
+    """A balanced copy of a labelled dataset: every class brought to the size of the largest by `smote`.
+
+    Args:
+        key: one JAX key.
+        X: [n, d] rows.
+        y: [n] integer labels, on the host (class sizes fix shapes).
+        options: passed to `smote`.
+
+    Returns:
+        (X, y) on the host with the new rows appended; a class with none in danger gets no new rows.
+
+    Raises:
+        ValueError: as `smote`, for the first class that cannot be extended.
+
+    Example:
+        >>> import jax, numpy as np, jsamp.select as select
+        >>> X, y = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32), np.arange(60) // 45
+        >>> np.bincount(select.oversample(jax.random.key(0), X, y)[1])
+        array([45, 45])
+    """
+    check_key(key, "oversample")
+    X, y = np.asarray(X), np.asarray(y)
+    labels, counts = np.unique(y, return_counts=True)
+    new_x, new_y = [X], [y]
+    for i, (label, count) in enumerate(zip(labels, counts, strict=True)):
+        need = int(counts.max() - count)
+        if need:
+            made = smote(jax.random.fold_in(key, i), X, np.flatnonzero(y == label), need, **options)
+            if bool(made.ok):
+                new_x.append(np.asarray(made.x))
+                new_y.append(np.full(need, label, y.dtype))
+    return np.concatenate(new_x), np.concatenate(new_y)

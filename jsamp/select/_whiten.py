@@ -1,0 +1,138 @@
+"""Gram matrices by row blocks, and the transform that whitens the rows of a tall matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+BLOCK = 8192
+WELL = 1 / 16  # a Gram this well conditioned needs no further pass over the rows
+
+Gram = Callable[[jax.Array], jax.Array]
+
+
+def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Full-precision product (the default precision of accelerators is 16 bits)."""
+    return jnp.matmul(a, b, precision="highest")
+
+
+def split_rows(n: int, block: int) -> tuple[int, int]:
+    """How many blocks of which size to cut n rows into; sizes that divide n are preferred, since they need no copy."""
+    num = -(-n // block)
+    for candidate in range(num, 2 * num):
+        if n % candidate == 0:
+            return candidate, n // candidate
+    return num, n // num
+
+
+def map_rows(fun: Callable[..., Any], *rows: Any, block: int = BLOCK) -> Any:
+    """Fun over blocks of rows, results concatenated along the rows. None arguments pass through."""
+    n = next(x for x in rows if x is not None).shape[0]
+    num, size = split_rows(n, block)
+    if num == 1:
+        return fun(*rows)
+    head = [None if x is None else x[: num * size].reshape(num, size, *x.shape[1:]) for x in rows]
+    out = lax.map(lambda parts: fun(*parts), tuple(head))
+    out = jax.tree.map(lambda x: x.reshape(num * size, *x.shape[2:]), out)
+    if num * size < n:
+        rest = fun(*(None if x is None else x[num * size :] for x in rows))
+        out = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), out, rest)
+    return out
+
+
+def sum_rows(fun: Callable[..., Any], *rows: Any, block: int = BLOCK) -> Any:
+    """Sum of fun over blocks of rows; fun maps blocks to a tree of arrays of fixed shapes."""
+    n = next(x for x in rows if x is not None).shape[0]
+    num, size = split_rows(n, block)
+    if num == 1:
+        return fun(*rows)
+    head = [None if x is None else x[: num * size].reshape(num, size, *x.shape[1:]) for x in rows]
+    start = fun(*(None if x is None else x[0] for x in head))
+    more = tuple(None if x is None else x[1:] for x in head)
+    if num > 1:
+        start, _ = lax.scan(lambda c, part: (jax.tree.map(jnp.add, c, fun(*part)), None), start, more)
+    if num * size < n:
+        rest = fun(*(None if x is None else x[num * size :] for x in rows))
+        start = jax.tree.map(jnp.add, start, rest)
+    return start
+
+
+def block_gram(rows: jax.Array, weight: Any, transform: Any) -> jax.Array:
+    """(rows T)^T diag(weight) (rows T) of one block."""
+    rows = rows if transform is None else matmul(rows, transform)
+    left = rows if weight is None else rows * weight[:, None]
+    return matmul(left.T, rows)
+
+
+def gram_of(A: jax.Array, weight: Any, ridge: Any, axis_name: Any, block: int) -> Gram:
+    """The function T -> T^T (A^T W A + ridge I) T, blockwise, summed over a mesh axis."""
+
+    def gram(transform: Any) -> jax.Array:
+        total = sum_rows(lambda a, w: block_gram(a, w, transform), A, weight, block=block)
+        total = total if axis_name is None else lax.psum(total, axis_name)
+        eye = jnp.eye(A.shape[1], dtype=A.dtype) if transform is None else matmul(transform.T, transform)
+        return total + ridge * eye
+
+    return gram
+
+
+def normalise(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A diagonal transform that gives columns unit norm, and the Gram after it."""
+    diagonal = lax.stop_gradient(jnp.diagonal(gram))
+    scale = jnp.where(diagonal > 0, lax.rsqrt(jnp.where(diagonal > 0, diagonal, 1)), 1)
+    return jnp.diag(scale), scale[:, None] * gram * scale[None]
+
+
+def refine(transform: jax.Array, gram: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One whitening step with eigenvalues below d eps held up (never cut): transform, its Gram, and 1/condition."""
+    value, vector = jnp.linalg.eigh(lax.stop_gradient(gram))
+    top = jnp.maximum(value[-1], jnp.finfo(gram.dtype).tiny)
+    floor = 4 * gram.shape[0] * jnp.finfo(gram.dtype).eps * top
+    step = vector * lax.rsqrt(jnp.maximum(value, floor))[None]
+    return matmul(lax.stop_gradient(transform), step), matmul(step.T, matmul(gram, step)), value[0] / top
+
+
+def finish(transform: jax.Array, gram: jax.Array, cut: Any) -> tuple[jax.Array, jax.Array]:
+    """The whitening transform [d, d] and the rank: directions with eigenvalues below `cut` are null and become zero.
+
+    Only the last factor carries gradients: scores do not depend on the (constant) transforms before it.
+    """
+    value, vector = jnp.linalg.eigh(lax.stop_gradient(gram))
+    keep = value > cut
+    step = vector * jnp.where(keep, lax.rsqrt(jnp.where(keep, value, 1)), 0)[None]
+    core = matmul(step.T, matmul(gram, step)) + jnp.diag((~keep).astype(gram.dtype))
+    lower = jnp.linalg.cholesky(core)
+    inverse = jax.scipy.linalg.solve_triangular(lower, jnp.eye(gram.shape[0], dtype=gram.dtype), lower=True)
+    return matmul(matmul(lax.stop_gradient(transform), step), inverse.T), jnp.sum(keep)
+
+
+def whiten(gram: Gram, method: str) -> tuple[jax.Array, jax.Array]:
+    """The transform M [d, d] for which the rows a M have the identity as their Gram, and the numerical rank.
+
+    "cholqr2" passes over the rows at most twice, "shifted3" three times, "auto" once, twice or three times as the
+    condition number asks.
+    """
+    transform, first = normalise(gram(None))  # pyright: ignore[reportArgumentType]
+    transform, predicted, quality = refine(transform, first)
+    cut2 = 16 * first.shape[0] * jnp.finfo(first.dtype).eps
+
+    def two(_):
+        return finish(transform, gram(transform), cut2)
+
+    def three(second):
+        further, _, _ = refine(transform, second)
+        return finish(further, gram(further), WELL)
+
+    def two_or_three(_):
+        second = gram(transform)
+        value = jnp.linalg.eigvalsh(lax.stop_gradient(second))
+        return lax.cond(value[0] > WELL * value[-1], lambda g: finish(transform, g, WELL), three, second)
+
+    if method == "shifted3":
+        return three(gram(transform))
+    slow = two if method == "cholqr2" else two_or_three
+    return lax.cond(quality > WELL, lambda g: finish(transform, g, WELL / 4), slow, predicted)

@@ -1,0 +1,84 @@
+"""Diagnostics against arviz, closed forms and failures they must see."""
+
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsamp import estimate
+
+
+def autoregression(rho, chains, draws, seed=0):
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=(chains, draws))
+    x = np.zeros((chains, draws))
+    x[:, 0] = noise[:, 0]
+    for t in range(1, draws):
+        x[:, t] = rho * x[:, t - 1] + np.sqrt(1 - rho**2) * noise[:, t]
+    return x
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.95, -0.5])
+@pytest.mark.parametrize(("chains", "draws"), [(4, 11), (4, 333), (2, 1000), (1, 400)])
+def test_agreement_with_arviz(rho, chains, draws):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        arviz = pytest.importorskip("arviz")
+        x = (2 * autoregression(rho, chains, draws) + 5).astype(np.float32)
+        pairs = [
+            (estimate.rhat(x), arviz.rhat(x)),
+            (estimate.ess(x), arviz.ess(x)),
+            (estimate.ess(x, "tail"), arviz.ess(x, method="tail")),
+            (estimate.ess(x, "mean"), arviz.ess(x, method="mean")),
+            (estimate.mcse(x), arviz.mcse(x)),
+            (estimate.mcse(x, "sd"), arviz.mcse(x, method="sd")),
+        ]
+        np.testing.assert_allclose(estimate.ebfmi(x), arviz.bfmi(x), rtol=1e-3)
+    for i, (mine, theirs) in enumerate(pairs):
+        if chains == 1 and i == 0:
+            continue  # arviz wants two chains; ours splits one
+        assert np.isclose(float(mine), float(theirs), rtol=1e-3), i
+
+
+def test_ties_share_ranks():
+    arviz = pytest.importorskip("arviz")
+    x = np.round(autoregression(0.5, 4, 400), 1).astype(np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.isclose(float(estimate.ess(x)), float(arviz.ess(x)), rtol=1e-3)
+        assert np.isclose(float(estimate.rhat(x)), float(arviz.rhat(x)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
+def test_effective_size_of_an_autoregression(rho):
+    x = autoregression(rho, 4, 20_000, seed=3).astype(np.float32)
+    want = 80_000 * (1 - rho) / (1 + rho)
+    assert abs(float(estimate.ess(x, "mean")) / want - 1) < 0.15
+
+
+def test_failures_are_seen():
+    x = autoregression(0.3, 4, 500).astype(np.float32)
+    shifted = x + np.array([[0.0], [0.0], [0.0], [2.0]], np.float32)
+    wide = x * np.array([[1.0], [1.0], [1.0], [4.0]], np.float32)
+    assert float(estimate.rhat(x)) < 1.02
+    assert float(estimate.rhat(shifted)) > 1.1
+    assert float(estimate.rhat(wide)) > 1.1  # only the folded half sees a difference of scale
+    assert np.isnan(float(estimate.rhat(np.ones((4, 100), np.float32))))
+    assert np.isnan(float(estimate.ess(np.where(np.arange(500) == 7, np.nan, x))))
+
+
+def test_trees_and_estimates():
+    x = {"a": jnp.asarray(autoregression(0.5, 4, 500), jnp.float32), "b": jnp.ones((4, 500, 2, 3))}
+    result = estimate.mean(x)
+    assert isinstance(result, estimate.Estimate)
+    assert result.value["b"].shape == (2, 3)
+    assert np.isclose(float(result.stderr["a"]), float(jnp.std(x["a"], ddof=1) / jnp.sqrt(result.ess["a"])), rtol=1e-5)
+
+
+def test_the_error_of_the_mean_covers():
+    # 200 replications: z-scores of the mean have variance near 1.
+    x = np.stack([autoregression(0.7, 4, 400, seed=s) for s in range(200)], axis=-1).astype(np.float32)
+    result = estimate.mean(x)
+    z = np.asarray(result.value / result.stderr)
+    assert abs(z.var() - 1) < 5 * np.sqrt(2 / 200)
