@@ -1,8 +1,7 @@
-"""Test environment: eight CPU devices, strict ranks, a persistent compilation cache, float64 only where asked."""
+"""Test environment: eight CPU devices, strict ranks, float64 only where asked."""
 
 import os
 import pathlib
-import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
@@ -13,8 +12,6 @@ import pytest
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", os.path.join(tempfile.gettempdir(), "jsamp-jax-cache"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +19,13 @@ def _float64_never_leaks():
     assert not jax.config.jax_enable_x64
     yield
     assert not jax.config.jax_enable_x64, "a test left x64 on: use the x64 fixture or jax.enable_x64(True) as a context"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_freed():
+    """Thousands of compiled programs would fill the memory. No persistent cache: two workers reading one crashed."""
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
