@@ -23,6 +23,7 @@ _gram = jax.jit(block_gram)
 _score = jax.jit(lambda rows, transform: jnp.sum(matmul(rows, transform) ** 2, 1))
 
 
+@pytree
 class RowBlocks:
     """Slices of a long array (numpy, memmap, HDF5, zarr), readable as often as needed, one block in memory at a time.
 
@@ -39,8 +40,11 @@ class RowBlocks:
         [(2, 2), (2, 2), (1, 2)]
     """
 
-    def __init__(self, rows: Any, size: int = 65536):
-        self.rows, self.size = rows, check_count("RowBlocks: size", size)
+    rows: Any
+    size: int = static(default=65536)
+
+    def __post_init__(self):
+        check_count("RowBlocks: size", self.size)
 
     def __len__(self) -> int:
         return -(-self.rows.shape[0] // self.size)
@@ -242,7 +246,10 @@ def reduce_stream(
 
 
 class ReservoirState(NamedTuple):
-    """What a reservoir holds: ranks, log-scores, row numbers and rows of the best num + 1 so far."""
+    """What a reservoir holds.
+
+    Ranks, log-scores, row numbers and rows of the best num + 1 so far.
+    """
 
     rank: Any
     log_score: Any
