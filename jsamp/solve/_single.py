@@ -10,7 +10,7 @@ from jsamp._core._checks import check_choice
 from jsamp.solve._multistep import refuse_eps
 from jsamp.solve._plan import Plan, Row, assemble
 from jsamp.solve._stages import block
-from jsamp.solve._weights import Path, as_weights, check_grid
+from jsamp.solve._weights import Path, as_weights, check_grid, first_order
 
 PACKINGS = ("fast", "grid")
 
@@ -43,7 +43,23 @@ def _block_rows(path: Path, i: int, size: int, kind: str, variant: str, packing:
             row[u] = weight
         weights.append(row)
     scale = (lambda s, e: e[2] / s[2]) if kind == "x0" else (lambda s, e: e[1] / s[1])
-    return block(points, path.at(i + size), weights, scale, r, path.lam[i])
+    if path.xp is not np:
+        infinite = path.noiseless[i + size] | path.signalless[i]
+        single = _single_steps(path, i, size, kind)
+        weights = [
+            [path.xp.where(infinite, a, b) for a, b in zip(*rows, strict=True)]
+            for rows in zip(single, weights, strict=True)
+        ]
+    return block(path, points, path.at(i + size), weights, scale, r, path.lam[i])
+
+
+def _single_steps(path: Path, i: int, size: int, kind: str) -> list[list[Any]]:
+    """Weights of a block whose steps are taken one by one to first order, seen from the block's start."""
+    weights: list[list[Any]] = []
+    for k in range(size):
+        decay, gain, _ = first_order(path, i + k, kind, 0.0)
+        weights.append([decay * w for w in (weights[-1] if weights else [])] + [gain])
+    return weights
 
 
 def _local(used: list[int]) -> list[int]:

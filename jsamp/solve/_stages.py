@@ -33,11 +33,20 @@ def point_at_rho(path: Path, rho: Any) -> tuple[Any, Any, Any]:
     return t, path.schedule.alpha(t) * one, path.schedule.sigma(t) * one
 
 
-def block(points: list[Any], end: Any, weights: list[list[Any]], scale: Any, r: int, node: Any) -> list[Row]:
+def block(
+    path: Path, points: list[Any], end: Any, weights: list[list[Any]], scale: Any, r: int, node: Any, euler: Any = False
+) -> list[Row]:
     """Rows of one step from points[0] to `end`: row j evaluates at points[j] and moves to the next point.
 
     `weights[j]` combines the predictions of rows r..r+j; `scale(start, target)` is the coefficient of the base state.
+    Where a traced `euler` holds, every stage stays at points[0] and the last row makes an Euler step from there.
     """
+    if not isinstance(euler, bool):
+        pick = lambda a, b: path.xp.where(euler, a, b)  # noqa: E731
+        points = [points[0], *(tuple(map(pick, points[0], p)) for p in points[1:])]
+        *inner, last = weights
+        weights = [[pick(0.0, w) for w in row] for row in inner]
+        weights.append([pick(sum(last) if k == 0 else 0.0, w) for k, w in enumerate(last)])
     targets = [*points[1:], end]
     return [
         Row(at, to, node, scale(points[0], to), {r + k: w for k, w in enumerate(row)}, take=KEEP if j else ACCEPT)
@@ -51,7 +60,8 @@ def _alpha_ratio(start, target):
 
 def _runge_kutta_in_rho(path: Path, i: int, r: int, name: str, start: Any = None) -> list[Row]:
     """One explicit Runge-Kutta step of d(x / alpha) = eps d(rho), from node i or from a noisier `start`."""
-    c, a, b = TABLEAUS[name]
+    euler = ends_noiseless(path, i)
+    c, a, b = TABLEAUS["1euler" if euler is True else name]
     start, end = start or path.at(i), path.at(i + 1)
     rho0, rho1 = start[2] / start[1], end[2] / end[1]
     # Only the step's own ends are taken as they are: t_i+1 must not be moved by a round trip through rho.
@@ -61,12 +71,14 @@ def _runge_kutta_in_rho(path: Path, i: int, r: int, name: str, start: Any = None
         target = points[j + 1] if j + 1 < len(points) else end
         # A stage moves along the same secant: its weights are fractions of the whole step.
         weights.append([target[1] * (rho1 - rho0) * w for w in combination])
-    return block(points, end, weights, _alpha_ratio, r, path.node(i, "rho"))
+    return block(path, points, end, weights, _alpha_ratio, r, path.node(i, "rho"), euler)
 
 
-def _refuse_unknown_end(name: str, path: Path) -> bool:
-    """Whether the last step goes to sigma = 0, where no stage can evaluate; unknown on a traced grid."""
-    return path.xp is np and bool(path.noiseless[-1])
+def ends_noiseless(path: Path, i: int) -> Any:
+    """Whether step i goes to sigma = 0, where no stage can evaluate: a bool, or a traced one on a traced grid."""
+    if i < path.steps - 1:
+        return False
+    return bool(path.noiseless[-1]) if path.xp is np else path.noiseless[-1]
 
 
 def rho_rk(schedule: Any, grid: Any, *, tableau: str = "3kutta") -> Plan:
@@ -104,8 +116,7 @@ def rho_rk(schedule: Any, grid: Any, *, tableau: str = "3kutta") -> Plan:
 def _in_rho(path: Path, tableau: str) -> Plan:
     rows: list[Row] = []
     for i in range(path.steps):
-        euler = i == path.steps - 1 and _refuse_unknown_end("rho_rk", path)
-        rows += _runge_kutta_in_rho(path, i, len(rows), "1euler" if euler else tableau)
+        rows += _runge_kutta_in_rho(path, i, len(rows), tableau)
     return assemble(path.xp, rows, "eps")
 
 
@@ -121,7 +132,7 @@ def heun(schedule: Any, grid: Any) -> Plan:
         grid: [n + 1] decreasing times.
 
     Returns:
-        A plan of 2 n rows (2 n - 1 when the grid ends at zero noise).
+        A plan of 2 n rows (2 n - 1 when a grid that is not traced ends at zero noise).
 
     Raises:
         ValueError: for a bad grid, or alpha = 0 on a schedule other than `Flow`.
@@ -143,9 +154,10 @@ def heun(schedule: Any, grid: Any) -> Plan:
         start, end, length = path.at(i), path.at(i + 1), path.t[i + 1] - path.t[i]
         one = lambda start, target: path.xp.ones(())  # noqa: E731
         points, weights = [start, end], [[length], [length / 2, length / 2]]
-        if i == path.steps - 1 and _refuse_unknown_end("heun", path):
-            points, weights = [start], [[length]]
-        rows += block(points, end, weights, one, len(rows), path.t[i])
+        euler = ends_noiseless(path, i)
+        if euler is True:
+            points, weights, euler = [start], [[length]], False
+        rows += block(path, points, end, weights, one, len(rows), path.t[i], euler)
     return assemble(path.xp, rows, "velocity")
 
 
@@ -166,7 +178,7 @@ def edm(
         noise: S_noise, inflation of the added noise.
 
     Returns:
-        A plan of 2 n rows (2 n - 1 when the grid ends at zero noise).
+        A plan of 2 n rows (2 n - 1 when a grid that is not traced ends at zero noise).
 
     Raises:
         ValueError: for a bad grid or option, or churn on a schedule where alpha is not 1.
@@ -193,8 +205,7 @@ def edm(
         active = (sigma >= churn_min) & (sigma <= churn_max)
         gamma = xp.where(active, xp.minimum(churn / n, np.sqrt(2) - 1), 0.0)
         start = point_at_rho(path, sigma * (1 + gamma)) if xp is not np or gamma > 0 else path.at(i)
-        euler = i == n - 1 and _refuse_unknown_end("edm", path)
-        new = _runge_kutta_in_rho(path, i, len(rows), "1euler" if euler else "2heun", start)
+        new = _runge_kutta_in_rho(path, i, len(rows), "2heun", start)
         added = noise * sigma * xp.sqrt(xp.maximum(gamma * (2 + gamma), 0.0 if xp is np else 1e-30))
         rows += [new[0]._replace(churn=added), *new[1:]]
     return assemble(xp, rows, "eps")
@@ -210,7 +221,7 @@ def dpm2(schedule: Any, grid: Any) -> Plan:
         grid: [n + 1] decreasing times.
 
     Returns:
-        A plan of 2 n rows (2 n - 1 when the grid ends at zero noise).
+        A plan of 2 n rows (2 n - 1 when a grid that is not traced ends at zero noise).
 
     Raises:
         ValueError: for a bad grid, or alpha = 0.
@@ -228,12 +239,13 @@ def dpm2(schedule: Any, grid: Any) -> Plan:
     refuse_eps("dpm2", path)
     rows: list[Row] = []
     for i in range(path.steps):
-        if i == path.steps - 1 and _refuse_unknown_end("dpm2", path):
+        euler = ends_noiseless(path, i)
+        if euler is True:
             rows += _runge_kutta_in_rho(path, i, len(rows), "1euler")
             continue
         start, end = path.at(i), path.at(i + 1)
         rho0, rho1 = start[2] / start[1], end[2] / end[1]
-        middle = point_at_rho(path, path.xp.sqrt(rho0 * rho1))
+        middle = point_at_rho(path, path.xp.sqrt(rho0 * path.xp.where(euler, rho0, rho1)))
         weights = [[middle[1] * (middle[2] / middle[1] - rho0)], [0.0, end[1] * (rho1 - rho0)]]
-        rows += block([start, middle], end, weights, _alpha_ratio, len(rows), path.node(i, "rho"))
+        rows += block(path, [start, middle], end, weights, _alpha_ratio, len(rows), path.node(i, "rho"), euler)
     return assemble(path.xp, rows, "eps")

@@ -455,6 +455,42 @@ def test_builders_on_traced_grids_are_the_host_tables(x64):
             np.testing.assert_allclose(got, value, rtol=1e-9, atol=2e-12, err_msg=f"{name}.{column}")
 
 
+SINGULAR = re.compile(r"heun|edm|dpm2|rho_rk\((2mid|4rk)|single")
+# The Lagrange builders' tables see the end through `first_order` and `_caps` alone, so all schedules need not be asked.
+ENDS = [("VE", 4, ""), ("Flow", 5, SINGULAR), ("VP", 6, SINGULAR)]
+
+
+@pytest.mark.parametrize(("which", "n", "only"), [*ENDS[1:], pytest.param(*ENDS[0], marks=pytest.mark.slow)])
+def test_a_traced_grid_may_end_at_zero_noise(which, n, only, x64):
+    """A trace cannot know that its grid ends at sigma = 0; its rows may be more, but they draw the host's sample."""
+    schedule = SCHEDULES[which]
+    grid = grid_of(schedule, n + 1, "zero")[1:]  # from a time with some signal, on Flow too
+    host = {}
+    for name in TRACEABLE:
+        if not re.match(only, name):
+            continue
+        try:
+            host[name] = SOLVERS[name](schedule, grid)
+        except ValueError:
+            continue
+    assert len(host) >= (4 if only else 30)
+    traced = jax.jit(lambda grid: {name: SOLVERS[name](schedule, grid) for name in host})(grid)
+
+    def predict(x, t):
+        alpha, sigma = schedule.alpha(np.float64(t)), schedule.sigma(np.float64(t))
+        if sigma == 0:  # only a corrector after the last step asks here, and it uses x0
+            return np.tanh(x), np.zeros_like(x)
+        x0 = np.tanh(x) + 0.1 * np.cos(t)
+        return x0, (x - alpha * x0) / sigma
+
+    start = START.astype(np.float64)
+    noise = lambda row, stream: np.random.default_rng([row, stream]).normal(size=3)  # noqa: E731
+    for name, plan in host.items():
+        wanted = interpret(plan, predict, start, noise)
+        got = interpret(jax.tree.map(np.asarray, traced[name]), predict, start, noise)
+        np.testing.assert_allclose(got, wanted, rtol=1e-8, atol=1e-8, err_msg=name)
+
+
 # One of each formula; the tables of all are compared above.
 SLOPES = ["dpmpp(3)", "deis(4)", "lms(4)", "unipc(3)", "sa_solver", "er_sde(2)", "ghvb", "heun", "dpmpp_single(3)"]
 
