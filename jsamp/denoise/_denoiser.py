@@ -31,9 +31,52 @@ class Prediction(NamedTuple):
     eps: Any
 
 
+class Kick(NamedTuple):
+    """A move of x after a step, which the solver does not store in its history: x <- x + kick.x + alpha_next kick.x0.
+
+    Corrections that papers define once per step (DPS, CFG++) are kicks. Multi-stage steps take the kick of their first
+    evaluation, when the step ends.
+
+    Args:
+        x: move in units of x, of the structure of x, or None.
+        x0: move in units of x0, or None.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.denoise.Kick(x=1.0).x0 is None
+        True
+    """
+
+    x: Any = None
+    x0: Any = None
+
+
+class Guided(NamedTuple):
+    """A `Prediction` that brings more: a kick of the trajectory, or by-products for a steer or for `keep`.
+
+    A denoiser whose predictions hold a kick says so by a class attribute `kicks = True`.
+
+    Args:
+        x0: estimate of E[x0 | x_t = x].
+        eps: estimate of E[eps | x_t = x].
+        kick: a `Kick`, or None.
+        aux: any tree, or None.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.denoise.Guided(x0=1.0, eps=0.0).aux is None
+        True
+    """
+
+    x0: Any
+    eps: Any
+    kick: Any = None
+    aux: Any = None
+
+
 @runtime_checkable
 class DenoiserLike(Protocol):
-    """Any tree with a `schedule` that maps (x, t, *, key) to a `Prediction` is a denoiser; nothing is inherited.
+    """Any tree with a `schedule` that maps (x, t, *, key) to a `Prediction` (or a `Guided` one) is a denoiser.
 
     Example:
         >>> import jsamp as js
@@ -74,6 +117,15 @@ def _from_velocity(schedule, t, x, m):
     norm = a * ds - s * da
     x0 = jax.tree.map(lambda x, u: (ds * x - s * u) / norm, x, m)
     return Prediction(x0, jax.tree.map(lambda x, u: (a * u - da * x) / norm, x, m))
+
+
+def shift_x0(schedule: Any, t: Any, prediction: Any, change: Any) -> Any:
+    """The prediction with x0 moved by `change`, and eps by as much the other way, so alpha x0 + sigma eps stays."""
+    dtype = jnp.result_type(*jax.tree.leaves(prediction.x0))
+    t = jnp.asarray(t, dtype)
+    ratio = schedule.alpha(t) / schedule.sigma(t)
+    x0 = jax.tree.map(jnp.add, prediction.x0, change)
+    return prediction._replace(x0=x0, eps=jax.tree.map(lambda e, c: e - ratio * c, prediction.eps, change))
 
 
 CONVERSIONS = {"eps": _from_eps, "x0": _from_x0, "v": _from_v, "score": _from_score, "velocity": _from_velocity}

@@ -1,41 +1,46 @@
-"""Denoisers made of denoisers: guidance and thresholding. They act on the rate, so solvers keep their order."""
+"""Guidance that contrasts predictions of networks. It acts on the rate, so solvers keep their order, except `CFGpp`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_callable, check_count, check_number
-from jsamp._core._pytree import pytree, static
-from jsamp.denoise._denoiser import Prediction, as_tree
+from jsamp._core._checks import check_number
+from jsamp._core._pytree import pytree
+from jsamp.denoise._denoiser import Guided, Kick
+from jsamp.denoise._pair import Joint, check_scale, extrapolate, join, weigh
 
 
-def _differing(cond: Any, uncond: Any) -> tuple[tuple[int, ...], list[Any]] | None:
-    """Where two denoisers of one structure hold different leaves, and the second one's leaves there."""
-    a, structure = jax.tree.flatten(cond)
-    b, other = jax.tree.flatten(uncond)
-    if structure != other:
-        return None
-    places, leaves = [], []
-    for i, (mine, theirs) in enumerate(zip(a, b, strict=True)):
-        if mine is theirs or (np.ndim(mine) == 0 and not isinstance(mine, jax.Array) and mine == theirs):
-            continue
-        try:
-            shape = np.broadcast_shapes(np.shape(mine), np.shape(theirs))
-        except ValueError:
-            return None
-        if shape != np.shape(mine) or jnp.result_type(mine) != jnp.result_type(theirs):
-            return None
-        places.append(i)
-        leaves.append(theirs)
-    return tuple(places), leaves
+class Guidance:
+    """What guidance by several predictions shares: the schedule, and the call as `combine` of the joint prediction."""
+
+    joint: Joint
+
+    @property
+    def schedule(self):
+        """The schedule of the first denoiser."""
+        return self.joint.schedule
+
+    def parts(self, x: Any, t: Any, *, key: Any = None) -> tuple[Any, Any]:
+        """The guided prediction, and the conditional one that it started from."""
+        found = self.joint(x, t, key=key)
+        return self.combine(t, *found), found[0]
+
+    def combine(self, t: Any, *found: Any) -> Any:
+        """The guided prediction from the joint ones."""
+        raise NotImplementedError
+
+    def __call__(self, x, t, *, key=None):
+        """The guided prediction."""
+        return self.parts(x, t, key=key)[0]
 
 
 @pytree
-class ClassifierFree:
+class ClassifierFree(Guidance):
     """Classifier-free guidance: extrapolate from an unconditional prediction to a conditional one.
 
     x0 = u.x0 + scale (c.x0 - u.x0), and the same for eps. `scale=1` is plain conditional, 0 unconditional, more than 1
@@ -48,7 +53,7 @@ class ClassifierFree:
         cond: conditional denoiser.
         uncond: unconditional denoiser (or one with a negative prompt) on the same schedule.
         scale: guidance weight: a scalar, an array that broadcasts against x over leading axes (one weight for each
-            sample of a batch), or a callable of t that returns one.
+            sample of a batch), or a callable of t that returns one, such as `PerStep`.
 
     Returns:
         `Prediction(x0, eps)` of the structure of x.
@@ -70,130 +75,197 @@ class ClassifierFree:
         Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022, arXiv:2207.12598.
     """
 
-    cond: Any
-    uncond: Any
-    scale: Any = 1.0
-    places: Any = static(default=None)
+    joint: Joint
+    scale: Any
 
-    def __post_init__(self):
-        for name in ("cond", "uncond"):
-            check_callable(f"ClassifierFree: {name}", getattr(self, name), "denoiser(x, t)")
-            if not hasattr(getattr(self, name), "schedule"):
-                raise TypeError(f"ClassifierFree: {name} must be a denoiser. Wrap the network in js.Denoiser.")
-        if callable(self.scale):
-            object.__setattr__(self, "scale", as_tree("ClassifierFree: scale", self.scale, "scale(t)"))
-        else:
-            check_number("ClassifierFree: scale", self.scale)
-        found = _differing(self.cond, self.uncond)
-        if found is not None:
-            object.__setattr__(self, "places", found[0])
-            object.__setattr__(self, "uncond", found[1])
+    def __init__(self, cond: Any, uncond: Any, scale: Any = 1.0):
+        object.__setattr__(self, "joint", join("ClassifierFree", cond=cond, uncond=uncond))
+        object.__setattr__(self, "scale", check_scale("ClassifierFree: scale", scale))
 
-    @property
-    def schedule(self):
-        """The schedule of the conditional denoiser."""
-        return self.cond.schedule
-
-    def _both(self, x, t, key):
-        if self.places is None:
-            return self.cond(x, t, key=key), self.uncond(x, t, key=key)
-        leaves, structure = jax.tree.flatten(self.cond)
-        own = [leaves[i] for i in self.places]
-        pairs = [
-            jnp.stack([jnp.asarray(c), jnp.broadcast_to(u, jnp.shape(c))])
-            for c, u in zip(own, self.uncond, strict=True)
-        ]
-
-        def call(changed):
-            for i, leaf in zip(self.places, changed, strict=True):
-                leaves[i] = leaf
-            return jax.tree.unflatten(structure, leaves)(x, t, key=key)
-
-        if not pairs:
-            same = call([])
-            return same, same
-        both = jax.vmap(call)(pairs)
-        return jax.tree.map(lambda v: v[0], both), jax.tree.map(lambda v: v[1], both)
-
-    def __call__(self, x, t, *, key=None):
-        """The guided prediction."""
-        cond, uncond = self._both(x, t, key)
-        scale = self.scale(t) if callable(self.scale) else self.scale
-
-        def mix(c, u):
-            w = jnp.asarray(scale, c.dtype)
-            return u + w.reshape(w.shape + (1,) * (c.ndim - w.ndim)) * (c - u)
-
-        return Prediction(*jax.tree.map(mix, tuple(cond), tuple(uncond)))
+    def combine(self, t, *found):
+        """The extrapolation u + scale (c - u)."""
+        return extrapolate(self.scale, t, *found)
 
 
 @pytree
-class Threshold:
-    """Keep the predicted x0 inside the range of the data, statically or by a quantile of each sample.
+class Auto(Guidance):
+    """Autoguidance: extrapolate from a weaker version of the same model, under the same condition.
 
-    Static (`quantile=None`): x0 is clipped to [-limit, limit]. Dynamic: s = max(limit, quantile of |x0| over the
-    sample), then x0 <- clip(x0, -s, s) limit / s. eps moves with x0, so x = alpha x0 + sigma eps still holds and plans
-    in eps form are thresholded too. Meant for pixels; latents have no such range.
+    x0 = weak.x0 + scale (main.x0 - weak.x0). The weak model (smaller, trained less, or with degraded attention) errs
+    where the main one errs, only more, so the difference points at the data without a loss of modes. For Gaussians of
+    variance s^2 (1 + d) and s^2 (1 + k d) the ODE is exact at scale = log(1 + k d) / (log(1 + k d) - log(1 + d)).
 
     Args:
-        denoiser: the denoiser to threshold; put it outermost, around guidance.
-        quantile: None, or a number in (0, 1], commonly 0.995.
-        limit: half-width of the data range, > 0.
-        event_ndim: how many trailing axes make one sample; None means all of x is one sample.
+        main: the denoiser to improve.
+        weak: a weaker denoiser of the same law, on the same schedule.
+        scale: weight; 1 is the main model alone. Forms as in `ClassifierFree`.
 
     Returns:
         `Prediction(x0, eps)`.
 
     Raises:
-        ValueError: for a quantile outside (0, 1] or a limit that is not positive.
+        TypeError: for something that is not a denoiser.
+        ValueError: for a scale that is not finite.
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js
-        >>> wild = js.Denoiser(lambda x, t: 4 * x, js.noise.VE(), predicts="x0")
-        >>> js.denoise.Threshold(wild, quantile=1.0)(jnp.array([1.0, 0.25]), 1.0).x0.tolist()
-        [1.0, 0.25]
+        >>> law = lambda s: js.denoise.GaussianMixture(js.noise.VE(), weights=[1.0], means=[[0.0]], stds=[s])
+        >>> round(float(js.denoise.Auto(law(1.0), law(2.0), scale=2.0)(jnp.ones(1), 1.0).x0[0]), 6)
+        0.2
 
     Cost:
-        A sort of each sample when dynamic.
+        Two network calls.
 
     References:
-        Saharia et al., "Photorealistic Text-to-Image Diffusion Models with Deep Language Understanding", 2022,
-        arXiv:2205.11487.
+        Karras et al., "Guiding a Diffusion Model with a Bad Version of Itself", 2024, arXiv:2406.02507.
     """
 
-    denoiser: Any
-    quantile: Any = None
-    limit: Any = 1.0
-    event_ndim: int | None = static(default=None)
+    joint: Joint
+    scale: Any
 
-    def __post_init__(self):
-        check_callable("Threshold: denoiser", self.denoiser, "denoiser(x, t)")
-        check_number("Threshold: limit", self.limit, low=0, open_low=True)
-        if self.quantile is not None:
-            check_number("Threshold: quantile", self.quantile, low=0, high=1, open_low=True)
-        if self.event_ndim is not None:
-            check_count("Threshold: event_ndim", self.event_ndim)
+    def __init__(self, main: Any, weak: Any, scale: Any = 1.0):
+        object.__setattr__(self, "joint", join("Auto", main=main, weak=weak))
+        object.__setattr__(self, "scale", check_scale("Auto: scale", scale))
 
-    @property
-    def schedule(self):
-        """The schedule of the denoiser inside."""
-        return self.denoiser.schedule
+    def combine(self, t, *found):
+        """The extrapolation weak + scale (main - weak)."""
+        return extrapolate(self.scale, t, *found)
 
-    def _clip(self, x0):
-        limit = jnp.asarray(self.limit, x0.dtype)
-        if self.quantile is None:
-            return jnp.clip(x0, -limit, limit)
-        axes = tuple(range(-(self.event_ndim or x0.ndim), 0))
-        size = jnp.quantile(jnp.abs(x0), jnp.asarray(self.quantile, x0.dtype), axis=axes, keepdims=True)
-        bound = jnp.maximum(size, limit)
-        return jnp.clip(x0, -bound, bound) * (limit / bound)
 
-    def __call__(self, x, t, *, key=None):
-        """The thresholded prediction."""
-        raw = self.denoiser(x, t, key=key)
-        t = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(x)))
-        ratio = self.schedule.alpha(t) / self.schedule.sigma(t)
-        x0 = jax.tree.map(self._clip, raw.x0)
-        # A change of x0 moves eps by the same amount the other way; where nothing changes nothing is recomputed.
-        eps = jax.tree.map(lambda e, old, new: e + jnp.where(old == new, 0, ratio * (old - new)), raw.eps, raw.x0, x0)
-        return Prediction(x0, eps)
+@pytree
+class Compose(Guidance):
+    """Several conditions at once: x0 = u.x0 + sum_k scale_k (c_k.x0 - u.x0). A negative scale pushes away from one.
+
+    Args:
+        conds: conditional denoisers.
+        uncond: unconditional denoiser on the same schedule.
+        scales: one weight for each condition, each as in `ClassifierFree`.
+
+    Returns:
+        `Prediction(x0, eps)`.
+
+    Raises:
+        TypeError: for something that is not a denoiser.
+        ValueError: when the numbers of conditions and scales differ, or a scale is not finite.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> law = lambda m: js.denoise.GaussianMixture(js.noise.VE(), weights=[1.0], means=[[m]], stds=[1.0])
+        >>> js.denoise.Compose([law(1.0), law(-3.0)], law(0.0), scales=[2.0, -1.0])(jnp.zeros(1), 1.0).x0.tolist()
+        [2.5]
+
+    Cost:
+        One network call on a batch of all when they share their network, else one call each.
+
+    References:
+        Liu et al., "Compositional Visual Generation with Composable Diffusion Models", 2022, arXiv:2206.01714.
+    """
+
+    joint: Joint
+    scales: tuple[Any, ...]
+
+    def __init__(self, conds: Sequence[Any], uncond: Any, scales: Sequence[Any]):
+        if len(conds) != len(scales) or not conds:
+            raise ValueError(f"Compose: want one scale for each condition, got {len(scales)} for {len(conds)}.")
+        names = {f"conds[{k}]": cond for k, cond in enumerate(conds)}
+        object.__setattr__(self, "joint", join("Compose", **names, uncond=uncond))
+        object.__setattr__(self, "scales", tuple(check_scale("Compose: scales", scale) for scale in scales))
+
+    def combine(self, t, *found):
+        """The sum u + sum of scale (c - u)."""
+        *conds, uncond = found
+        total = uncond
+        for scale, cond in zip(self.scales, conds, strict=True):
+            moves = extrapolate(scale, t, cond, uncond)
+            add = lambda a, b, u: a + (b - u)  # noqa: E731
+            x0, eps = (jax.tree.map(add, *(getattr(p, part) for p in (total, moves, uncond))) for part in ("x0", "eps"))
+            total = total._replace(x0=x0, eps=eps)
+        return total
+
+
+@pytree
+class CFGpp(Guidance):
+    """CFG++ on any solver: the unconditional prediction drives the noise, the guided one the signal.
+
+    A step of the solver with the unconditional prediction, then the kick alpha_next scale (c.x0 - u.x0), which no
+    history stores. Under DDIM this is classifier-free guidance of weight scale / (1 - exp(-h)) on a step of h in
+    log(alpha / sigma). It is defined per step: refining the grid strengthens the guidance without limit.
+
+    Args:
+        cond: conditional denoiser.
+        uncond: unconditional denoiser on the same schedule.
+        scale: weight in [0, 1], commonly 0.6; 0 is the unconditional sampler bit for bit. Forms as in `ClassifierFree`.
+
+    Returns:
+        `Guided(x0, eps, kick)`.
+
+    Raises:
+        TypeError: for something that is not a denoiser.
+        ValueError: for a scale that is not finite.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> law = lambda m: js.denoise.GaussianMixture(js.noise.VE(), weights=[1.0], means=[[m]], stds=[1.0])
+        >>> js.denoise.CFGpp(law(1.0), law(0.0), scale=0.6)(jnp.zeros(1), 1.0).kick.x0.tolist()
+        [0.30000001192092896]
+
+    Cost:
+        As `ClassifierFree`.
+
+    References:
+        Chung et al., "CFG++: Manifold-constrained Classifier Free Guidance for Diffusion Models", 2024,
+        arXiv:2406.08070.
+    """
+
+    kicks: ClassVar[bool] = True
+    joint: Joint
+    scale: Any
+
+    def __init__(self, cond: Any, uncond: Any, scale: Any = 0.6):
+        object.__setattr__(self, "joint", join("CFGpp", cond=cond, uncond=uncond))
+        object.__setattr__(self, "scale", check_scale("CFGpp: scale", scale))
+
+    def combine(self, t, *found):
+        """The unconditional prediction, with the kick scale (c - u)."""
+        cond, uncond = found
+        kick = jax.tree.map(lambda c, u: weigh(self.scale, t, c) * (c - u), cond.x0, uncond.x0)
+        return Guided(uncond.x0, uncond.eps, Kick(x0=kick), getattr(cond, "aux", None))
+
+
+@pytree
+class PerStep:
+    """A weight for each row of a plan, as a callable of t that guidance takes as its `scale`.
+
+    Args:
+        plan: the plan that will run; its times must differ from row to row.
+        values: [R] one weight for each row, or [R, ...] with axes that broadcast against x over leading axes.
+
+    Returns:
+        Called with t: the value of the row whose time is nearest.
+
+    Raises:
+        ValueError: when there is not one value for each row, or one is not finite.
+
+    Example:
+        >>> import jsamp as js
+        >>> schedule = js.noise.VP()
+        >>> plan = js.solve.ddim(schedule, js.noise.time_grid(schedule, 3))
+        >>> float(js.denoise.PerStep(plan, [5.0, 3.0, 1.0])(plan.t[1]))
+        3.0
+    """
+
+    times: Any
+    values: Any
+
+    def __init__(self, plan: Any, values: Any):
+        check_number("PerStep: values", values)
+        if np.ndim(values) == 0 or np.shape(values)[0] != len(plan):
+            raise ValueError(f"PerStep: want one value for each of {len(plan)} rows, got shape {np.shape(values)}.")
+        object.__setattr__(self, "times", plan.t)
+        object.__setattr__(self, "values", values)
+
+    def __call__(self, t):
+        """The weight of the row nearest in time."""
+        t = jnp.asarray(t)
+        nearest = jnp.argmin(jnp.abs(jnp.asarray(self.times, t.dtype) - t))
+        return jnp.asarray(self.values, t.dtype)[nearest]

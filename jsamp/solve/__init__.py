@@ -25,11 +25,6 @@ from jsamp.solve._multistep import dpm_solver as dpm_solver
 from jsamp.solve._multistep import dpmpp as dpmpp
 from jsamp.solve._multistep import lms as lms
 from jsamp.solve._plan import Plan as Plan
-from jsamp.solve._run import SampleInfo as SampleInfo
-from jsamp.solve._run import SolveState as SolveState
-from jsamp.solve._run import StepInfo as StepInfo
-from jsamp.solve._run import init as init
-from jsamp.solve._run import output as output
 from jsamp.solve._run import sample as sample
 from jsamp.solve._run import step as step
 from jsamp.solve._single import dpm_single as dpm_single
@@ -38,6 +33,11 @@ from jsamp.solve._stages import dpm2 as dpm2
 from jsamp.solve._stages import edm as edm
 from jsamp.solve._stages import heun as heun
 from jsamp.solve._stages import rho_rk as rho_rk
+from jsamp.solve._state import SampleInfo as SampleInfo
+from jsamp.solve._state import SolveState as SolveState
+from jsamp.solve._state import StepInfo as StepInfo
+from jsamp.solve._state import init as init
+from jsamp.solve._state import output as output
 
 __all__ = [
     "KernelInfo", "Plan", "PlanKernel", "SampleInfo", "SolveState", "StepInfo",

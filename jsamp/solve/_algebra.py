@@ -20,6 +20,7 @@ NEUTRAL = {
     "C": 0.0,
     "churn": 0.0,
     "take": ACCEPT,
+    "ends": True,
     "P": 0.0,
     "beta": 1.0,
     "G": 1.0,

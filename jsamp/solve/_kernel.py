@@ -12,7 +12,8 @@ from jsamp._core._checks import check_callable
 from jsamp._core._pytree import pytree
 from jsamp.denoise._denoiser import as_tree
 from jsamp.solve._plan import Plan
-from jsamp.solve._run import SolveState, init, step
+from jsamp.solve._run import kicks, step
+from jsamp.solve._state import SolveState, init
 
 
 class KernelInfo(NamedTuple):
@@ -49,7 +50,7 @@ class PlanKernel:
 
     def init(self, x: Any) -> SolveState:
         """State before the first row."""
-        return init(self.plan, x)
+        return init(self.plan, x, kicks=kicks(self.denoiser))
 
     def step(self, key: Any, state: SolveState) -> tuple[SolveState, KernelInfo]:
         """Run the row that `state.index` points at; past the last row nothing moves."""

@@ -41,6 +41,7 @@ class Plan:
         C: [R] standard deviation of the noise added after the row.
         churn: [R] standard deviation of the noise added before the row evaluates.
         take: [R] 0 keep, 1 accept, 2 correct.
+        ends: [R] whether the row ends a step, where kicks of guidance act; None when every row does.
         P, Q: [R], [R, K + 1] corrector coefficients.
         beta: [R] momentum on evaluations.
         G, drag, blend: [R] momentum on increments.
@@ -67,6 +68,7 @@ class Plan:
     C: Any = None
     churn: Any = None
     take: Any = None
+    ends: Any = None
     P: Any = None
     Q: Any = None
     beta: Any = None
@@ -245,6 +247,10 @@ def assemble(xp: Any, rows: list[Row], kind: str) -> Plan:
     at, to = (list(zip(*(getattr(row, name) for row in rows), strict=True)) for name in ("at", "to"))
     corrects = any(row.take == CORRECT for row in rows)
     stages = corrects or any(row.take == KEEP for row in rows)
+    following = [*(row.take for row in rows[1:]), ACCEPT]
+    # A corrector that stays where it evaluates belongs to the step before.
+    stays = [row.take == CORRECT and row.to is row.at for row in rows]
+    ends = np.array([then != KEEP and not idle for then, idle in zip(following, stays, strict=True)])
     return Plan(
         t=column(at[0]), alpha=column(at[1]), sigma=column(at[2]),
         t_next=column(to[0]), alpha_next=column(to[1]), sigma_next=column(to[2]),
@@ -255,6 +261,7 @@ def assemble(xp: Any, rows: list[Row], kind: str) -> Plan:
         C=optional("C", 0.0),
         churn=optional("churn", 0.0),
         take=np.array([row.take for row in rows], np.int32) if stages else None,
+        ends=None if ends.all() else ends,
         P=column([row.P for row in rows]) if corrects else None,
         Q=weights("Q") if corrects else None,
         beta=optional("beta", 1.0),

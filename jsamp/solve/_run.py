@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,125 +12,10 @@ import numpy as np
 from jsamp._core import _tree
 from jsamp._core._checks import check_callable, check_floating, check_key, concrete
 from jsamp._core._types import Result
-from jsamp.denoise import Denoiser, Prediction
+from jsamp.denoise import Denoiser, Kick, Prediction
 from jsamp.denoise._denoiser import as_tree
-from jsamp.solve._plan import ACCEPT, CORRECT, Plan
-
-
-class SolveState(NamedTuple):
-    """What a plan carries between rows; parts that the plan does not need are None.
-
-    Args:
-        x: where the next row evaluates; after the last row, the sample.
-        base: the last accepted state, for stages and correctors.
-        history: K past predictions, one for each slot.
-        velocity: moving average of predictions, for momentum on evaluations.
-        drift: moving average of increments, for momentum on increments.
-        noise: last noise term, which a corrector reuses.
-        reset: whether the history is stale, after a steering edit.
-        index: row counter, folded into the key.
-    """
-
-    x: Any
-    base: Any
-    history: Any
-    velocity: Any
-    drift: Any
-    noise: Any
-    reset: Any
-    index: Any
-
-
-class StepInfo(NamedTuple):
-    """What steering hooks are told about a row.
-
-    Args:
-        index: row number.
-        t, alpha, sigma: where the row evaluates.
-        t_next, alpha_next, sigma_next: where it lands.
-        data_coef: coefficient of the newest x0 prediction in the step.
-        noise_std: standard deviation of the noise the step adds.
-        last: whether this is the last row.
-    """
-
-    index: Any
-    t: Any
-    alpha: Any
-    sigma: Any
-    t_next: Any
-    alpha_next: Any
-    sigma_next: Any
-    data_coef: Any
-    noise_std: Any
-    last: Any
-
-
-class SampleInfo(NamedTuple):
-    """About a finished run.
-
-    Args:
-        ok: whether every number of the sample is finite.
-        nfe: network evaluations.
-        kept: [R, ...] what `keep` returned at each row, or None.
-        report: what the steer reported, or None.
-    """
-
-    ok: Any
-    nfe: int
-    kept: Any
-    report: Any
-
-
-def _state_dtype(leaf):
-    dtype = jnp.result_type(leaf)
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
-
-
-def init(plan: Plan, x: Any) -> SolveState:
-    """The state of a plan before its first row.
-
-    Args:
-        plan: the solver.
-        x: start at the plan's first time, any shape or tree; half precision is held as float32.
-
-    Returns:
-        A `SolveState`, built from x, so it has x's sharding.
-
-    Example:
-        >>> import jax.numpy as jnp, jsamp as js
-        >>> plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 4))
-        >>> js.solve.init(plan, jnp.ones(3)).history == ()
-        True
-    """
-    x = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, _state_dtype(leaf)), x)
-    return SolveState(
-        x=x,
-        base=x if plan.take is not None else None,
-        history=tuple(_tree.zeros_like(x) for _ in range(plan.slots)),
-        velocity=_tree.zeros_like(x) if plan.beta is not None else None,
-        drift=_tree.zeros_like(x) if plan.drag is not None else None,
-        noise=_tree.zeros_like(x) if plan.Q is not None and plan.C is not None else None,
-        reset=None,
-        index=jnp.int32(0),
-    )
-
-
-def output(state: SolveState) -> Any:
-    """The sample held by a state whose rows have all run.
-
-    Args:
-        state: from the last `step`.
-
-    Returns:
-        The sample, of the structure of x.
-
-    Example:
-        >>> import jax.numpy as jnp, jsamp as js
-        >>> plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 4))
-        >>> js.solve.output(js.solve.init(plan, jnp.ones(2))).tolist()
-        [1.0, 1.0]
-    """
-    return state.x
+from jsamp.solve._plan import ACCEPT, CORRECT, KEEP, Plan
+from jsamp.solve._state import SampleInfo, SolveState, StepInfo, init, output, state_dtype
 
 
 def step(key: Any, denoiser: Any, state: SolveState, row: Plan) -> SolveState:
@@ -189,13 +74,44 @@ def _describe_row(row: Plan, index: Any, last: Any) -> StepInfo:
     data_coef = newest * (x0_share - eps_share * row.alpha / row.sigma)
     noise_std = jnp.zeros_like(row.A) if row.C is None else row.C
     ends = row.t, row.alpha, row.sigma, row.t_next, row.alpha_next, row.sigma_next
-    return StepInfo(index, *ends, data_coef, noise_std, last)
+    stage = jnp.zeros((), bool) if row.take is None else row.take == KEEP
+    return StepInfo(index, *ends, data_coef, noise_std, stage, last)
 
 
 def _permute(state: SolveState, index: Any) -> SolveState:
     """Reorder particles along axis 0 of everything that the solver remembers."""
-    names = ("base", "history", "velocity", "drift", "noise")
+    names = ("base", "history", "velocity", "drift", "noise", "kick")
     return state._replace(**{name: jax.tree.map(lambda a: a[index], getattr(state, name)) for name in names})
+
+
+def _kick_of_step(state: SolveState, row: Plan, prediction: Any) -> Kick | None:
+    """The kick that the step under way ends with: that of its first evaluation."""
+    kick = getattr(prediction, "kick", None)
+    if kick is None or row.take is None:
+        return kick
+    if state.kick is None:
+        raise ValueError(
+            "the denoiser's predictions hold a kick that this plan's stages or corrector must remember. Give the "
+            "denoiser a class attribute kicks = True, or call init(plan, x, kicks=True)."
+        )
+    zeros = _tree.zeros_like(state.x)
+    kick = Kick(*(zeros if part is None else part for part in kick))
+    return Kick(*(_tree.where(row.take == KEEP, old, new) for old, new in zip(state.kick, kick, strict=True)))
+
+
+def _push(x: Any, kick: Kick, alpha: Any) -> Any:
+    x = x if kick.x is None else jax.tree.map(jnp.add, x, kick.x)
+    return x if kick.x0 is None else _axpy(alpha, kick.x0, x)
+
+
+def kicks(denoiser: Any) -> bool:
+    """Whether a denoiser, or one inside it, says that its predictions hold a kick."""
+    says = lambda node: getattr(node, "kicks", False) is True  # noqa: E731
+    return any(says(node) for node in jax.tree.leaves(denoiser, is_leaf=says))
+
+
+def _wrapped(steer: Any, g: Any, denoiser: Any) -> Any:
+    return steer.wrap(g, denoiser) if hasattr(steer, "wrap") else denoiser
 
 
 def advance(key, denoiser, state, row, steer, g, last=False):
@@ -211,6 +127,7 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     if steer is not None:
         info = _describe_row(row, state.index, last)
         t = steer.time(g, x, t)
+        denoiser = _wrapped(steer, g, denoiser)
     prediction = denoiser(x, t, key=None if key is None else jax.random.fold_in(key, 2))
     if steer is not None:
         g, x, prediction, index = steer.mid(_maybe_fold(key, 3), g, x, prediction, info)
@@ -224,13 +141,15 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     if row.beta is not None:
         m = velocity = _average(row.beta, velocity, m)
 
-    base = x
+    base, kick = x, _kick_of_step(state, row, prediction)
     if row.take is not None:
         base = _tree.where(row.take == ACCEPT, x, state.base)
         if row.Q is not None:
             corrected = _axpy(row.P, state.base, _combine(row.Q, m, history))
             if state.noise is not None:
                 corrected = jax.tree.map(jnp.add, corrected, state.noise)
+            if state.kick is not None:
+                corrected = _push(corrected, state.kick, row.alpha)
             base = _tree.where(row.take == CORRECT, corrected, base)
 
     move, drift = _combine(row.W, m, history), state.drift
@@ -242,11 +161,14 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     if row.C is not None:
         noise = jax.tree.map(lambda z: row.C * z, draw(0))
         x = jax.tree.map(jnp.add, x, noise)
+    if kick is not None:
+        kicked = _push(x, kick, row.alpha_next)
+        x = kicked if row.ends is None else _tree.where(row.ends, kicked, x)
     # A select for each slot, not an indexed write into one array: XLA copies the whole array around such a write.
     history = tuple(_tree.where(row.slot == k, m, past) for k, past in enumerate(history))
     reset = state.reset
     if steer is not None:
-        g, x, keep_history = steer.post(_maybe_fold(key, 4), g, x, info)
+        g, x, keep_history = steer.post(_maybe_fold(key, 4), g, x, info._replace(noise=noise))
         if reset is not None:
             # The zeros vary over the mesh axes of the data, as the flag that comes in does.
             reset = jnp.logical_not(keep_history) | jnp.zeros_like(reset)
@@ -258,6 +180,7 @@ def advance(key, denoiser, state, row, steer, g, last=False):
         drift=drift,
         # Made to vary over the mesh axes of the data even where the key does not.
         noise=None if state.noise is None else jax.tree.map(lambda z, b: z + 0 * b, noise, base),
+        kick=None if state.kick is None else kick,
         reset=reset,
         index=state.index + 1,
     )
@@ -270,10 +193,11 @@ def _maybe_fold(key, stream):
 
 @functools.partial(jax.jit, static_argnames="keep")
 def _run(key, denoiser, x, plan, steer, *, keep):
-    plan = plan.astype(jnp.result_type(*(_state_dtype(leaf) for leaf in jax.tree.leaves(x))))
-    state, g = init(plan, x), None
+    plan = plan.astype(jnp.result_type(*(state_dtype(leaf) for leaf in jax.tree.leaves(x))))
+    state, g = init(plan, x, kicks=kicks(denoiser)), None
     if steer is not None:
         g = steer.init(_maybe_fold(key, plan.nfe), state.x, plan)
+        state = init(plan, x, kicks=kicks(_wrapped(steer, g, denoiser)))
         # Made from the data, so that it varies over the mesh axes over which a steering edit may vary.
         state = state._replace(reset=jnp.zeros_like(jnp.ravel(jax.tree.leaves(state.x)[0])[0], bool))
 

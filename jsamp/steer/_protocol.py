@@ -14,6 +14,7 @@ class Steer(Protocol):
     """Hooks that act on a running plan; give one to `js.sample(..., steer=)`. Structural: nothing is inherited.
 
     init(key, x, plan) -> g                               the steer's own state, any tree
+    wrap(g, denoiser) -> denoiser                         optional: the denoiser of this row, e.g. one with new leaves
     time(g, x, t) -> t                                    the time the denoiser is asked at
     mid(key, g, x, prediction, info) -> (g, x, prediction, index)
         between evaluation and transition; `index` is None, or [P] integers by which x and the prediction have just been
@@ -50,6 +51,10 @@ class Hooks:
     def init(self, key: Any, x: Any, plan: Any) -> Any:
         """No state."""
         return ()
+
+    def wrap(self, g: Any, denoiser: Any) -> Any:
+        """The denoiser as it is."""
+        return denoiser
 
     def time(self, g: Any, x: Any, t: Any) -> Any:
         """The row's own time."""
@@ -94,6 +99,12 @@ class Chain:
     def init(self, key, x, plan):
         """One state each."""
         return tuple(s.init(k, x, plan) for s, k in zip(self.steers, self._keys(key), strict=True))
+
+    def wrap(self, g, denoiser):
+        """Each wraps what the one before returned, so the last is outermost."""
+        for steer, own in zip(self.steers, g, strict=True):
+            denoiser = steer.wrap(own, denoiser) if hasattr(steer, "wrap") else denoiser
+        return denoiser
 
     def time(self, g, x, t):
         """Each maps the time the one before returned."""

@@ -53,16 +53,19 @@ def mixture(schedule):
 
 
 def interpret(plan, predict, x, noise=None):
-    """Run a plan in numpy as the docstring of `Plan` says: `predict(x, t) -> (x0, eps)`, `noise(row, stream)`."""
+    """Run a plan in numpy as the docstring of `Plan` says: `predict(x, t) -> (x0, eps)`, `noise(row, stream)`.
+
+    `predict` may return a third array, a kick in units of x.
+    """
     x = np.asarray(x, np.float64)
-    base, z = x, 0.0
+    base, z, kick = x, 0.0, 0.0
     history = [np.zeros_like(x)] * plan.slots
     v = np.zeros_like(x)
     mixes = {"x0": (1, 0), "eps": (0, 1), "velocity": (-1, 1)}
     for r in range(plan.nfe):
         if plan.churn is not None:
             x = x + plan.churn[r] * noise(r, 1)
-        x0, eps = predict(x, plan.t[r])
+        x0, eps, *moved = predict(x, plan.t[r])
         a, b = mixes[plan.kind] if plan.mix is None else plan.mix[r]
         m = (a * x0 if a else 0) + (b * eps if b else 0)
         if plan.beta is not None:
@@ -71,13 +74,17 @@ def interpret(plan, predict, x, noise=None):
         if take == 1:
             base = x
         elif take == 2:
-            base = plan.P[r] * base + sum(q * h for q, h in zip(plan.Q[r], [m, *history], strict=True)) + z
+            base = plan.P[r] * base + sum(q * h for q, h in zip(plan.Q[r], [m, *history], strict=True)) + z + kick
+        if take != 0 and moved:
+            kick = moved[0]
         u = sum(w * h for w, h in zip(plan.W[r], [m, *history], strict=True))
         if plan.drag is not None:
             v = (1 - plan.drag[r]) * v + plan.drag[r] * u
             u = plan.G[r] * (v + plan.blend[r] * (u - v))
         z = plan.C[r] * noise(r, 0) if plan.C is not None else 0.0
         x = plan.A[r] * base + u + z
+        if plan.ends is None or plan.ends[r]:
+            x = x + kick
         if plan.slots:
             history[int(plan.slot[r])] = m
     return x

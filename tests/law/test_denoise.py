@@ -15,6 +15,19 @@ MODEL = jax.tree_util.Partial(network, WEIGHTS)
 OTHER = jax.tree_util.Partial(network, {"gain": np.float32(-0.3), "bend": np.float32(0.9)})
 DATA = np.random.default_rng(0).normal(size=(6, 2))
 
+CENTERS = np.array([[0.5, -1.0], [1.0, 0.3], [-0.8, 0.2]], np.float32)
+
+
+def LABELLED(label):
+    """A denoiser of a class, whose label may be traced."""
+    return D.GaussianMixture(VP, weights=[1.0], means=jnp.asarray(CENTERS)[label][None], stds=[0.6])
+
+
+def CLASSIFIER(x0):
+    """Logits of the classes."""
+    return -jnp.sum((x0[None] - CENTERS) ** 2, axis=-1)
+
+
 # Every denoiser, with another of the same structure.
 CASES = {
     **{f"Denoiser({p})": (js.Denoiser(MODEL, VP, predicts=p), js.Denoiser(OTHER, VP, predicts=p))
@@ -34,6 +47,28 @@ CASES = {
         D.ClassifierFree(js.Denoiser(MODEL, VP), js.Denoiser(OTHER, VP), 3.0),
         D.ClassifierFree(js.Denoiser(OTHER, VP), js.Denoiser(MODEL, VP), 2.0),
     ),
+    "Auto": (D.Auto(js.Denoiser(MODEL, VP), mixture(VP), 3.0), D.Auto(js.Denoiser(OTHER, VP), mixture(VP), 2.0)),
+    "Compose": (
+        D.Compose([js.Denoiser(MODEL, VP), mixture(VP)], js.Denoiser(OTHER, VP), [2.0, -0.5]),
+        D.Compose([js.Denoiser(OTHER, VP), mixture(VP)], js.Denoiser(MODEL, VP), [2.0, 0.5]),
+    ),
+    "Compose(one)": (D.Compose([js.Denoiser(MODEL, VP)], js.Denoiser(OTHER, VP), [2.0]), None),
+    "CFGpp": (
+        D.CFGpp(js.Denoiser(MODEL, VP), js.Denoiser(OTHER, VP), 0.6),
+        D.CFGpp(js.Denoiser(OTHER, VP), js.Denoiser(MODEL, VP), 0.5),
+    ),
+    "Rescale": (D.Rescale(D.ClassifierFree(js.Denoiser(MODEL, VP), js.Denoiser(OTHER, VP), 3.0)), None),
+    "Rescale(v)": (D.Rescale(D.ClassifierFree(js.Denoiser(MODEL, VP), mixture(VP), 3.0), 0.5, "v"), None),
+    "APG": (
+        D.APG(js.Denoiser(MODEL, VP), js.Denoiser(OTHER, VP), 3.0, limit=0.2, parallel=0.5),
+        D.APG(js.Denoiser(OTHER, VP), js.Denoiser(MODEL, VP), 2.0, limit=0.2, parallel=0.1),
+    ),
+    "CFGZero": (D.CFGZero(js.Denoiser(MODEL, VP), js.Denoiser(OTHER, VP), 3.0, still=0.9), None),
+    "Interval": (
+        D.Interval(js.Denoiser(MODEL, VP), mixture(VP), 0.1, 100.0),
+        D.Interval(js.Denoiser(OTHER, VP), mixture(VP), 0.2, 90.0),
+    ),
+    "GradientFree": (D.GradientFree(LABELLED, 1, CLASSIFIER, 3.0), D.GradientFree(LABELLED, 2, CLASSIFIER, 2.0)),
     "Threshold": (D.Threshold(js.Denoiser(MODEL, VP), limit=0.3), D.Threshold(js.Denoiser(OTHER, VP), limit=0.4)),
     "Threshold(dynamic)": (
         D.Threshold(js.Denoiser(MODEL, VP), 0.9, limit=0.3), D.Threshold(js.Denoiser(OTHER, VP), 0.8, limit=0.4),
@@ -57,8 +92,8 @@ def test_calls(name):
 
     jitted = jax.jit(call)
     out = jitted(denoiser, X[0], 0.4)
-    assert isinstance(out, js.Prediction)
-    for leaf in out:
+    assert isinstance(out, (js.Prediction, D.Guided))
+    for leaf in (out.x0, out.eps):
         assert leaf.shape == (2,)
         assert leaf.dtype == jnp.float32
         assert np.all(np.isfinite(leaf))
@@ -67,7 +102,7 @@ def test_calls(name):
         assert len(traces) == 1
         assert not np.array_equal(moved.x0, out.x0)
     eager = denoiser(X[0], 0.4)
-    for a, b in zip(out, eager, strict=True):
+    for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(eager), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
     np.testing.assert_allclose(VP.alpha(0.4) * out.x0 + VP.sigma(0.4) * out.eps, X[0], rtol=1e-5, atol=1e-6)
     # A batch is a vmap.
@@ -78,14 +113,15 @@ def test_calls(name):
         np.testing.assert_allclose(batch.eps[i], one.eps, rtol=2e-5, atol=2e-6)
     # Gradients in x, t and every number of the denoiser.
     leaves, structure = jax.tree.flatten(denoiser)
-    leaves = [jnp.asarray(leaf, jnp.float32) for leaf in leaves]
+    leaves = [leaf if jnp.result_type(leaf) == np.int32 else jnp.asarray(leaf, jnp.float32) for leaf in leaves]
 
     def loss(leaves, x, t):
         out = jax.tree.unflatten(structure, leaves)(x, t)
         return jnp.sum(out.x0**2) + jnp.sum(out.eps**2)
 
-    for leaf in jax.tree.leaves(jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(leaves, X[0], 0.4)):
-        assert np.all(np.isfinite(leaf))
+    slopes = jax.jit(jax.grad(loss, argnums=(0, 1, 2), allow_int=True))(leaves, X[0], 0.4)
+    for leaf in jax.tree.leaves(slopes):
+        assert leaf.dtype == jax.dtypes.float0 or np.all(np.isfinite(leaf))
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if "Threshold" not in n])
@@ -226,13 +262,117 @@ def law_threshold(name):
         D.Threshold(3)
 
 
+# One line for every public object of the room.
+def law_contrast(name):
+    """Guidance by two predictions refuses what is not a denoiser and what is not a weight."""
+    make = getattr(D, name)
+    with pytest.raises(TypeError, match=f"{name}: cond|{name}: main"):
+        make(3, mixture(VP))
+    with pytest.raises(TypeError, match="must be a denoiser"):
+        make(mixture(VP), lambda x, t: x)
+    for scale in (np.nan, np.inf, [1.0, np.nan]):
+        with pytest.raises(ValueError, match=f"{name}: scale must be finite"):
+            make(mixture(VP), mixture(VP), scale)
+    with pytest.raises(TypeError, match="outermost"):
+        make(D.CFGpp(mixture(VP), mixture(VP)), mixture(VP))(X[0], 0.4)
+    # A weight may be a callable of t, and one for each sample of a batch.
+    at = make(mixture(VP), js.Denoiser(MODEL, VP), lambda t: 5 * t)(X[0], 0.4)
+    np.testing.assert_allclose(
+        jax.tree.leaves(at)[0], jax.tree.leaves(make(mixture(VP), js.Denoiser(MODEL, VP), 2.0)(X[0], 0.4))[0], rtol=1e-6
+    )
+    if name not in ("APG", "CFGZero"):
+        batch = make(mixture(VP), js.Denoiser(MODEL, VP), np.array([0.5, 1.0, 2.0], np.float32))(X, 0.4)
+        for i, w in enumerate((0.5, 1.0, 2.0)):
+            one = make(mixture(VP), js.Denoiser(MODEL, VP), w)(X[i], 0.4)
+            for a, b in zip(jax.tree.leaves(batch), jax.tree.leaves(one), strict=True):
+                np.testing.assert_allclose(a[i], b, rtol=2e-5, atol=2e-6)
+
+
+def law_compose(name):
+    with pytest.raises(ValueError, match="one scale for each condition"):
+        D.Compose([mixture(VP)], mixture(VP), [1.0, 2.0])
+    with pytest.raises(TypeError, match=r"conds\[1\] must be a denoiser"):
+        D.Compose([mixture(VP), lambda x, t: x], mixture(VP), [1.0, 2.0])
+
+
+def law_rescale(name):
+    with pytest.raises(TypeError, match="no conditional part"):
+        D.Rescale(mixture(VP))
+    guided = D.ClassifierFree(mixture(VP), mixture(VP))
+    for arguments, match in [((2.0,), "amount"), ((0.5, "score"), "space"), ((0.5, "x0", 0), "event_ndim")]:
+        with pytest.raises(ValueError, match=f"Rescale: {match}"):
+            D.Rescale(guided, *arguments)
+
+
+def law_interval(name):
+    for low, high in [(1.0, 1.0), (2.0, 1.0), (0.0, np.nan)]:
+        with pytest.raises(ValueError, match="low < high"):
+            D.Interval(mixture(VP), mixture(VP), low, high)
+    with pytest.raises(TypeError, match="around Interval"):
+        D.Interval(D.CFGpp(mixture(VP), mixture(VP)), mixture(VP))(X[0], 0.4)
+    plan = js.solve.ddim(VP, js.noise.time_grid(VP, 4))
+    for start, stop in [(0, 5), (2, 2), (4, 4), (-1, 2)]:
+        with pytest.raises(ValueError, match=r"Interval.of_steps: (start|stop)"):
+            D.Interval.of_steps(mixture(VP), mixture(VP), plan, start, stop)
+
+
+def law_gradient_free(name):
+    for change, error, match in [
+        ({"label": 1.5}, TypeError, "label must be an integer"),
+        ({"scale": -1.0}, ValueError, "scale"),
+        ({"main": mixture(VP)}, TypeError, "missing 1 required positional"),
+        ({"classifier": 3}, TypeError, r"classifier must be callable as classifier\(x0\)"),
+    ]:
+        with pytest.raises(error, match=match):
+            D.GradientFree(**({"main": LABELLED, "label": 1, "classifier": CLASSIFIER} | change))
+    for change, match in [
+        ({"label": 3}, "label must be in 0..2"),
+        ({"classifier": lambda x0: x0[:1]}, "classes >= 2"),
+        ({"lag": True}, "needs steer=js.steer.Memory"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            D.GradientFree(**({"main": LABELLED, "label": 1, "classifier": CLASSIFIER} | change))(X[0], 0.4)
+    # No gradient is taken: nothing in the program is a transpose of another part.
+    traces = Traces()
+    model = lambda k: js.Denoiser(traces.bind({"gain": 0.1 * k, "bend": np.float32(1)}), VP)  # noqa: E731
+    jax.make_jaxpr(D.GradientFree(model, 1, CLASSIFIER))(X[0], 0.4)
+    assert traces.count == 2
+
+
+def law_scale(name):
+    plan = js.solve.ddim(VP, js.noise.time_grid(VP, 4))
+    for values in (2.0, [1.0, 2.0], [1.0, 2.0, 3.0, np.nan]):
+        with pytest.raises(ValueError, match="PerStep"):
+            D.PerStep(plan, values)
+    assert [float(D.PerStep(plan, [4.0, 3.0, 2.0, 1.0])(t)) for t in plan.t] == [4.0, 3.0, 2.0, 1.0]
+
+
+def law_guided(name):
+    assert D.Guided._fields == ("x0", "eps", "kick", "aux")
+    assert D.Kick._fields == ("x", "x0")
+    assert D.Kick() == (None, None)
+
+
 LAWS = {
     "denoiser": law_denoiser, "protocol": law_protocol, "prediction": law_prediction, "mixture": law_mixture,
     "empirical": law_empirical, "classifier_free": law_classifier_free, "threshold": law_threshold,
+    "contrast": law_contrast, "compose": law_compose, "rescale": law_rescale, "interval": law_interval,
+    "gradient_free": law_gradient_free, "scale": law_scale, "guided": law_guided,
 }  # fmt: skip
-# One line for every public object of the room.
+
 REGISTRY = {
+    "APG": "contrast",
+    "Auto": "contrast",
+    "CFGZero": "contrast",
+    "CFGpp": "contrast",
     "ClassifierFree": "classifier_free",
+    "Compose": "compose",
+    "GradientFree": "gradient_free",
+    "Guided": "guided",
+    "Interval": "interval",
+    "Kick": "guided",
+    "PerStep": "scale",
+    "Rescale": "rescale",
     "Denoiser": "denoiser",
     "DenoiserLike": "protocol",
     "Empirical": "empirical",
@@ -249,7 +389,7 @@ def test_law_of(name, law):
 
 def test_every_denoiser_is_in_the_cases():
     made = {name.split("(")[0] for name in CASES}
-    callables = {n for n, law in REGISTRY.items() if law not in ("protocol", "prediction")}
+    callables = {n for n, law in REGISTRY.items() if law not in ("protocol", "prediction", "guided", "scale")}
     assert made == callables
 
 

@@ -171,7 +171,8 @@ def test_rows_are_evaluations_and_shapes_fit():
         for column, value in _columns(plan).items():
             assert value.shape[0] == plan.nfe, (name, column)
             if column != "node":  # a coordinate of any kind: step-index solvers count rows
-                assert value.dtype == (np.int32 if column in ("slot", "take") else np.float64), (name, column)
+                kind = {"slot": np.int32, "take": np.int32, "ends": np.bool_}.get(column, np.float64)
+                assert value.dtype == kind, (name, column)
         assert np.all(np.isfinite(plan.W)), name
         assert plan.slots <= 6, name
         np.testing.assert_allclose(plan.alpha_next[-1], VP.alpha(1e-3) if name not in ONLY_VE else 1, rtol=1e-12)

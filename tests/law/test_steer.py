@@ -372,7 +372,36 @@ def law_time_shift(name):
     assert dataclasses.replace(T.TimeShift(DISCRETE, 3), window=5).window == 5
 
 
+def law_memory(name):
+    assert T.Recall._fields == ("value", "seen")
+    apg = js.denoise.APG(MODEL, mixture(VP), 3.0, momentum=-0.5)
+    for wrong in (MODEL, js.denoise.Auto(apg, js.denoise.APG(MODEL, MODEL, limit=1.0))):
+        with pytest.raises(ValueError, match="one denoiser that remembers"):
+            run(T.Memory(), plans()["ddim"], START[:2], wrong)
+    # One sample with memory is one of a batch; the memory follows particles and works inside other wrappers.
+    draw = lambda x: run(T.Memory(), plans()["ddim"], x, apg).x  # noqa: E731
+    x = np.stack([START[:2], -START[:2]])
+    np.testing.assert_allclose(jax.vmap(draw)(x)[1], draw(x[1]), rtol=2e-5)
+    outer = js.denoise.Threshold(apg, limit=100.0)
+    np.testing.assert_allclose(run(T.Memory(), plans()["ddim"], x[0], outer).x, draw(x[0]), rtol=2e-5)
+    still = run(None, plans()["ddim"], x[0], js.denoise.APG(MODEL, mixture(VP), 3.0)).x
+    assert not np.allclose(draw(x[0]), still)
+    batch = js.denoise.APG(mixture(VP), js.denoise.Empirical(VP, x), 3.0, momentum=-0.5, event_ndim=1)
+    got = run(T.chain(T.Memory(), Backwards()), plans()["ddim"], x, batch).x
+    np.testing.assert_allclose(got, run(T.Memory(), plans()["ddim"], x, batch).x, rtol=2e-4)
+
+
+@pytree
+class Backwards(T.Hooks):
+    """Reverses the particles at every row; of an even number of rows nothing is seen."""
+
+    def mid(self, key, g, x, prediction, info):
+        index = jnp.arange(x.shape[0])[::-1]
+        return g, x[index], jax.tree.map(lambda a: a[index], prediction), index
+
+
 LAWS = {
+    "memory": law_memory,
     "protocol": law_protocol, "hooks": law_hooks, "chain": law_chain, "trajectory": law_trajectory,
     "time_shift": law_time_shift,
 }  # fmt: skip
@@ -380,6 +409,8 @@ LAWS = {
 REGISTRY = {
     "Chain": "chain",
     "Hooks": "hooks",
+    "Memory": "memory",
+    "Recall": "memory",
     "Steer": "protocol",
     "TimeShift": "time_shift",
     "TrajectoryVariance": "trajectory",

@@ -1,0 +1,136 @@
+"""Guidance away from the class that a classifier of clean images confuses with the wanted one."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jsamp._core._checks import check_callable, check_number, concrete
+from jsamp._core._pytree import pytree, static
+from jsamp.denoise._denoiser import Guided, as_tree
+from jsamp.denoise._pair import extrapolate, join
+
+
+def _runner_up(probabilities: Any, label: Any) -> Any:
+    """The likeliest class other than the wanted one."""
+    return jnp.argmax(jnp.where(jnp.arange(probabilities.shape[0]) == label, -1.0, probabilities))
+
+
+def _doubt(probabilities: Any, label: Any) -> Any:
+    """One minus the probability of the wanted class."""
+    return 1 - probabilities[label]
+
+
+@pytree
+class GradientFree:
+    """Gradient-free classifier guidance: push away from the class that a classifier of clean images confuses.
+
+    The classifier reads the predicted clean signal, p = softmax(classifier(x0)). It chooses the reference class r and
+    the strength: x0 = reference.x0 + (1 + scale strength(p)) (main.x0 - reference.x0). By default r is the likeliest
+    class other than `label` and the strength is 1 - p[label], so a sure classifier leaves the prediction alone. No
+    gradient is taken through anything.
+
+    The rules of the paper could not be checked against code; both are arguments. The choice of r jumps, so solvers of
+    high order lose order where it does.
+
+    Args:
+        main: callable tree label -> denoiser; the label may be traced.
+        label: the wanted class, an integer.
+        classifier: callable tree x0 -> logits [classes], for clean signals.
+        scale: omega >= 0; 0 is the main prediction alone.
+        weak: label -> denoiser for the reference class, a weaker model (autoguidance at no extra cost); None means
+            main.
+        reference: (p, label) -> class to push away from.
+        strength: (p, label) -> strength in [0, 1].
+        lag: whether the classifier reads the prediction of the row before, so that both evaluations can be one batched
+            call (static); needs `steer=js.steer.Memory()`. The first row is not guided.
+        memory: what the row before predicted, set by `js.steer.Memory`.
+
+    Returns:
+        `Guided(x0, eps, aux)` with the main prediction of x0 as aux.
+
+    Raises:
+        TypeError: for something that cannot be called, or a label that is not an integer.
+        ValueError: for a negative scale, or fewer than two classes, or a label outside them.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> centers = jnp.array([[-2.0], [0.0], [2.0]])
+        >>> law = lambda k: js.denoise.GaussianMixture(js.noise.VE(), weights=[1.0], means=centers[k][None], stds=[1.0])
+        >>> classifier = lambda x0: -0.5 * jnp.sum((x0 - centers) ** 2, axis=-1)
+        >>> guided = js.denoise.GradientFree(law, 2, classifier, scale=4.0)
+        >>> [round(float(v), 2) for v in (law(2)(jnp.zeros(1), 1.0).x0[0], guided(jnp.zeros(1), 1.0).x0[0])]
+        [1.0, 3.02]
+
+    Cost:
+        Two network calls and one of the classifier.
+
+    References:
+        Shenoy et al., "Gradient-Free Classifier Guidance for Diffusion Model Sampling", 2024, arXiv:2411.15393.
+    """
+
+    remembers: ClassVar[bool] = True
+    main: Any
+    label: Any
+    classifier: Any
+    scale: Any = 1.0
+    weak: Any = None
+    reference: Any = _runner_up
+    strength: Any = _doubt
+    lag: bool = static(default=False)
+    memory: Any = None
+
+    def __post_init__(self):
+        signatures = {
+            "main": "main(label)",
+            "classifier": "classifier(x0)",
+            "weak": "weak(label)",
+            "reference": "reference(p, label)",
+            "strength": "strength(p, label)",
+        }
+        for name, signature in signatures.items():
+            value = getattr(self, name)
+            if not (name == "weak" and value is None):
+                object.__setattr__(self, name, as_tree(f"GradientFree: {name}", value, signature))
+        check_number("GradientFree: scale", self.scale, low=0)
+        if not jnp.issubdtype(jnp.result_type(self.label), jnp.integer):
+            raise TypeError(f"GradientFree: label must be an integer, got {self.label!r}.")
+        check_callable("GradientFree: main(label)", self.main(self.label), "denoiser(x, t)")
+
+    @property
+    def schedule(self):
+        """The schedule of the main denoiser."""
+        return self.main(self.label).schedule
+
+    def _judge(self, x0):
+        """Reference class and weight of the extrapolation."""
+        logits = self.classifier(x0)
+        if jnp.ndim(logits) != 1 or logits.shape[0] < 2:
+            raise ValueError(f"GradientFree: classifier must return logits [classes >= 2], got {jnp.shape(logits)}.")
+        label = concrete(self.label)
+        if label is not None and not 0 <= label < logits.shape[0]:
+            raise ValueError(f"GradientFree: label must be in 0..{logits.shape[0] - 1}, got {self.label!r}.")
+        p = jax.nn.softmax(logits)
+        return self.reference(p, self.label), 1 + self.scale * self.strength(p, self.label)
+
+    def _reference_of(self, label):
+        return (self.main if self.weak is None else self.weak)(label)
+
+    def __call__(self, x, t, *, key=None):
+        """The prediction, pushed away from the confused class."""
+        if not self.lag:
+            main = self.main(self.label)(x, t, key=key)
+            confused, weight = self._judge(main.x0)
+            other = self._reference_of(confused)(x, t, key=key)
+        else:
+            if self.memory is None:
+                raise ValueError("GradientFree: lag=True needs steer=js.steer.Memory() to bring the row before.")
+            confused, weight = self._judge(self.memory.value)
+            weight = jnp.where(self.memory.seen, weight, 1.0)
+            both = join("GradientFree", main=self.main(self.label), reference=self._reference_of(confused))
+            main, other = both(x, t, key=key)
+        dtype = jnp.result_type(*jax.tree.leaves(x))
+        guided = extrapolate(jnp.asarray(weight, dtype), t, main, other)
+        return Guided(guided.x0, guided.eps, aux=main.x0)

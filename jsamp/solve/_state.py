@@ -1,0 +1,136 @@
+"""What a running plan carries and reports."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jsamp._core import _tree
+from jsamp.denoise import Kick
+from jsamp.solve._plan import Plan
+
+
+class SolveState(NamedTuple):
+    """What a plan carries between rows; parts that the plan does not need are None.
+
+    Args:
+        x: where the next row evaluates; after the last row, the sample.
+        base: the last accepted state, for stages and correctors.
+        history: K past predictions, one for each slot.
+        velocity: moving average of predictions, for momentum on evaluations.
+        drift: moving average of increments, for momentum on increments.
+        noise: last noise term, which a corrector reuses.
+        kick: the `Kick` of the step under way, which its stages and a corrector reuse.
+        reset: whether the history is stale, after a steering edit.
+        index: row counter, folded into the key.
+    """
+
+    x: Any
+    base: Any
+    history: Any
+    velocity: Any
+    drift: Any
+    noise: Any
+    kick: Any
+    reset: Any
+    index: Any
+
+
+class StepInfo(NamedTuple):
+    """What steering hooks are told about a row.
+
+    Args:
+        index: row number.
+        t, alpha, sigma: where the row evaluates.
+        t_next, alpha_next, sigma_next: where it lands.
+        data_coef: coefficient of the newest x0 prediction in the step.
+        noise_std: standard deviation of the noise the step adds.
+        stage: whether the row is a further stage of a step that an earlier row began.
+        last: whether this is the last row.
+        noise: the noise that the step added, of the structure of x; in `post` only, and None where it added none.
+    """
+
+    index: Any
+    t: Any
+    alpha: Any
+    sigma: Any
+    t_next: Any
+    alpha_next: Any
+    sigma_next: Any
+    data_coef: Any
+    noise_std: Any
+    stage: Any
+    last: Any
+    noise: Any = None
+
+
+class SampleInfo(NamedTuple):
+    """About a finished run.
+
+    Args:
+        ok: whether every number of the sample is finite.
+        nfe: network evaluations.
+        kept: [R, ...] what `keep` returned at each row, or None.
+        report: what the steer reported, or None.
+    """
+
+    ok: Any
+    nfe: int
+    kept: Any
+    report: Any
+
+
+def state_dtype(leaf):
+    dtype = jnp.result_type(leaf)
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
+def init(plan: Plan, x: Any, *, kicks: bool = False) -> SolveState:
+    """The state of a plan before its first row.
+
+    Args:
+        plan: the solver.
+        x: start at the plan's first time, any shape or tree; half precision is held as float32.
+        kicks: whether the denoiser's predictions hold a kick (its `kicks`); stages and correctors must remember it.
+
+    Returns:
+        A `SolveState`, built from x, so it has x's sharding.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 4))
+        >>> js.solve.init(plan, jnp.ones(3)).history == ()
+        True
+    """
+    x = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, state_dtype(leaf)), x)
+    return SolveState(
+        x=x,
+        base=x if plan.take is not None else None,
+        history=tuple(_tree.zeros_like(x) for _ in range(plan.slots)),
+        velocity=_tree.zeros_like(x) if plan.beta is not None else None,
+        drift=_tree.zeros_like(x) if plan.drag is not None else None,
+        noise=_tree.zeros_like(x) if plan.Q is not None and plan.C is not None else None,
+        kick=Kick(_tree.zeros_like(x), _tree.zeros_like(x)) if kicks and plan.take is not None else None,
+        reset=None,
+        index=jnp.int32(0),
+    )
+
+
+def output(state: SolveState) -> Any:
+    """The sample held by a state whose rows have all run.
+
+    Args:
+        state: from the last `step`.
+
+    Returns:
+        The sample, of the structure of x.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 4))
+        >>> js.solve.output(js.solve.init(plan, jnp.ones(2))).tolist()
+        [1.0, 1.0]
+    """
+    return state.x
