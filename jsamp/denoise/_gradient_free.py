@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ class GradientFree:
         >>> import jax.numpy as jnp, jsamp as js
         >>> centers = jnp.array([[-2.0], [0.0], [2.0]])
         >>> law = lambda k: js.denoise.GaussianMixture(js.noise.VE(), weights=[1.0], means=centers[k][None], stds=[1.0])
-        >>> classifier = lambda x0: -0.5 * jnp.sum((x0 - centers) ** 2, axis=-1)
+        >>> classifier = lambda x0: -0.5 * jnp.sum((x0[None] - centers) ** 2, axis=-1)
         >>> guided = js.denoise.GradientFree(law, 2, classifier, scale=4.0)
         >>> [round(float(v), 2) for v in (law(2)(jnp.zeros(1), 1.0).x0[0], guided(jnp.zeros(1), 1.0).x0[0])]
         [1.0, 3.02]
@@ -71,7 +71,7 @@ class GradientFree:
         Shenoy et al., "Gradient-Free Classifier Guidance for Diffusion Model Sampling", 2024, arXiv:2411.15393.
     """
 
-    remembers: ClassVar[bool] = True
+    remembers = True
     main: Any
     label: Any
     classifier: Any

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ class Guidance:
     """What guidance by several predictions shares: the schedule, and the call as `combine` of the joint prediction."""
 
     joint: Joint
+    combine: Callable[..., Any]
 
     @property
     def schedule(self):
@@ -29,10 +30,6 @@ class Guidance:
         """The guided prediction, and the conditional one that it started from."""
         found = self.joint(x, t, key=key)
         return self.combine(t, *found), found[0]
-
-    def combine(self, t: Any, *found: Any) -> Any:
-        """The guided prediction from the joint ones."""
-        raise NotImplementedError
 
     def __call__(self, x, t, *, key=None):
         """The guided prediction."""
@@ -217,7 +214,7 @@ class CFGpp(Guidance):
         arXiv:2406.08070.
     """
 
-    kicks: ClassVar[bool] = True
+    kicks = True
     joint: Joint
     scale: Any
 

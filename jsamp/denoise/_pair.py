@@ -31,7 +31,7 @@ class Joint:
 
     def __call__(self, x, t, *, key=None) -> list[Any]:
         """The prediction of each."""
-        found = self._separate(x, t, key) if self.places is None else self._batched(x, t, key)
+        found = self._separate(x, t, key) if self.places is None else self._batched(self.places, x, t, key)
         for prediction in found:
             if getattr(prediction, "kick", None) is not None:
                 raise TypeError("guidance mixes predictions, and a kick is not one: put DPS, CFGpp, ... outermost.")
@@ -40,9 +40,9 @@ class Joint:
     def _separate(self, x, t, key):
         return [denoiser(x, t, key=key) for denoiser in (self.first, *self.rest)]
 
-    def _batched(self, x, t, key):
+    def _batched(self, places, x, t, key):
         leaves, structure = jax.tree.flatten(self.first)
-        own = [jnp.asarray(leaves[i]) for i in self.places]
+        own = [jnp.asarray(leaves[i]) for i in places]
         others = zip(*self.rest, strict=True)
         stacked = [
             jnp.stack([mine, *(jnp.broadcast_to(o, mine.shape) for o in theirs)])
@@ -50,7 +50,7 @@ class Joint:
         ]
 
         def call(changed):
-            for i, leaf in zip(self.places, changed, strict=True):
+            for i, leaf in zip(places, changed, strict=True):
                 leaves[i] = leaf
             return jax.tree.unflatten(structure, leaves)(x, t, key=key)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -149,7 +149,7 @@ class APG(Guidance):
         arXiv:2410.02416.
     """
 
-    remembers: ClassVar[bool] = True
+    remembers = True
     joint: Joint
     scale: Any
     parallel: Any

@@ -67,7 +67,7 @@ def _axpy(scale, x, y):
     return jax.tree.map(lambda a, b: scale * a + b, x, y)
 
 
-def _describe_row(row: Plan, index: Any, last: Any) -> StepInfo:
+def _describe_row(row: Plan, index: Any, last: Any, noise: Any = None) -> StepInfo:
     newest = row.W[0] if row.G is None else row.W[0] * row.G
     x0_share = {"x0": 1.0, "eps": 0.0, "velocity": -1.0}.get(row.kind, None if row.mix is None else row.mix[0])
     eps_share = {"x0": 0.0, "eps": 1.0, "velocity": 1.0}.get(row.kind, None if row.mix is None else row.mix[1])
@@ -75,7 +75,7 @@ def _describe_row(row: Plan, index: Any, last: Any) -> StepInfo:
     noise_std = jnp.zeros_like(row.A) if row.C is None else row.C
     ends = row.t, row.alpha, row.sigma, row.t_next, row.alpha_next, row.sigma_next
     stage = jnp.zeros((), bool) if row.take is None else row.take == KEEP
-    return StepInfo(index, *ends, data_coef, noise_std, stage, last)
+    return StepInfo(index, *ends, data_coef, noise_std, stage, last, noise)
 
 
 def _permute(state: SolveState, index: Any) -> SolveState:
@@ -123,14 +123,13 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     x, t = state.x, row.t
     if row.churn is not None:
         x = _axpy(row.churn, draw(1), x)
-    info = None
+    info = functools.partial(_describe_row, row, state.index, last)
     if steer is not None:
-        info = _describe_row(row, state.index, last)
         t = steer.time(g, x, t)
         denoiser = _wrapped(steer, g, denoiser)
     prediction = denoiser(x, t, key=None if key is None else jax.random.fold_in(key, 2))
     if steer is not None:
-        g, x, prediction, index = steer.mid(_maybe_fold(key, 3), g, x, prediction, info)
+        g, x, prediction, index = steer.mid(_maybe_fold(key, 3), g, x, prediction, info())
         state = state if index is None else _permute(state, index)
 
     m, history, velocity = _mix(row, prediction), state.history, state.velocity
@@ -168,7 +167,7 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     history = tuple(_tree.where(row.slot == k, m, past) for k, past in enumerate(history))
     reset = state.reset
     if steer is not None:
-        g, x, keep_history = steer.post(_maybe_fold(key, 4), g, x, info._replace(noise=noise))
+        g, x, keep_history = steer.post(_maybe_fold(key, 4), g, x, info(noise))
         if reset is not None:
             # The zeros vary over the mesh axes of the data, as the flag that comes in does.
             reset = jnp.logical_not(keep_history) | jnp.zeros_like(reset)
