@@ -1,37 +1,16 @@
 """Aithal et al. 2024: the variance of predicted x0 along the trajectory finds samples that fell between modes."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from smoothed import Smoothed
 
 import jsamp as js
-from jsamp._core._pytree import pytree
 
 SCHEDULE = js.noise.Discrete.ddpm_linear(1000, 1e-3, 0.2)
 MODES = np.array([1.0, 2.0, 3.0])
 WIDTH = 0.05
-
-
-@pytree
-class Smoothed:
-    """A denoiser averaged over a Gaussian neighbourhood: a stand-in for a network of finite Lipschitz constant."""
-
-    law: Any
-    width: Any
-
-    @property
-    def schedule(self):
-        return self.law.schedule
-
-    def __call__(self, x, t, *, key=None):
-        nodes, weights = np.polynomial.hermite_e.hermegauss(9)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        shifted = [self.law(x + alpha * self.width * u, t).x0 for u in nodes]
-        x0 = sum(w / weights.sum() * part for w, part in zip(weights, shifted, strict=True))
-        return js.Prediction(x0, (x - alpha * x0) / sigma)
 
 
 def run(width, last, num=20_000):
