@@ -243,19 +243,21 @@ class CFGZero(Guidance):
         object.__setattr__(self, "event_ndim", event_ndim)
 
     def combine(self, t, *found):
-        """The guided velocity, as a prediction."""
+        """The conditional prediction, moved as far as its velocity is."""
         dtype = jnp.result_type(*jax.tree.leaves(found[0].x0))
         t = jnp.asarray(t, dtype)
         one = jnp.ones_like(t)
         (alpha, da), (sigma, ds) = (jax.jvp(f, (t,), (one,)) for f in (self.schedule.alpha, self.schedule.sigma))
         c, u = (jax.tree.map(lambda d, e: da * d + ds * e, p.x0, p.eps) for p in found)
-        x = jax.tree.map(lambda d, e: alpha * d + sigma * e, found[0].x0, found[0].eps)
 
-        def mix(c, u):
+        def change(c, u):
+            """Guided minus conditional velocity: zero where there is nothing to guide."""
             square = _inner(u, u, self.event_ndim)
             u = u * jnp.where(square > 0, _inner(c, u, self.event_ndim) / jnp.where(square > 0, square, 1), 1)
-            v = u + weigh(self.scale, t, c) * (c - u)
-            return v if self.still is None else jnp.where(t > self.still, 0, v)
+            moved = (weigh(self.scale, t, c) - 1) * (c - u)
+            return moved if self.still is None else jnp.where(t > self.still, -c, moved)
 
-        velocity = jax.tree.map(mix, c, u)
-        return found[0]._replace(**CONVERSIONS["velocity"](self.schedule, t, x, velocity)._asdict())
+        velocity, norm = jax.tree.map(change, c, u), alpha * ds - sigma * da
+        x0 = jax.tree.map(lambda d, v: d - sigma / norm * v, found[0].x0, velocity)
+        eps = jax.tree.map(lambda e, v: e + alpha / norm * v, found[0].eps, velocity)
+        return found[0]._replace(x0=x0, eps=eps)
