@@ -212,14 +212,23 @@ def compile_ratio(name: str, model, x, repeats: int) -> list[str]:
     return [f"{one:.2f}", f"{many:.2f}", f"{many / one:.2f}"]
 
 
-def memory(name: str, model, x) -> list[str]:
-    """Temporary memory of both programs in units of one state, and the limit of history + 3."""
-    plan = solvers(STEPS)[name]
-    denoiser = js.Denoiser(model, js.noise.VP(), predicts="eps")
-    ours = jax.jit(lambda d, x, p: js.sample(None, d, x, p).x).lower(denoiser, x, plan).compile()
-    hand = jax.jit(HAND[name]).lower(model, x, hand_tables(plan)).compile()
-    states = [c.memory_analysis().temp_size_in_bytes / x.nbytes for c in (ours, hand)]
-    return [str(plan.slots), *(f"{s:.2f}" for s in states), str(plan.slots + 3)]
+def memory(name: str, plan: js.Plan, model, x) -> list[str]:
+    """Temporary memory in units of one state, and the limit: the predictions that a step combines, and 3."""
+    denoiser, key = js.Denoiser(model, js.noise.VP(), predicts="eps"), jax.random.key(0)
+    programs = [jax.jit(lambda d, x, p: js.sample(key, d, x, p).x).lower(denoiser, x, plan)]
+    if name in HAND:
+        programs.append(jax.jit(HAND[name]).lower(model, x, hand_tables(plan)))
+    states = [f"{p.compile().memory_analysis().temp_size_in_bytes / x.nbytes:.2f}" for p in programs]
+    return [str(plan.slots + 1), *states, *["-"] * (2 - len(states)), str(plan.slots + 4)]
+
+
+def memory_plans(n: int) -> dict[str, js.Plan]:
+    """The timed solvers, and those that carry more: stages, correctors, noise (whose random bits are states too)."""
+    schedule = js.noise.VP()
+    grid = js.noise.logsnr_grid(schedule, n)
+    more = {"Heun": js.solve.heun, "GHVB 4": js.solve.ghvb, "UniPC 3": js.solve.unipc, "DDPM": js.solve.ddpm}
+    more["SA-Solver"] = js.solve.sa_solver
+    return {**solvers(n), **{name: make(schedule, grid) for name, make in more.items()}}
 
 
 def markdown(title: str, head: list[str], rows: list[list[str]]) -> str:
@@ -247,7 +256,8 @@ def main():
             gradient.append([label, name, *compare(model, name, x, max(3, repeats // 3), grad=True)])
             print("gradient", *gradient[-1], flush=True)
     compiles = [[name, *compile_ratio(name, models["mixer"], x, 3), "1.3"] for name in HAND]
-    memories = [[name, *memory(name, models["32 x 32 product"], x)] for name in HAND]
+    plans = memory_plans(STEPS).items()
+    memories = [[name, *memory(name, plan, models["32 x 32 product"], x)] for name, plan in plans]
     text = "\n".join(
         [
             f"# js.sample beside a hand-written scan\n\n{MACHINE}, jax {jax.__version__}. State {SHAPE} float32, "
@@ -269,7 +279,7 @@ def main():
             ),
             markdown(
                 "Temporary memory in states (32 x 32 product)",
-                ["solver", "history", "js.sample", "hand", "target"],
+                ["solver", "predictions combined", "js.sample", "hand", "target"],
                 memories,
             ),
         ]
