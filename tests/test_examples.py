@@ -10,6 +10,10 @@ import pytest
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 LIBRARIES = {"digits_net", "digits_metrics", "png"}  # imported by the others; nothing to run
 COMMANDS = {
+    "active_digits": ["--num", "1", "--particles", "2", "--out", "{tmp}/picture.png"],
+    "minority_digits": ["--num", "60", "--steps", "3", "--out", "{tmp}/picture.png"],
+    "restore_digits": ["--num", "1", "--out", "{tmp}/picture.png"],
+    "steer_digits": ["--num", "1", "--population", "2", "--out", "{tmp}/picture.png"],
     "bayesian_logistic": ["--num", "40", "--warmup", "40", "--out", "{tmp}/picture.png"],
     "denoising_mcmc_digits": ["--num", "2", "--evaluations", "4", "--out", "{tmp}/picture.png"],
     "digits_coreset": ["--trials", "1", "--out", "{tmp}"],

@@ -7,6 +7,11 @@ from jsamp.denoise._denoiser import DenoiserLike as DenoiserLike
 from jsamp.denoise._denoiser import Guided as Guided
 from jsamp.denoise._denoiser import Kick as Kick
 from jsamp.denoise._denoiser import Prediction as Prediction
+from jsamp.denoise._energy import Classifier as Classifier
+from jsamp.denoise._energy import Energy as Energy
+from jsamp.denoise._energy import LinearReward as LinearReward
+from jsamp.denoise._energy import Minority as Minority
+from jsamp.denoise._energy import Reward as Reward
 from jsamp.denoise._gradient_free import GradientFree as GradientFree
 from jsamp.denoise._guidance import Auto as Auto
 from jsamp.denoise._guidance import CFGpp as CFGpp
@@ -14,13 +19,24 @@ from jsamp.denoise._guidance import ClassifierFree as ClassifierFree
 from jsamp.denoise._guidance import Compose as Compose
 from jsamp.denoise._guidance import PerStep as PerStep
 from jsamp.denoise._interval import Interval as Interval
+from jsamp.denoise._measure import DDNM as DDNM
+from jsamp.denoise._measure import DPS as DPS
+from jsamp.denoise._measure import TMPD as TMPD
+from jsamp.denoise._measure import PiGDM as PiGDM
+from jsamp.denoise._operator import SVD as SVD
+from jsamp.denoise._operator import LinearOp as LinearOp
 from jsamp.denoise._rescale import APG as APG
 from jsamp.denoise._rescale import CFGZero as CFGZero
 from jsamp.denoise._rescale import Rescale as Rescale
+from jsamp.denoise._signal import ForwardModel as ForwardModel
+from jsamp.denoise._signal import from_reconstruction as from_reconstruction
 from jsamp.denoise._threshold import Threshold as Threshold
+from jsamp.denoise._twisted import Twist as Twist
+from jsamp.denoise._twisted import Twisted as Twisted
 
 __all__ = [
-    "APG", "Auto", "CFGZero", "CFGpp", "ClassifierFree", "Compose", "Denoiser", "DenoiserLike", "Empirical",
-    "GaussianMixture", "GradientFree", "Guided", "Interval", "Kick", "PerStep", "Prediction", "Rescale", "Threshold",
-    
+    "APG", "DDNM", "DPS", "SVD", "TMPD", "Auto", "CFGZero", "CFGpp", "Classifier", "ClassifierFree", "Compose",
+    "Denoiser", "DenoiserLike", "Empirical", "Energy", "ForwardModel", "GaussianMixture", "GradientFree", "Guided",
+    "Interval", "Kick", "LinearOp", "LinearReward", "Minority", "PerStep", "PiGDM", "Prediction", "Rescale", "Reward",
+    "Threshold", "Twist", "Twisted", "from_reconstruction",
 ]  # fmt: skip

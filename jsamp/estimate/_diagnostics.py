@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtri
+from jax.scipy.special import betainc, ndtri
 
 from jsamp._core import _checks
 from jsamp.estimate._types import Estimate
 
 
-def _each(who, x, function):
+@functools.partial(jax.jit, static_argnums=0)
+def _columns(function, flat, numbers):
+    return jax.vmap(lambda a: function(a, *numbers))(flat)
+
+
+def _each(who, x, function, *numbers):
     # The diagnostic of every coordinate of every leaf; leaves are [chains, draws, ...].
     def leaf(a):
         a = jnp.asarray(a)
@@ -22,7 +28,7 @@ def _each(who, x, function):
         if a.ndim < 2 or a.shape[1] < 4:
             raise ValueError(f"{who}: want [chains, draws >= 4, ...], got shape {a.shape}. One chain: pass x[None].")
         flat = jnp.moveaxis(a.reshape(*a.shape[:2], -1), -1, 0)
-        return jax.vmap(function)(flat).reshape(a.shape[2:])
+        return _columns(function, flat, numbers).reshape(a.shape[2:])
 
     return jax.tree.map(leaf, x)
 
@@ -77,11 +83,58 @@ def _bulk(a):
     return _ess_of(_normal_scores(_split(a)))
 
 
-def _tail(a):
-    def indicator(probability):
-        return _ess_of(_split((a <= jnp.quantile(a, probability)).astype(a.dtype)))
+def _below(a, prob):
+    # Effective size of the indicator of the draws below a quantile.
+    return _ess_of(_split((a <= jnp.quantile(a, prob)).astype(a.dtype)))
 
-    return jnp.minimum(indicator(0.05), indicator(0.95))
+
+def _tail(a):
+    return jnp.minimum(_below(a, 0.05), _below(a, 0.95))
+
+
+def _beta_quantile(prob, a, b):
+    # By bisection: the incomplete beta function has no inverse in jax.
+    def halve(_, bounds):
+        middle = (bounds[0] + bounds[1]) / 2
+        low = betainc(a, b, middle) < prob
+        return jnp.where(low, middle, bounds[0]), jnp.where(low, bounds[1], middle)
+
+    zero = jnp.zeros_like(a)
+    return sum(jax.lax.fori_loop(0, 40, halve, (zero, zero + 1))) / 2
+
+
+def _quantile_error(a, prob):
+    # Half the distance of the order statistics at the central 68% of the quantile's own beta law.
+    size = _below(a, prob)
+    ordered = jnp.sort(a.reshape(-1))
+    low, high = (
+        _beta_quantile(p, size * prob + 1, size * (1 - prob) + 1) * ordered.size - 1 for p in (0.1586553, 0.8413447)
+    )
+    known = jnp.isfinite(size)
+    low = jnp.where(known, jnp.floor(jnp.maximum(low, 0)), 0).astype(jnp.int32)
+    high = jnp.where(known, jnp.ceil(jnp.minimum(high, ordered.size - 1)), 0).astype(jnp.int32)
+    return jnp.where(known, (ordered[high] - ordered[low]) / 2, jnp.nan)
+
+
+def _rhat(a):
+    parts = _split(a)
+    folded = jnp.abs(parts - jnp.median(parts))
+    return jnp.maximum(_rhat_of(_normal_scores(parts)), _rhat_of(_normal_scores(folded)))
+
+
+def _plain(a):
+    return _ess_of(_split(a))
+
+
+def _mean_error(a):
+    return jnp.std(a, ddof=1) / jnp.sqrt(_plain(a))
+
+
+def _sd_error(a):
+    square = (a - jnp.mean(a)) ** 2
+    second = jnp.mean(square)
+    variance = jnp.mean((square - second) ** 2) / _plain(square)
+    return jnp.sqrt(variance / second) / 2
 
 
 def rhat(x: Any) -> Any:
@@ -112,13 +165,7 @@ def rhat(x: Any) -> Any:
         Vehtari, Gelman, Simpson, Carpenter and Bürkner, "Rank-normalization, folding, and localization: an improved
         R-hat", 2021, arXiv:1903.08008.
     """
-
-    def one(a):
-        parts = _split(a)
-        folded = jnp.abs(parts - jnp.median(parts))
-        return jnp.maximum(_rhat_of(_normal_scores(parts)), _rhat_of(_normal_scores(folded)))
-
-    return _each("rhat", x, one)
+    return _each("rhat", x, _rhat)
 
 
 def ess(x: Any, kind: str = "bulk") -> Any:
@@ -150,25 +197,29 @@ def ess(x: Any, kind: str = "bulk") -> Any:
     References:
         Vehtari et al., 2021, arXiv:1903.08008; Geyer, "Practical Markov chain Monte Carlo", 1992.
     """
-    kinds = {"bulk": _bulk, "tail": _tail, "mean": lambda a: _ess_of(_split(a))}
+    kinds = {"bulk": _bulk, "tail": _tail, "mean": _plain}
     _checks.check_choice("ess: kind", kind, tuple(kinds))
     return _each("ess", x, kinds[kind])
 
 
-def mcse(x: Any, kind: str = "mean") -> Any:
-    """Monte Carlo standard error of the mean or of the standard deviation of draws.
+def mcse(x: Any, kind: str = "mean", *, prob: float = 0.5) -> Any:
+    """Monte Carlo standard error of the mean, the standard deviation or a quantile of draws.
 
-    mean: sd / sqrt(ess). sd: by the delta method from the error of the mean of (x - mean)^2.
+    mean: sd / sqrt(ess). sd: by the delta method from the error of the mean of (x - mean)^2. quantile: half the
+    distance of two order statistics, those at the central 68% of Beta(ess prob + 1, ess (1 - prob) + 1), ess that of
+    the indicator of the draws below the quantile.
 
     Args:
         x: draws [chains, draws, ...], or a tree of them.
-        kind: "mean" or "sd".
+        kind: "mean", "sd" or "quantile".
+        prob: which quantile, in (0, 1).
 
     Returns:
         The error for every coordinate.
 
     Raises:
-        ValueError: for an unknown kind, fewer than four draws, or an array without the two axes.
+        ValueError: for an unknown kind, a probability outside (0, 1), fewer than four draws, or an array without the
+            two axes.
 
     Example:
         >>> import jax
@@ -177,24 +228,15 @@ def mcse(x: Any, kind: str = "mean") -> Any:
         True
 
     Cost:
-        One FFT of twice the length.
+        One FFT of twice the length; for a quantile also two sorts.
 
     References:
         Vehtari et al., 2021, arXiv:1903.08008.
     """
-
-    def of_mean(a):
-        return jnp.std(a, ddof=1) / jnp.sqrt(_ess_of(_split(a)))
-
-    def of_sd(a):
-        square = (a - jnp.mean(a)) ** 2
-        second = jnp.mean(square)
-        variance = jnp.mean((square - second) ** 2) / _ess_of(_split(square))
-        return jnp.sqrt(variance / second) / 2
-
-    kinds = {"mean": of_mean, "sd": of_sd}
+    kinds = {"mean": (_mean_error,), "sd": (_sd_error,), "quantile": (_quantile_error, prob)}
     _checks.check_choice("mcse: kind", kind, tuple(kinds))
-    return _each("mcse", x, kinds[kind])
+    _checks.check_number("mcse: prob", prob, low=0, high=1 - 1e-6, open_low=True)
+    return _each("mcse", x, *kinds[kind])
 
 
 def mean(x: Any) -> Estimate:

@@ -15,6 +15,8 @@ from jsamp.solve._index import ghvb as ghvb
 from jsamp.solve._index import ipndm as ipndm
 from jsamp.solve._index import plms as plms
 from jsamp.solve._index import pndm as pndm
+from jsamp.solve._jumps import jumps as jumps
+from jsamp.solve._jumps import sdedit as sdedit
 from jsamp.solve._kernel import KernelInfo as KernelInfo
 from jsamp.solve._kernel import PlanKernel as PlanKernel
 from jsamp.solve._kernel import kernel as kernel
@@ -33,6 +35,11 @@ from jsamp.solve._stages import dpm2 as dpm2
 from jsamp.solve._stages import edm as edm
 from jsamp.solve._stages import heun as heun
 from jsamp.solve._stages import rho_rk as rho_rk
+from jsamp.solve._starts import OptimisedStart as OptimisedStart
+from jsamp.solve._starts import StartSearch as StartSearch
+from jsamp.solve._starts import optimal_start as optimal_start
+from jsamp.solve._starts import optimise_start as optimise_start
+from jsamp.solve._starts import regenerate as regenerate
 from jsamp.solve._state import SampleInfo as SampleInfo
 from jsamp.solve._state import SolveState as SolveState
 from jsamp.solve._state import StepInfo as StepInfo
@@ -40,8 +47,9 @@ from jsamp.solve._state import init as init
 from jsamp.solve._state import output as output
 
 __all__ = [
-    "KernelInfo", "Plan", "PlanKernel", "SampleInfo", "SolveState", "StepInfo",
-    "concat", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm_single", "dpm_solver", "dpmpp", "dpmpp_single", "edm",
-    "er_sde", "ghvb", "heavy_ball", "heun", "init", "ipndm", "kernel", "lms", "load", "nesterov", "output", "plms",
-    "pndm", "restart", "rho_rk", "sa_solver", "sample", "save", "stack", "step", "unipc",
+    "KernelInfo", "OptimisedStart", "Plan", "PlanKernel", "SampleInfo", "SolveState", "StartSearch", "StepInfo",
+    "concat", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm_single", "dpm_solver", "dpmpp", "dpmpp_single",
+    "edm", "er_sde", "ghvb", "heavy_ball", "heun", "init", "ipndm", "jumps", "kernel", "lms", "load", "nesterov",
+    "optimal_start", "optimise_start", "output", "plms", "pndm", "regenerate", "restart", "rho_rk", "sa_solver",
+    "sample", "save", "sdedit", "stack", "step", "unipc",
 ]  # fmt: skip

@@ -33,6 +33,8 @@ def test_agreement_with_arviz(rho, chains, draws):
             (estimate.ess(x, "mean"), arviz.ess(x, method="mean")),
             (estimate.mcse(x), arviz.mcse(x)),
             (estimate.mcse(x, "sd"), arviz.mcse(x, method="sd")),
+            (estimate.mcse(x, "quantile", prob=0.9), arviz.mcse(x, method="quantile", prob=0.9)),
+            (estimate.mcse(x, "quantile"), arviz.mcse(x, method="quantile", prob=0.5)),
         ]
         np.testing.assert_allclose(estimate.ebfmi(x), arviz.bfmi(x), rtol=1e-3)
     for i, (mine, theirs) in enumerate(pairs):

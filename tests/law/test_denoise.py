@@ -28,6 +28,28 @@ def CLASSIFIER(x0):
     return -jnp.sum((x0[None] - CENTERS) ** 2, axis=-1)
 
 
+LEVELS = jax.tree_util.Partial(lambda law, x, t: jnp.log(law.responsibilities(x, t)), mixture(VP))
+NET, NOT = (js.Denoiser(m, VP, predicts="x0") for m in (MODEL, OTHER))
+SIDES = D.LinearOp(lambda x: jnp.stack([x[0] + x[1], x[0] - x[1]]))
+KEEP = D.LinearOp.mask(np.array([1.0, 0.0], np.float32))
+SEEN, ELSE = jnp.array([0.7, -0.4]), jnp.array([0.2, 0.1])
+
+
+def RECONSTRUCT(x):
+    """A smooth auto-encoder."""
+    return 0.8 * jnp.tanh(x)
+
+
+def ENERGY(x0):
+    """A smooth energy of a sample."""
+    return jnp.sum(jnp.cos(x0)) + x0[..., 0] ** 2
+
+
+def TWIST(x0, var):
+    """A likelihood of the predicted x0."""
+    return -jnp.sum((x0 - 0.5) ** 2, -1) / (1 + var)
+
+
 # Every denoiser, with another of the same structure.
 CASES = {
     **{f"Denoiser({p})": (js.Denoiser(MODEL, VP, predicts=p), js.Denoiser(OTHER, VP, predicts=p))
@@ -64,6 +86,27 @@ CASES = {
         D.APG(js.Denoiser(OTHER, VP), js.Denoiser(MODEL, VP), 2.0, limit=0.2, parallel=0.1),
     ),
     "CFGZero": (D.CFGZero(js.Denoiser(MODEL, VP), js.Denoiser(OTHER, VP), 3.0, still=0.9), None),
+    "DPS": (D.DPS(NET, SIDES, SEEN), D.DPS(NOT, SIDES, ELSE, 0.3)),
+    "DPS(gaussian)": (
+        D.DPS(NET, SIDES, SEEN, 1.0, "gaussian", 0.5), D.DPS(NOT, SIDES, ELSE, 0.5, "gaussian", 0.6),
+    ),
+    "PiGDM": (D.PiGDM(NET, SIDES, SEEN, 0.3), D.PiGDM(NOT, SIDES, ELSE, 0.4)),
+    "PiGDM(mask)": (D.PiGDM(NET, KEEP, KEEP(SEEN)), D.PiGDM(NOT, KEEP, KEEP(ELSE))),
+    "TMPD": (D.TMPD(NET, SIDES, SEEN, 0.3), D.TMPD(NOT, SIDES, ELSE, 0.4)),
+    "TMPD(mask)": (D.TMPD(NET, KEEP, KEEP(SEEN)), D.TMPD(NOT, KEEP, KEEP(ELSE))),
+    "TMPD(iterations)": (D.TMPD(NET, SIDES, SEEN, 0.3, 4), D.TMPD(NOT, SIDES, ELSE, 0.4, 4)),
+    "TMPD(diagonal)": (D.TMPD(NET, SIDES, SEEN, 0.3, covariance="diagonal"), None),
+    "DDNM": (D.DDNM(NET, KEEP, KEEP(SEEN)), D.DDNM(NOT, KEEP, KEEP(ELSE), 0.5)),
+    "Classifier": (D.Classifier(mixture(VP), LEVELS, 1, 2.0), D.Classifier(mixture(VP), LEVELS, 2, 3.0)),
+    "Minority": (D.Minority(mixture(VP), LEVELS, 1), D.Minority(mixture(VP), LEVELS, 2, 3.0)),
+    "Energy": (D.Energy(NET, ENERGY), D.Energy(NOT, ENERGY, 2.0)),
+    "Energy(x0)": (D.Energy(NET, ENERGY, through="x0"), D.Energy(NOT, ENERGY, 2.0, "x0")),
+    "Reward": (D.Reward(NET, ENERGY, 2.0, 0.1), D.Reward(NOT, ENERGY, 3.0, 0.2)),
+    "ForwardModel": (D.ForwardModel(MODEL, jnp.sin, VP), D.ForwardModel(OTHER, jnp.sin, VP)),
+    "from_reconstruction": (
+        D.from_reconstruction(RECONSTRUCT, VP, 0.5), D.from_reconstruction(RECONSTRUCT, VP, 0.6),
+    ),
+    "from_reconstruction(level)": (D.from_reconstruction(lambda x, s: RECONSTRUCT(x) / (1 + s), VP), None),
     "Interval": (
         D.Interval(js.Denoiser(MODEL, VP), mixture(VP), 0.1, 100.0),
         D.Interval(js.Denoiser(OTHER, VP), mixture(VP), 0.2, 90.0),
@@ -73,6 +116,7 @@ CASES = {
     "Threshold(dynamic)": (
         D.Threshold(js.Denoiser(MODEL, VP), 0.9, limit=0.3), D.Threshold(js.Denoiser(OTHER, VP), 0.8, limit=0.4),
     ),
+    "Twisted": (D.Twisted(NET, TWIST), D.Twisted(NOT, TWIST, 0.5, 2.0)),
     "Threshold(ClassifierFree)": (D.Threshold(D.ClassifierFree(mixture(VP), mixture(VP), 5.0), 0.995), None),
 }  # fmt: skip
 X = np.array([[0.4, -1.2], [0.9, 0.1], [-0.3, 0.6]], np.float32)
@@ -353,16 +397,156 @@ def law_guided(name):
     assert D.Kick() == (None, None)
 
 
+def law_measurement(name):
+    """Refusals of what a measurement needs; one message for each."""
+    make, good = getattr(D, name), mixture(VP)
+    with pytest.raises(TypeError, match=f"{name}: denoiser must be callable"):
+        make(3, KEEP, SEEN)
+    with pytest.raises(TypeError, match=rf"{name}: op must be callable as op\(x\)"):
+        make(good, np.eye(2), SEEN)
+    with pytest.raises(ValueError, match=f"{name}: y must be finite"):
+        make(good, KEEP, np.array([np.nan, 0.0]))
+    with pytest.raises(ValueError, match=f"{name}: event_ndim"):
+        make(good, KEEP, SEEN, event_ndim=-1)
+    with pytest.raises(ValueError, match=rf"{name}: y has shapes.*op\(x0\) has"):
+        make(good, KEEP, jnp.ones(3))(X[0], 0.4)
+    with pytest.raises(TypeError, match=f"{name}: y must have the structure"):
+        make(good, KEEP, [1.0, 2.0])(X[0], 0.4)
+    with pytest.raises(ValueError, match=f"{name}: event_ndim=3 does not fit"):
+        make(good, KEEP, SEEN, event_ndim=3)(X[0], 0.4)
+    wrong = {
+        "DPS": [({"scale": -1.0}, "scale"), ({"likelihood": "poisson"}, "likelihood"), ({"noise": 0.1}, "give noise"),
+                ({"likelihood": "gaussian"}, "give noise"), ({"likelihood": "gaussian", "noise": 0.0}, "noise")],
+        "PiGDM": [({"noise": -1.0}, "noise"), ({"step": "half"}, "step"), ({"spread": 0.0}, "spread"),
+                  ({"iterations": 0}, "iterations")],
+        "TMPD": [({"noise": -1.0}, "noise"), ({"iterations": 0}, "iterations"), ({"covariance": "none"}, "covar")],
+        "DDNM": [({"scale": np.inf}, "scale"), ({"iterations": 0}, "iterations")],
+    }  # fmt: skip
+    for change, match in wrong[name]:
+        with pytest.raises(ValueError, match=f"{name}: {match}"):
+            make(good, KEEP, SEEN, **change)
+
+
+def law_classifier(name):
+    make, good = getattr(D, name), mixture(VP)
+    for arguments, match in [((3, LEVELS, 1), "denoiser"), ((good, 3, 1), "classifier"), ((good, LEVELS, 0.5), "l")]:
+        with pytest.raises(TypeError, match=f"{name}: {match}"):
+            make(*arguments)
+    with pytest.raises(ValueError, match=f"{name}: scale must be finite"):
+        make(good, LEVELS, 1, np.nan)
+    with pytest.raises(ValueError, match=f"{name}: label must be in 0..3, got 4"):
+        make(good, LEVELS, 4)(X[0], 0.4)
+    for logits in (lambda x, t: x[0], lambda x, t: x[:1]):
+        with pytest.raises(ValueError, match=f"{name}: classifier must return logits"):
+            make(good, logits, 0)(X[0], 0.4)
+
+
+def law_energy(name):
+    for change, error in [({"denoiser": 3}, TypeError), ({"energy": 3}, TypeError), ({"scale": np.nan}, ValueError),
+                          ({"through": "eps"}, ValueError)]:  # fmt: skip
+        with pytest.raises(error, match=f"Energy: {next(iter(change))}"):
+            D.Energy(**({"denoiser": mixture(VP), "energy": ENERGY} | change))
+
+
+def law_reward(name):
+    good = {"denoiser": mixture(VP), "reward": ENERGY, "target": 1.0}
+    for change, error in [({"denoiser": 3}, TypeError), ({"reward": 3}, TypeError), ({"target": np.nan}, ValueError),
+                          ({"noise": -1.0}, ValueError), ({"event_ndim": -1}, ValueError)]:  # fmt: skip
+        with pytest.raises(error, match=f"Reward: {next(iter(change))}"):
+            D.Reward(**(good | change))
+
+
+def law_linear_reward(name):
+    with pytest.raises(ValueError, match="LinearReward: weight"):
+        D.LinearReward([np.nan])
+    for x, values, penalty in [(DATA, np.ones(5), 1.0), (DATA, np.ones(6), -1.0), (DATA * np.nan, np.ones(6), 1.0),
+                               (np.ones((0, 2)), np.ones(0), 1.0)]:  # fmt: skip
+        with pytest.raises(ValueError, match=r"LinearReward\.fit"):
+            D.LinearReward.fit(x, values, penalty)
+
+
+def law_operator(name):
+    for arguments in ((3,), (jnp.sin, 3), (jnp.sin, None, 3), (jnp.sin, None, None, 3)):
+        with pytest.raises(TypeError, match=r"LinearOp: (apply|adjoint|pinv|svd) must be"):
+            D.LinearOp(*arguments)
+    for make, match in [
+        (lambda: D.LinearOp.mask(np.array([0.5, 1.0])), "0 and 1 only"),
+        (lambda: D.LinearOp.pool((4, 5), (2, 2)), "factor for each axis that divides"),
+        (lambda: D.LinearOp.pool((4,), (2, 2)), "factor for each axis"),
+        (lambda: D.LinearOp.pool((4,), (0,)), "LinearOp.pool: factor"),
+        (lambda: D.LinearOp.dense(np.ones(3)), r"matrix must be \[m, n\]"),
+        (lambda: D.LinearOp.dense(np.full((2, 2), np.nan)), "LinearOp.dense: matrix"),
+        (lambda: D.LinearOp.dense(np.ones((2, 4)), (3,)), "does not hold the 4 numbers"),
+        (lambda: D.LinearOp.dense(np.ones((2, 4)))(jnp.ones(3)), "want shape"),
+        (lambda: D.LinearOp.pool((4,), (2,))(jnp.ones(3)), "x must have shape"),
+        (lambda: D.LinearOp.pool((4,), (2,)).transpose(jnp.ones(3), jnp.ones(4)), "y must have shape"),
+        (lambda: D.SVD([-1.0], jnp.ravel, jnp.ravel, jnp.ravel), "SVD: values"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            make()
+    with pytest.raises(TypeError, match="SVD: vt"):
+        D.SVD([1.0], jnp.ravel, 3, jnp.ravel)
+
+
+def law_signal(name):
+    for arguments, match in [((3, jnp.sin, VP), "signal"), ((MODEL, 3, VP), "forward"), ((MODEL, jnp.sin, 3), "sch")]:
+        with pytest.raises(TypeError, match=f"ForwardModel: {match}"):
+            D.ForwardModel(*arguments)
+    with pytest.raises(TypeError, match=r"ForwardModel: forward\(signal\) must have the shape of x"):
+        D.ForwardModel(MODEL, lambda s: s[:1], VP)(X[0], 0.4)
+
+
+def law_reconstruction(name):
+    with pytest.raises(TypeError, match="from_reconstruction: reconstruct must be callable"):
+        D.from_reconstruction(3, VP)
+    for sigma in (0.0, -1.0, np.nan):
+        with pytest.raises(ValueError, match="from_reconstruction: sigma"):
+            D.from_reconstruction(RECONSTRUCT, VP, sigma)
+
+
+def law_twisted(name):
+    for options in ({"spread": -1.0}, {"scale": np.inf}):
+        with pytest.raises(ValueError, match=f"Twisted: {next(iter(options))}"):
+            D.Twisted(mixture(VP), TWIST, **options)
+    with pytest.raises(TypeError, match="log_likelihood must be callable"):
+        D.Twisted(mixture(VP), 3)
+    # Scale 0 is the denoiser inside; the by-product is the likelihood of its prediction.
+    base, off = mixture(VP)(X, 0.4), D.Twisted(mixture(VP), TWIST, scale=0.0)(X, 0.4)
+    assert_same_bits((off.x0, off.eps, off.aux.x0), (base.x0, base.eps, base.x0))
+    assert off.aux.value.shape == (3,)
+    # The spread ends at the known limits.
+    alpha, sigma = VP.alpha(0.4), VP.sigma(0.4)
+    for spread, var in ((0.0, 0.0), (1.0, sigma**2 / (alpha**2 + sigma**2)), (np.inf, (sigma / alpha) ** 2)):
+        value = D.Twisted(mixture(VP), TWIST, spread)(X, 0.4).aux.value
+        np.testing.assert_allclose(value, TWIST(base.x0, var), rtol=1e-5)
+
+
 LAWS = {
     "denoiser": law_denoiser, "protocol": law_protocol, "prediction": law_prediction, "mixture": law_mixture,
     "empirical": law_empirical, "classifier_free": law_classifier_free, "threshold": law_threshold,
     "contrast": law_contrast, "compose": law_compose, "rescale": law_rescale, "interval": law_interval,
     "gradient_free": law_gradient_free, "scale": law_scale, "guided": law_guided,
+    "measurement": law_measurement, "classifier": law_classifier, "energy": law_energy, "reward": law_reward,
+    "linear_reward": law_linear_reward, "operator": law_operator, "signal": law_signal,
+    "reconstruction": law_reconstruction, "twisted": law_twisted,
 }  # fmt: skip
 
 REGISTRY = {
     "APG": "contrast",
     "Auto": "contrast",
+    "Classifier": "classifier",
+    "DDNM": "measurement",
+    "DPS": "measurement",
+    "Energy": "energy",
+    "ForwardModel": "signal",
+    "LinearOp": "operator",
+    "LinearReward": "linear_reward",
+    "Minority": "classifier",
+    "PiGDM": "measurement",
+    "Reward": "reward",
+    "SVD": "operator",
+    "TMPD": "measurement",
+    "from_reconstruction": "reconstruction",
     "CFGZero": "contrast",
     "CFGpp": "contrast",
     "ClassifierFree": "classifier_free",
@@ -379,6 +563,8 @@ REGISTRY = {
     "GaussianMixture": "mixture",
     "Prediction": "prediction",
     "Threshold": "threshold",
+    "Twist": "guided",
+    "Twisted": "twisted",
 }
 
 
@@ -389,7 +575,8 @@ def test_law_of(name, law):
 
 def test_every_denoiser_is_in_the_cases():
     made = {name.split("(")[0] for name in CASES}
-    callables = {n for n, law in REGISTRY.items() if law not in ("protocol", "prediction", "guided", "scale")}
+    parts = ("protocol", "prediction", "guided", "scale", "operator", "linear_reward")
+    callables = {n for n, law in REGISTRY.items() if law not in parts}
     assert made == callables
 
 

@@ -20,6 +20,7 @@ SCHEDULES = {
     "Cosine": (N.Cosine(), N.Cosine(0.01), [0.01, 0.3, 0.9]),
     "VE": (N.VE(0.01, 20.0), N.VE(0.02, 30.0), [0.02, 1.0, 15.0]),
     "Flow": (N.Flow(), N.Flow(), [0.01, 0.3, 0.9]),
+    "OUVE": (N.OUVE(), N.OUVE(1.0, 0.1, 0.6), [0.03, 0.3, 0.9]),
     "Discrete": (N.Discrete(TABLE), N.Discrete(TABLE**1.1), [0.4, 17.25, 55.5]),
 }
 GRIDS = {
@@ -69,7 +70,7 @@ def law_schedule(name):
     assert x.dtype == jnp.float32
     assert_same_bits(x, schedule.prior(key, (4, 2)))
     assert schedule.prior(key, (3,), jnp.bfloat16).dtype == jnp.bfloat16
-    scale = schedule.sigma_max if name == "VE" else 1.0
+    scale = {"VE": schedule.sigma(schedule.t_max), "OUVE": schedule.sigma(1.0)}.get(name, 1.0)
     np.testing.assert_allclose(x, scale * jax.random.normal(key, (4, 2)), rtol=1e-6)
     # Inside shard_map.
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -227,6 +228,7 @@ REGISTRY = {
     "Cosine": "schedule",
     "Discrete": "schedule",
     "Flow": "schedule",
+    "OUVE": "schedule",
     "Schedule": "protocol",
     "index_grid": "index_grid",
     "karras_grid": "grid",
@@ -248,6 +250,8 @@ def test_law_of(name, law):
         (lambda: N.VP(0.1, 0.0), ValueError, "beta_max"),
         (lambda: N.VP(np.nan), ValueError, "beta_min"),
         (lambda: N.Cosine(0.0), ValueError, "offset"),
+        (lambda: N.OUVE(0.0), ValueError, "stiffness"),
+        (lambda: N.OUVE(1.5, 0.5, 0.5), ValueError, "sigma_max must be above"),
         (lambda: N.VE(1.0, 0.5), ValueError, "sigma_min must be below"),
         (lambda: N.VE(0.0, 0.5), ValueError, "sigma_min"),
         (lambda: N.Discrete(TABLE[::-1]), ValueError, "decrease"),

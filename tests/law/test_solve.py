@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from laws import Traces, assert_same_bits, central, denoiser, directions, interpret, mixture, network
+from start_laws import law_jumps, law_start, law_start_records
 
 import jsamp as js
 
@@ -874,16 +875,19 @@ def law_sample(name):
 LAWS = {
     "records": law_record, "plan": law_plan, "slices": law_slices, "stack": law_stack, "momentum": law_momentum,
     "restart": law_restart, "files": law_files, "describe": law_describe, "steps": law_steps, "kernel": law_kernel,
-    "sample": law_sample, "builder": law_builder,
+    "sample": law_sample, "builder": law_builder, "start": law_start, "jumps": law_jumps,
+    "start_records": law_start_records,
 }  # fmt: skip
 
 # One line for every public object of the room.
 REGISTRY = {
     "KernelInfo": "records",
+    "OptimisedStart": "start_records",
     "Plan": "plan",
     "PlanKernel": "kernel",
     "SampleInfo": "records",
     "SolveState": "records",
+    "StartSearch": "start_records",
     "StepInfo": "records",
     "concat": "slices",
     "ddim": "builder",
@@ -902,18 +906,23 @@ REGISTRY = {
     "heun": "builder",
     "init": "steps",
     "ipndm": "builder",
+    "jumps": "jumps",
     "kernel": "kernel",
     "lms": "builder",
     "load": "files",
     "nesterov": "momentum",
+    "optimal_start": "start",
+    "optimise_start": "start",
     "output": "steps",
     "plms": "builder",
     "pndm": "builder",
+    "regenerate": "start",
     "restart": "restart",
     "rho_rk": "builder",
     "sa_solver": "builder",
     "sample": "sample",
     "save": "files",
+    "sdedit": "start",
     "stack": "stack",
     "step": "steps",
     "unipc": "builder",

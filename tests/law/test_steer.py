@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 from laws import Traces, assert_same_bits, denoiser, mixture
+from population_laws import in_float64, law_population, law_report
 
 import jsamp as js
 from jsamp._core._pytree import pytree
@@ -244,6 +245,7 @@ def test_steers_run_in_float64(x64):
         out = js.sample(None, DMODEL, x.astype(np.float64), DPLAN, steer=steer)
         assert out.x.dtype == jnp.float64, name
         assert np.all(np.isfinite(out.x)), name
+    in_float64()
 
 
 # ---------------------------------------------------------------- TrajectoryVariance
@@ -403,14 +405,24 @@ class Backwards(T.Hooks):
 LAWS = {
     "memory": law_memory,
     "protocol": law_protocol, "hooks": law_hooks, "chain": law_chain, "trajectory": law_trajectory,
-    "time_shift": law_time_shift,
+    "time_shift": law_time_shift, "population": law_population, "report": law_report,
 }  # fmt: skip
 # One line for every public object of the room.
 REGISTRY = {
+    "DDRM": "population",
+    "ILVR": "population",
+    "SMC": "population",
+    "ActiveReport": "report",
+    "ActiveSubsampling": "population",
     "Chain": "chain",
     "Hooks": "hooks",
     "Memory": "memory",
+    "Project": "population",
     "Recall": "memory",
+    "Repaint": "population",
+    "SMCReport": "report",
+    "SoftValue": "population",
+    "SoftValueReport": "report",
     "Steer": "protocol",
     "TimeShift": "time_shift",
     "TrajectoryVariance": "trajectory",

@@ -1,0 +1,61 @@
+"""What steers of populations share: the particle axis, the rows on which they act, taking particles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jsamp._core._checks import check_number
+
+
+def particles(who: str, x: Any, *, low: int = 2) -> int:
+    """The number of particles on axis 0 of x, checked."""
+    sizes = {leaf.shape[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(x)}
+    if len(sizes) != 1 or (count := sizes.pop()) < low:
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
+        raise ValueError(f"{who}: axis 0 of x holds the particles, at least {low} of them; got shapes {shapes}.")
+    return count
+
+
+def check_noise(who: str, plan: Any) -> None:
+    """Refuse a plan that adds no noise: particles of one parent would stay equal for ever."""
+    if not plan.stochastic:
+        raise ValueError(
+            f"{who}: this plan adds no noise, so particles of one parent would stay equal. Use a stochastic plan: "
+            f"js.solve.ddpm, ddim(eta=1.0), dpmpp(tau=1.0), sa_solver, ..."
+        )
+
+
+def check_rows(who: str, every: Any, start: Any, stop: Any) -> None:
+    """Refuse rows that are not counts."""
+    check_number(f"{who}: every", every, low=1)
+    check_number(f"{who}: start", start, low=0)
+    if stop is not None:
+        check_number(f"{who}: stop", stop, low=0)
+
+
+def active(info: Any, every: Any, start: Any, stop: Any) -> Any:
+    """Whether a row is one of start, start + every, ... below stop, and begins a step."""
+    chosen = (info.index >= start) & ((info.index - start) % every == 0) & jnp.logical_not(info.stage)
+    return chosen if stop is None else chosen & (info.index < stop)
+
+
+def per_particle(who: str, values: Any, count: int, dtype: Any) -> Any:
+    """One number for each particle, or a refusal."""
+    values = jnp.asarray(values, dtype)
+    if values.shape != (count,):
+        raise ValueError(f"{who} must return one number for each particle, [{count}]; got shape {values.shape}.")
+    return values
+
+
+def take(tree: Any, index: Any) -> Any:
+    """Particles of every leaf that has them on axis 0, by index."""
+    count = index.shape[0]
+    return jax.tree.map(lambda leaf: leaf[index] if jnp.ndim(leaf) and leaf.shape[0] == count else leaf, tree)
+
+
+def total(tree: Any) -> Any:
+    """Sum of a tree over all axes but that of the particles, [P]."""
+    return sum(jnp.sum(leaf.reshape(leaf.shape[0], -1), axis=1) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,148 @@
+"""Laws of the steers that draw: populations, replacement, restoration, active measurement."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from laws import Traces, assert_same_bits
+
+import jsamp as js
+
+T, S, D = js.steer, js.solve, js.denoise
+VP = js.noise.VP()
+GRID = js.noise.time_grid(VP, 6, 2)
+KEY = jax.random.key(5)
+DDPM = S.ddpm(VP, GRID)
+X = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+MASK = np.array([1.0, 0.0, 1.0, 0.0], np.float32)
+Y = np.array([0.3, 0.0, -0.5, 0.0], np.float32)
+
+
+def reward(target, x0):
+    return -0.5 * jnp.sum((x0 - target) ** 2, -1)
+
+
+def potential(target, x, prediction, info):
+    return reward(target, prediction.x0)
+
+
+def bind(function, *values):
+    return jax.tree_util.Partial(function, *values)
+
+
+def likelihood(target, x0, var):
+    return reward(target, x0) / (1 + var)
+
+
+def dps(scale, denoiser, mask, y):
+    return D.DPS(denoiser, D.LinearOp.mask(mask), y, scale=scale, event_ndim=1)
+
+
+def smc(target, **options):
+    target = np.float32(target)
+    return T.SMC(bind(potential, target), bind(reward, target), **options)
+
+
+def truth(values, index):
+    return values
+
+
+def active(scale, values, score):
+    values = np.asarray(values, np.float32)
+    when = np.array([False, False, True, False, True, False])
+    steer = T.ActiveSubsampling(bind(dps, np.float32(scale)), bind(truth, values), when, MASK * 0, score=score)
+    return steer
+
+
+POOL = D.LinearOp.pool((4,), (2,))
+ROWS = D.LinearOp.pool((6, 4), (1, 4))
+
+
+def chained(target):
+    return T.chain(smc(target), T.TrajectoryVariance(3, 1), T.Project(ROWS, 0 * X[:, :1]))
+
+
+def soft(target, temperature):
+    target = np.float32(target)
+    return T.SoftValue(bind(potential, target), bind(reward, target), temperature=temperature)
+
+
+# (steer, another one of the same structure, start)
+POPULATIONS = {
+    "SMC": (smc(0.5), smc(0.2, ess=0.9, every=2, start=1), X),
+    "SMC(max, stop)": (smc(0.5, combine="max", stop=4), smc(0.2, combine="max", stop=3), X),
+    "SMC(twisted)": (T.SMC(None, bind(reward, np.float32(0.5))), T.SMC(None, bind(reward, np.float32(0.3))), X),
+    "SoftValue": (soft(0.5, 0.3), soft(0.2, 0.0), X),
+    "Repaint": (T.Repaint(MASK, Y), T.Repaint(1 - MASK, 2 * Y), X[0]),
+    "ILVR": (T.ILVR(Y, POOL), T.ILVR(2 * Y, POOL, until=0.2), X[0]),
+    "Project": (T.Project(D.LinearOp.mask(MASK), Y), T.Project(D.LinearOp.mask(1 - MASK), 2 * Y), X[0]),
+    "DDRM": (T.DDRM(D.LinearOp.mask(MASK), Y, noise=0.1), T.DDRM(D.LinearOp.mask(MASK), 2 * Y, noise=0.2), X[0]),
+    "ActiveSubsampling": (active(0.1, Y, "entropy"), active(0.2, 2 * Y, "entropy"), X),
+    "chain": (chained(0.5), chained(0.2), X),
+}
+
+
+def model_of(name, traces):
+    model = js.Denoiser(traces.bind({"gain": np.float32(0.7), "bend": np.float32(0.4)}), VP, predicts="x0")
+    return D.Twisted(model, bind(likelihood, np.float32(0.5))) if "twisted" in name else model
+
+
+def law_population(name):
+    for case in (key for key in POPULATIONS if key.split("(")[0] == name):
+        _laws(case)
+
+
+def _laws(name):
+    steer, other, x = POPULATIONS[name]
+    assert isinstance(steer, T.Steer)
+    traces = Traces()
+    model = model_of(name, traces)
+
+    def draw(x, steer, key=KEY):
+        result = js.sample(key, model, x, DDPM, steer=steer)
+        return result.x, result.info.report
+
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-5, atol=2e-5)  # noqa: E731
+    eager, jitted = draw(x, steer), jax.jit(draw)
+    out = jitted(x, steer)
+    jax.tree.map(close, out, eager)
+    assert_same_bits(out, jitted(x, steer))
+    assert out[0].dtype == jnp.float32
+    assert np.all(np.isfinite(out[0]))
+    # Targets, masks, measurements, thresholds, rows and keys are numbers.
+    count = traces.count
+    changed = jitted(x, other)
+    draw(x, other, jax.random.key(6))
+    assert traces.count == count
+    assert any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (out, changed)), strict=True))
+    # Independent problems do not mix: a batch of runs is a loop.
+    batch = jnp.stack([x, -x])
+    together = jax.jit(jax.vmap(draw, (0, None)))(batch, steer)
+    for i in range(2):
+        jax.tree.map(lambda a, b, i=i: close(a[i], b), together, jitted(batch[i], steer))
+    assert jitted(jnp.asarray(x, jnp.bfloat16), steer)[0].dtype == jnp.bfloat16
+    slope = jax.jit(jax.grad(lambda x: jnp.sum(draw(x, steer)[0] ** 2)))(x)
+    assert np.all(np.isfinite(slope))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    eight = jnp.stack([x * (1 + 0.1 * i) for i in range(8)])
+    local = lambda x: jax.vmap(lambda x: draw(x, steer)[0])(x)  # noqa: E731
+    sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data")))(eight)
+    close(np.asarray(sharded), jax.jit(local)(eight))
+
+
+def in_float64():
+    """Every one of them, in float64; call it where that is on."""
+    plan = S.ddpm(VP, GRID)
+    for name, (steer, _, x) in POPULATIONS.items():
+        result = js.sample(KEY, model_of(name, Traces()), np.asarray(x, np.float64), plan, steer=steer)
+        assert result.x.dtype == jnp.float64, name
+        assert np.all(np.isfinite(result.x)), name
+
+
+def law_report(name):
+    fields = {
+        "SMCReport": ("log_evidence", "log_weight", "resampled"),
+        "SoftValueReport": ("value", "index"),
+        "ActiveReport": ("mask", "y", "order"),
+    }
+    assert getattr(T, name)._fields == fields[name]
