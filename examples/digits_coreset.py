@@ -74,7 +74,7 @@ def main():
                 example[name] = np.asarray(subset.index)
         print(f"{name:9s}", "  ".join(f"{m}: {a:.3f}" for m, a in zip(sizes, accuracy[name], strict=True)))
 
-    figure, axes = plt.subplot_mosaic("AAB;AAC;AAD", figsize=(10, 5), constrained_layout=True)
+    figure, axes = plt.subplot_mosaic("AAB;AAC;AAD", figsize=(9, 5.4), constrained_layout=True)
     for name, values in accuracy.items():
         axes["A"].plot(sizes, values, "o-", label=name)
     axes["A"].set(xscale="log", xlabel="images kept (of 1024)", ylabel="test accuracy", title="Logistic regression")
@@ -82,7 +82,7 @@ def main():
     axes["A"].minorticks_off()
     axes["A"].legend()
     for panel, name in zip("BCD", ("random", "k-center", "thinning"), strict=True):
-        tiles = np.asarray(X)[example[name]].reshape(2, 16, 8, 8).transpose(0, 2, 1, 3).reshape(16, 128)
+        tiles = np.asarray(X)[example[name]].reshape(4, 8, 8, 8).transpose(0, 2, 1, 3).reshape(32, 64)
         axes[panel].imshow(tiles, cmap="gray_r")
         axes[panel].set(title=f"32 by {name}", xticks=[], yticks=[])
     path = pathlib.Path(args.out) / "digits_coreset.png"

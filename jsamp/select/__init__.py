@@ -31,6 +31,7 @@ from jsamp.select._repeat import otsu as otsu
 from jsamp.select._repeat import repeated_subsets as repeated_subsets
 from jsamp.select._replay import Replay as Replay
 from jsamp.select._replay import ReplayState as ReplayState
+from jsamp.select._replay import interpolate_latents as interpolate_latents
 from jsamp.select._sensitivity import Bounds as Bounds
 from jsamp.select._sensitivity import sensitivity as sensitivity
 from jsamp.select._sensitivity import sensitivity_bounds as sensitivity_bounds
@@ -54,9 +55,9 @@ from jsamp.select._subset import Subset as Subset
 __all__ = [
     "Bounds", "Coreset", "Curve", "Gaussian", "Lewis", "Nearest", "Replay", "ReplayState", "Reservoir",
     "ReservoirState", "RowBlocks", "Subset", "Synthetic", "allocate", "allocate_greedy", "balance", "distortion",
-    "draw", "draw_bias", "draw_categorical", "herding", "inclusion_probs", "k_center", "kernel_error",
-    "kmeans_scores", "kmeans_seeds", "leverage", "leverage_stream", "lewis", "lightweight", "loss_history", "merge",
-    "naive_samples", "nearest", "next_group", "otsu", "oversample", "pack_bits", "reduce_stream", "repeated_subsets",
-    "retrieve", "root_leverage", "sample_size", "sensitivity", "sensitivity_bounds", "smote", "stratified",
-    "stratified_masks", "stratum_counts", "thinning",
+    "draw", "draw_bias", "draw_categorical", "herding", "inclusion_probs", "interpolate_latents", "k_center",
+    "kernel_error", "kmeans_scores", "kmeans_seeds", "leverage", "leverage_stream", "lewis", "lightweight",
+    "loss_history", "merge", "naive_samples", "nearest", "next_group", "otsu", "oversample", "pack_bits",
+    "reduce_stream", "repeated_subsets", "retrieve", "root_leverage", "sample_size", "sensitivity",
+    "sensitivity_bounds", "smote", "stratified", "stratified_masks", "stratum_counts", "thinning",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from jsamp._core._checks import check_count, check_key
 from jsamp.select._draw import draw_categorical
 from jsamp.select._leverage import check_matrix
 from jsamp.select._neighbors import squared_distances
-from jsamp.select._whiten import map_rows
+from jsamp.select._whiten import map_rows, over_mesh
 
 
 def lightweight(X: Any, *, axis_name: Any = None) -> jax.Array:
@@ -40,8 +40,15 @@ def lightweight(X: Any, *, axis_name: Any = None) -> jax.Array:
     References:
         Bachem, Lucic and Krause, "Scalable k-Means Clustering via Lightweight Coresets", 2018, arXiv:1702.08248.
     """
-    X = check_matrix(X, "lightweight", tall=False)
+    return _lightweight(check_matrix(X, "lightweight", tall=False), axis_name)
 
+
+@functools.partial(jax.jit, static_argnames=("axis_name",))
+def _lightweight(X, axis_name):
+    return over_mesh(_lightweight_rows, axis_name, X)
+
+
+def _lightweight_rows(axis_name, X):
     def total(x):
         return x if axis_name is None else lax.psum(x, axis_name)
 

@@ -115,8 +115,9 @@ def sample_size(
     X is:
 
     - "combined" (sensitivity + leverage): S + d for p <= 2, d^(2/p) S^(2-4/p) for p > 2
-    - "sensitivity": d^(1-p/2) S for p <= 2, S^(2-2/p) for p > 2
+    - "plain" (sensitivity alone): d^(1-p/2) S for p <= 2, S^(2-2/p) for p > 2
     - "lewis": d for p <= 2, d^(p/2) for p > 2
+    - "root_leverage", sampled again and again: d, over eps^(4/p) instead of eps^2, for p <= 2
     - "classic": S d
 
     where S is the sum of the sensitivities. The theorems hide constants and powers of logarithms: treat the number as
@@ -135,11 +136,11 @@ def sample_size(
         A count, at least d.
 
     Raises:
-        ValueError: for eps outside (0, 1), p < 1, dim < 1, or an unknown scheme.
+        ValueError: for eps outside (0, 1), p < 1, dim < 1, an unknown scheme, or "root_leverage" for p > 2.
 
     Example:
         >>> import jsamp.select as select
-        >>> select.sample_size(0.5, dim=64, p=1.0), select.sample_size(0.5, "sensitivity", dim=64, p=1.0)
+        >>> select.sample_size(0.5, dim=64, p=1.0), select.sample_size(0.5, "plain", dim=64, p=1.0)
         (512, 2048)
 
     References:
@@ -147,17 +148,20 @@ def sample_size(
         regression via robust uniform convergence", 2021, arXiv:2102.02322. Munteanu and Omlor, 2024, arXiv:2406.00328.
     """
     check_number("sample_size: eps", eps, low=0, high=1 - 1e-12, open_low=True)
-    check_choice("sample_size: scheme", scheme, ("combined", "sensitivity", "lewis", "classic"))
+    check_choice("sample_size: scheme", scheme, ("combined", "plain", "lewis", "root_leverage", "classic"))
     d, p = float(check_count("sample_size: dim", dim)), check_power(p, "sample_size")
     S = (d if p <= 2 else d ** (p / 2)) if total is None else float(total)
     check_number("sample_size: total", S, low=0, open_low=True)
     check_number("sample_size: constant", constant, low=0, open_low=True)
+    if scheme == "root_leverage" and p > 2:
+        raise ValueError(f"sample_size: root leverage bounds sensitivities for p <= 2 only, got p={p}. Use 'combined'.")
     if p <= 2:
-        need = {"combined": S + d, "sensitivity": d ** (1 - p / 2) * S, "lewis": d, "classic": S * d}[scheme]
+        need = {"combined": S + d, "plain": d ** (1 - p / 2) * S, "lewis": d, "root_leverage": d, "classic": S * d}
     else:
         combined = d ** (2 / p) * S ** (2 - 4 / p)
-        need = {"combined": combined, "sensitivity": S ** (2 - 2 / p), "lewis": d ** (p / 2), "classic": S * d}[scheme]
+        need = {"combined": combined, "plain": S ** (2 - 2 / p), "lewis": d ** (p / 2), "classic": S * d}
+    power = 4 / p if scheme == "root_leverage" else 2
     if delta is not None:
         check_number("sample_size: delta", delta, low=0, high=1 - 1e-12, open_low=True)
         constant = constant * math.log(d / delta)
-    return max(int(d), math.ceil(constant * need / eps**2 - 1e-9))
+    return max(int(d), math.ceil(constant * need[scheme] / eps**power - 1e-9))

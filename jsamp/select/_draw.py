@@ -8,14 +8,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jsamp._core._checks import check_choice, check_count, check_floating, check_key, concrete, is_traced
 from jsamp.select._bits import log_clocks, pair_add, sum_tree, tree_draw, tree_find, uniform, wide
 from jsamp.select._subset import Subset
+from jsamp.select._whiten import everywhere, mesh_axis, over_mesh
 
 SCHEMES = ("poisson", "multinomial", "systematic", "priority", "stratified", "topk")
+
+
+@jax.jit
+def _usable(scores):
+    return jnp.all(jnp.isfinite(scores) & (scores >= 0)), jnp.any(scores > 0)
 
 
 def check_scores(scores: Any, who: str) -> jax.Array:
@@ -25,12 +30,13 @@ def check_scores(scores: Any, who: str) -> jax.Array:
     if scores.ndim != 1 or scores.shape[0] == 0:
         raise ValueError(f"{who}: scores must be a vector [n], got shape {scores.shape}. Use jax.vmap over rows.")
     if not is_traced(scores) and scores.is_fully_addressable:
-        known = np.asarray(scores)
-        if not np.all(np.isfinite(known) & (known >= 0)):
+        with jax.ensure_compile_time_eval():  # constants of a function being traced are looked at, too
+            fit, positive = map(bool, _usable(scores))
+        if not fit:
             raise ValueError(
                 f"{who}: scores must be finite and >= 0. Exponentiate log-weights after a shift by the max."
             )
-        if not np.any(known > 0):
+        if not positive:
             raise ValueError(f"{who}: every score is 0, so no row can be drawn.")
     return scores.astype(wide(scores.dtype))
 
@@ -65,6 +71,15 @@ def inclusion_probs(scores: Any, num: int, *, axis_name: Any = None) -> jax.Arra
     """
     scores = check_scores(scores, "inclusion_probs")
     check_count("inclusion_probs: num", num, high=None if axis_name is not None else scores.shape[0])
+    return _inclusion_probs(scores, num, axis_name)
+
+
+@functools.partial(jax.jit, static_argnames=("num", "axis_name"))
+def _inclusion_probs(scores, num, axis_name):
+    return over_mesh(lambda axis, s: _probs(s, num, axis), axis_name, scores)
+
+
+def _probs(scores, num, axis_name):
     top = lax.stop_gradient(jnp.max(scores))
     top = top if axis_name is None else lax.pmax(top, axis_name)
     scores = scores / top
@@ -101,7 +116,7 @@ def _capacity(num: int, n: int) -> int:
 @functools.partial(jax.jit, static_argnames=("num", "capacity", "axis_name"))
 def _poisson(key, scores, num, capacity, axis_name):
     n = scores.shape[0]
-    probs = inclusion_probs(scores, num, axis_name=axis_name)
+    probs = _probs(scores, num, axis_name)
     if axis_name is not None:
         key = jax.random.fold_in(key, lax.axis_index(axis_name))
     keep = uniform(key, (n,), scores.dtype) < probs
@@ -109,8 +124,7 @@ def _poisson(key, scores, num, capacity, axis_name):
     index = jnp.nonzero(keep, size=capacity, fill_value=0)[0].astype(jnp.int32)
     mask = jnp.arange(capacity) < taken
     weight = jnp.where(mask, 1 / jnp.where(mask, probs[index], 1), 0)
-    weight = jnp.where(jnp.isnan(probs[0]), jnp.nan, weight)
-    return Subset(index, weight, mask, jnp.maximum(taken - capacity, 0).astype(jnp.int32))
+    return Subset(index, jnp.where(jnp.isnan(probs[0]) | (taken > capacity), jnp.nan, weight), mask)
 
 
 @functools.partial(jax.jit, static_argnames=("num", "scheme"))
@@ -130,7 +144,7 @@ def _with_repeats(key, scores, num, scheme):
         target = pair_add(pair_add((whole, zero), (offset, zero)), ((whole + offset) * stretch, zero))
         index = tree_find(tree, target)
     index = jnp.minimum(index, scores.shape[0] - 1)
-    return Subset(index, 1 / share[index], jnp.ones((num,), bool), jnp.zeros((), jnp.int32))
+    return Subset(index, 1 / share[index], jnp.ones((num,), bool))
 
 
 @functools.partial(jax.jit, static_argnames=("num", "scheme"))
@@ -141,7 +155,6 @@ def _without_repeats(key, scores, num, scheme):
         rank = log_score - jnp.log(uniform(key, (n,), scores.dtype))
     else:
         rank = log_score - log_clocks(key, (n,), scores.dtype)
-    rank = jnp.where(jnp.isnan(scores), jnp.inf, rank)
     best, index = lax.top_k(rank, min(num + 1, n))
     if n == num:
         best = jnp.append(best, -jnp.inf)
@@ -151,7 +164,7 @@ def _without_repeats(key, scores, num, scheme):
     excess = jnp.where(mask, log_score[index] - best[num], 0)
     probs = jnp.exp(jnp.minimum(excess, 0)) if scheme == "priority" else -jnp.expm1(-jnp.exp(jnp.minimum(excess, 50)))
     weight = jnp.where(mask, 1 / jnp.where(mask, probs, 1), 0)
-    return Subset(jnp.where(mask, index, 0), weight, mask, jnp.zeros((), jnp.int32))
+    return Subset(jnp.where(mask, index, 0), jnp.where(jnp.any(jnp.isnan(scores)), jnp.nan, weight), mask)
 
 
 def draw(
@@ -185,10 +198,12 @@ def draw(
         capacity: slots of the result for "poisson" (default: num + 6 sqrt(num) + 8, overflow probability < 1e-8).
             With `axis_name`, slots per shard (the default holds even if one shard has all the mass).
         axis_name: mesh axis over which `scores` is one shard (inside `jax.shard_map`), "poisson" only: `index` then
-            counts inside the shard, no row is communicated, and every shard draws its own stream.
+            counts inside the shard, no row is communicated, and every shard draws its own stream. (Scores sharded over
+            an explicit mesh need no name: they are gathered, and `index` counts all rows.)
 
     Returns:
-        `Subset`. `dropped` > 0 flags a Poisson draw that did not fit. Bad traced scores (NaN, all zero): NaN weights.
+        `Subset`. Its weights are NaN, and `ok` False, after a Poisson draw that overflowed `capacity` (in the shard
+        where it did), and for bad traced scores (NaN, all zero).
 
     Raises:
         ValueError: for bad scores, an unknown scheme, num < 1, or num > n where rows are distinct.
@@ -209,6 +224,8 @@ def draw(
     check_key(key, "draw")
     check_choice("draw: scheme", scheme, SCHEMES)
     scores = check_scores(scores, "draw")
+    if axis_name is None and mesh_axis(scores) is not None:
+        scores = jax.reshard(scores, everywhere(scores))
     distinct = scheme in ("poisson", "priority", "topk")
     high = scores.shape[0] if distinct and axis_name is None else None
     num = check_count("draw: num", num, high=high)

@@ -9,11 +9,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jsamp._core._checks import check_choice, check_count, check_floating, check_number, concrete, is_traced
+from jsamp._core._checks import check_choice, check_count, check_floating, check_number, is_traced
 from jsamp.select._bits import wide
-from jsamp.select._whiten import BLOCK, gram_of, map_rows, matmul, whiten
+from jsamp.select._whiten import BLOCK, gram_of, map_rows, matmul, over_mesh, squared_norms, whiten
 
 METHODS = ("auto", "cholqr2", "shifted3", "qr")
+
+
+@jax.jit
+def _finite(A):
+    return jnp.sum(A * 0) == 0  # NaN for NaN and infinity; a plain sum is faster than tests of every entry
 
 
 def check_matrix(A: Any, who: str, *, tall: bool = True) -> jax.Array:
@@ -24,10 +29,11 @@ def check_matrix(A: Any, who: str, *, tall: bool = True) -> jax.Array:
         raise ValueError(f"{who}: A must be a matrix [n, d], got shape {A.shape}. Reshape features to one axis.")
     if tall and A.shape[0] < A.shape[1]:
         raise ValueError(f"{who}: A has fewer rows than columns {A.shape}, so every row is essential. Pass ridge > 0.")
-    known = concrete(A) if is_traced(A) or A.is_fully_addressable else None
-    # Extremes instead of an array of booleans: NaN and infinity survive them, and nothing of A's size is allocated.
-    if known is not None and not (abs(float(known.max())) < float("inf") and abs(float(known.min())) < float("inf")):
-        raise ValueError(f"{who}: A holds NaN or infinity. Clean the rows first.")
+    if not is_traced(A) and A.is_fully_addressable:
+        with jax.ensure_compile_time_eval():  # constants of a function being traced are looked at, too
+            finite = bool(_finite(A))
+        if not finite:
+            raise ValueError(f"{who}: A holds NaN or infinity. Clean the rows first.")
     return A.astype(wide(A.dtype))
 
 
@@ -42,34 +48,42 @@ def check_weights(weights: Any, n: int, who: str) -> Any:
     return weights
 
 
+def _with_ridge(rows, ridge):
+    if ridge is None:
+        return rows
+    return jnp.concatenate([rows, jnp.sqrt(ridge) * jnp.eye(rows.shape[1], dtype=rows.dtype)])
+
+
 def _qr(A, weight, ridge, axis_name):
     rows = A if weight is None else A * jnp.sqrt(weight)[:, None]
     d = A.shape[1]
     if axis_name is not None:
         Q, R = jnp.linalg.qr(rows)
-        stack = lax.all_gather(R, axis_name)
-        ridge_rows = jnp.sqrt(ridge) * jnp.eye(d, dtype=A.dtype)
-        top, _ = jnp.linalg.qr(jnp.concatenate([stack.reshape(-1, d), ridge_rows]))
+        stack = lax.all_gather(R, axis_name).reshape(-1, d)
+        top, _ = jnp.linalg.qr(_with_ridge(stack, ridge))
         k = R.shape[0]
         mine = lax.dynamic_slice_in_dim(top, lax.axis_index(axis_name) * k, k)
         return jnp.sum(matmul(Q, mine) ** 2, 1)
-    rows = jnp.concatenate([rows, jnp.sqrt(ridge) * jnp.eye(d, dtype=A.dtype)]) if ridge is not None else rows
-    Q, _ = jnp.linalg.qr(rows)
+    Q, _ = jnp.linalg.qr(_with_ridge(rows, ridge))
     return jnp.sum(Q[: A.shape[0]] ** 2, 1)
 
 
-@functools.partial(jax.jit, static_argnames=("method", "axis_name", "block"))
 def leverage_rows(A, weight, ridge, method, axis_name, block):
-    """Leverage without checks."""
+    """Leverage without checks, of the rows of this shard."""
     if method == "qr":
         return _qr(A, weight, ridge, axis_name)
     transform, _ = whiten(gram_of(A, weight, 0.0 if ridge is None else ridge, axis_name, block), method)
 
     def score(rows, w):
-        norm = jnp.sum(matmul(rows, transform) ** 2, 1)
+        norm = squared_norms(rows, transform)
         return norm if w is None else norm * w
 
     return map_rows(score, A, weight, block=block)
+
+
+@functools.partial(jax.jit, static_argnames=("method", "axis_name", "block"))
+def _leverage(A, weight, ridge, method, axis_name, block):
+    return over_mesh(lambda axis, a, w: leverage_rows(a, w, ridge, method, axis, block), axis_name, A, weight)
 
 
 def leverage(
@@ -80,17 +94,19 @@ def leverage(
     tau_i is the largest share (a_i x)^2 / |A x|^2 over all x; without ridge the scores lie in [0, 1] and sum to the
     rank. Rows are read in blocks and never copied. Columns are normalised, then the Gram matrix is formed again in the
     whitened coordinates until it is well conditioned (CholeskyQR2, shifted CholeskyQR3). The relative error is about
-    eps times the condition number (float32: 1e-6 at 10, 1e-4 at 1e3, 1e-2 at 1e5; use float64 beyond). Null directions
-    of a rank-deficient matrix are found and left out.
+    eps times the condition number (float32: 1e-6 at 10, 1e-4 at 1e3, 1e-2 at 1e5). Null directions of a rank-deficient
+    matrix are found and left out; in float32 that includes directions beyond a condition number of 4e5, and the scores
+    then sum to less than d. Use float64 for those.
 
     Args:
         A: [n, d] rows, floating point.
         method: static. "auto" reads the rows 2 to 4 times as the condition number asks; "cholqr2" at most 3 times
             (condition numbers to 1e4 in float32); "shifted3" always 4 times; "qr" is Householder QR (full rank only,
-            n x d of extra memory, slow).
+            n x d of extra memory, slow, and no more accurate).
         ridge: regularisation >= 0; the scores then sum to the effective dimension, and n < d is allowed.
         weights: [n] >= 0, or None: scores of the rows sqrt(weights_i) a_i.
         axis_name: mesh axis over which the rows are sharded (inside `jax.shard_map`): one all-reduce of d x d per read.
+            Rows sharded over an explicit mesh need no name: pass them as they are.
         block: rows per block, static.
 
     Returns:
@@ -119,9 +135,8 @@ def leverage(
     weights = check_weights(weights, A.shape[0], "leverage")
     block = check_count("leverage: block", block)
     ridge = None if plain else jnp.asarray(ridge, A.dtype)
-    if method == "qr" and axis_name is not None and ridge is None:
-        ridge = jnp.zeros((), A.dtype)
-    return leverage_rows(A, None if weights is None else weights.astype(A.dtype), ridge, method, axis_name, block)
+    weights = None if weights is None else weights.astype(A.dtype)
+    return _leverage(A, weights, ridge, method, axis_name, block)
 
 
 def root_leverage(A: Any, p: float, *, weights: Any = None, axis_name: Any = None) -> jax.Array:

@@ -12,7 +12,7 @@ from jax import lax
 
 from jsamp._core._checks import check_count, check_number, is_traced
 from jsamp.select._leverage import check_matrix, check_weights, leverage_rows
-from jsamp.select._whiten import BLOCK
+from jsamp.select._whiten import BLOCK, over_mesh
 
 
 class Lewis(NamedTuple):
@@ -34,7 +34,14 @@ class Lewis(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("p", "iters", "axis_name", "block"))
-def _lewis(A, rows_weight, p, iters, axis_name, block):
+def _lewis(A, weights, p, iters, axis_name, block):
+    def rows(axis, a, w):
+        return _lewis_rows(a, w, p, iters, axis, block)
+
+    return over_mesh(rows, axis_name, A, weights, out_specs=lambda spec: Lewis(spec, jax.P()))
+
+
+def _lewis_rows(A, rows_weight, p, iters, axis_name, block):
     relax = 2 * p / (p + 2)
 
     def target(log_weight, live):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._checks import check_choice, check_count, check_key, check_number
+from jsamp._core._checks import check_choice, check_count, check_floating, check_key, check_number
 from jsamp._core._pytree import pytree, static
 from jsamp.select._draw import draw_categorical
 
@@ -153,3 +153,63 @@ class Replay:
         new = self.update(state, slot, score, second)
         new = new._replace(age=new.age.at[slot].set(age), filled=new.filled.at[slot].set(True))
         return jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, state), slot, accept
+
+
+STRAIGHT = 0.955  # |cosine| beyond which two latents are joined by a straight line
+
+
+def interpolate_latents(key: jax.Array, mean: Any, std: Any, *, pairs: int = 6, points: int = 6) -> jax.Array:
+    """New latents between random pairs of encoded dataset levels: the generator of DRED.
+
+    2 * pairs different levels are drawn uniformly (not by score). Between the two of a pair, means move along the great
+    circle (along the straight line when they are nearly parallel), standard deviations along the straight line, and
+    every point gets its own noise: z = mean + std * eps. Decode the latents with your model, score the new levels, and
+    offer them to `Replay.insert`.
+
+    Args:
+        key: one JAX key.
+        mean: [n, D] posterior means of the dataset's levels under an encoder.
+        std: [n, D] posterior standard deviations (0 for a deterministic encoder).
+        pairs: pairs of parents, static.
+        points: points on each path, both ends included, static.
+
+    Returns:
+        [pairs * points, D] latents, path after path.
+
+    Raises:
+        ValueError: for shapes that differ, 2 * pairs > n, or points < 2.
+        TypeError: for integer means.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp.select as select
+        >>> mean = jnp.eye(4)
+        >>> z = select.interpolate_latents(jax.random.key(0), mean, jnp.zeros((4, 4)), pairs=2, points=3)
+        >>> z.shape, bool(jnp.allclose(jnp.linalg.norm(z, axis=1), 1))
+        ((6, 4), True)
+
+    References:
+        Garcin et al., "DRED: Zero-Shot Transfer in Reinforcement Learning via Data-Regularised Environment Design",
+        2024, arXiv:2402.03479.
+    """
+    check_key(key, "interpolate_latents")
+    check_floating("interpolate_latents: mean", mean)
+    check_count("interpolate_latents: points", points, low=2)
+    mean, std = jnp.asarray(mean), jnp.asarray(std)
+    if mean.ndim != 2 or std.shape != mean.shape:
+        raise ValueError(f"interpolate_latents: mean and std must share a shape [n, D], got {mean.shape}, {std.shape}.")
+    check_count("interpolate_latents: pairs", pairs, high=mean.shape[0] // 2)
+    parent_key, noise_key = jax.random.split(key)
+    parents = jax.random.permutation(parent_key, mean.shape[0])[: 2 * pairs].reshape(2, pairs)
+    (a, b), (spread_a, spread_b) = mean[parents], std[parents]
+    size = jnp.sqrt(jnp.sum(a * a, 1) * jnp.sum(b * b, 1))
+    cosine = jnp.sum(a * b, 1) / jnp.where(size > 0, size, 1)
+    round_way = (size > 0) & (jnp.abs(cosine) <= STRAIGHT)
+    angle = jnp.arccos(jnp.where(round_way, cosine, 0))[:, None]
+    t = jnp.linspace(0, 1, points, dtype=mean.dtype)[None]
+    ahead, behind = (
+        jnp.where(round_way[:, None], jnp.sin(share * angle) / jnp.sin(angle), share)[..., None] for share in (t, 1 - t)
+    )
+    centre = behind * a[:, None] + ahead * b[:, None]
+    width = (1 - t)[..., None] * spread_a[:, None] + t[..., None] * spread_b[:, None]
+    z = centre + width * jax.random.normal(noise_key, centre.shape, mean.dtype)
+    return z.reshape(pairs * points, -1)

@@ -35,7 +35,7 @@ def _first_of_groups(group, order, num_groups, alloc, width, cycle):
     index = items[jnp.minimum(start[:, None] + place, group.shape[0] - 1)]
     weight = size / jnp.maximum(limit, 1)
     weight = jnp.where(mask, jnp.broadcast_to(weight[:, None], mask.shape), 0)
-    return Subset(jnp.where(mask, index, 0).ravel(), weight.ravel(), mask.ravel(), jnp.zeros((), jnp.int32))
+    return Subset(jnp.where(mask, index, 0).ravel(), weight.ravel(), mask.ravel())
 
 
 def _check_groups(group: Any, n: int | None, num: int, who: str) -> jax.Array:
@@ -294,4 +294,4 @@ def retrieve(
     chosen = _first_of_groups(group, order, num_strata + 1, alloc, num, False)
     keep = num_strata * num
     mask = chosen.mask[:keep]
-    return Subset(chosen.index[:keep], mask.astype(closest.dtype), mask, chosen.dropped)
+    return Subset(chosen.index[:keep], mask.astype(closest.dtype), mask)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -17,15 +18,17 @@ from jsamp.select._bits import uniform
 from jsamp.select._draw import check_scores, draw
 from jsamp.select._leverage import leverage
 from jsamp.select._subset import Subset
-from jsamp.select._whiten import WELL, block_gram, finish, matmul, normalise, refine
+from jsamp.select._whiten import WELL, block_gram, finish, matmul, normalise, null_cut, refine, squared_norms
 
 _gram = jax.jit(block_gram)
-_score = jax.jit(lambda rows, transform: jnp.sum(matmul(rows, transform) ** 2, 1))
+_score = jax.jit(squared_norms)
 
 
 @pytree
 class RowBlocks:
     """Slices of a long array (numpy, memmap, HDF5, zarr), readable as often as needed, one block in memory at a time.
+
+    Pages of a memmap opened with mode "r" leave the process's memory after each block.
 
     Args:
         rows: anything with `shape` and slices along axis 0.
@@ -52,6 +55,14 @@ class RowBlocks:
     def __iter__(self) -> Iterator[np.ndarray]:
         for start in range(0, self.rows.shape[0], self.size):
             yield np.asarray(self.rows[start : start + self.size])
+            _forget(self.rows)
+
+
+def _forget(rows: Any) -> None:
+    """Unmap the pages of a read-only memmap that were read, so that they do not pile up in the process."""
+    mapped = getattr(rows, "_mmap", None)
+    if mapped is not None and getattr(rows, "mode", None) == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _watch(blocks: Iterable[Any], name: str, progress: bool) -> Iterator[Any]:
@@ -123,7 +134,7 @@ def leverage_stream(blocks: Iterable[Any], *, ridge: float = 0.0, progress: bool
         second = gram(transform)
         value = np.linalg.eigvalsh(np.asarray(second))
         if value[0] <= WELL * value[-1]:
-            transform, _, _ = refine(transform, second)
+            transform, _, _ = refine(transform, second, cut=null_cut(second.dtype))
             second = gram(transform)
         transform, _ = finish(transform, second, WELL)
     watched = _watch(blocks, "leverage_stream (scores)", progress)
@@ -137,7 +148,7 @@ def merge(*subsets: Subset) -> Subset:
         subsets: subsets whose `index` counts rows of the whole dataset.
 
     Returns:
-        `Subset` with the sum of their slots; `dropped` adds up.
+        `Subset` with all their slots.
 
     Raises:
         ValueError: for no subset.
@@ -151,8 +162,7 @@ def merge(*subsets: Subset) -> Subset:
     """
     if not subsets:
         raise ValueError("merge: pass at least one subset.")
-    index, weight, mask = (jnp.concatenate([jnp.asarray(getattr(s, f)) for s in subsets]) for f in Subset._fields[:3])
-    return Subset(index, weight, mask, sum(jnp.asarray(s.dropped) for s in subsets))
+    return jax.tree.map(lambda *slots: jnp.concatenate([jnp.asarray(s) for s in slots]), *subsets)
 
 
 class Coreset(NamedTuple):
@@ -242,7 +252,7 @@ def reduce_stream(
     if not parts:
         raise ValueError("reduce_stream: the stream is empty.")
     rows, weight, index = shrink(*(np.concatenate(group) for group in zip(*parts, strict=True)))
-    return Coreset(rows, Subset(jnp.asarray(index), jnp.asarray(weight), jnp.ones(len(rows), bool), jnp.zeros((), int)))
+    return Coreset(rows, Subset(jnp.asarray(index), jnp.asarray(weight), jnp.ones(len(rows), bool)))
 
 
 class ReservoirState(NamedTuple):
@@ -319,4 +329,4 @@ class Reservoir:
         excess = jnp.where(mask, state.log_score[:m] - state.rank[m], 0)
         weight = jnp.where(mask, jnp.exp(-jnp.minimum(excess, 0)), 0)
         rows = jax.tree.map(lambda x: x[:m], state.rows)
-        return rows, Subset(jnp.where(mask, state.index[:m], 0), weight, mask, jnp.zeros((), jnp.int32))
+        return rows, Subset(jnp.where(mask, state.index[:m], 0), weight, mask)

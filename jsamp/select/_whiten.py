@@ -51,14 +51,43 @@ def sum_rows(fun: Callable[..., Any], *rows: Any, block: int = BLOCK) -> Any:
     if num == 1:
         return fun(*rows)
     head = [None if x is None else x[: num * size].reshape(num, size, *x.shape[1:]) for x in rows]
-    start = fun(*(None if x is None else x[0] for x in head))
+    total = fun(*(None if x is None else x[0] for x in head))
     more = tuple(None if x is None else x[1:] for x in head)
-    if num > 1:
-        start, _ = lax.scan(lambda c, part: (jax.tree.map(jnp.add, c, fun(*part)), None), start, more)
+    total, _ = lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, fun(*part)), None), total, more)
     if num * size < n:
         rest = fun(*(None if x is None else x[num * size :] for x in rows))
-        start = jax.tree.map(jnp.add, start, rest)
-    return start
+        total = jax.tree.map(jnp.add, total, rest)
+    return total
+
+
+def mesh_axis(rows: Any) -> Any:
+    """The axis of an explicit mesh over which these rows are sharded, or None."""
+    sharding = jax.typeof(rows).sharding
+    axis = sharding.spec[0] if len(sharding.spec) else None
+    if axis is not None and any(other is not None for other in sharding.spec[1:]):
+        raise ValueError(f"rows may be sharded, columns not; got {sharding.spec}. Use jax.reshard(A, jax.P({axis!r})).")
+    return axis
+
+
+def everywhere(x: jax.Array) -> jax.NamedSharding:
+    """The sharding that gives every device of x's explicit mesh a whole copy."""
+    return jax.NamedSharding(jax.typeof(x).sharding.mesh, jax.P())
+
+
+def over_mesh(fun: Callable[..., Any], axis_name: Any, *rows: Any, out_specs: Any = None) -> Any:
+    """fun(axis_name, *rows), in a `shard_map` of its own for rows sharded over an axis of an explicit mesh."""
+    axis = mesh_axis(rows[0]) if axis_name is None else None
+    if axis is None:
+        return fun(axis_name, *rows)
+    spec = jax.P(axis)
+    mesh = jax.typeof(rows[0]).sharding.mesh
+    run = jax.shard_map(
+        lambda *part: fun(axis, *part),
+        mesh=mesh,
+        in_specs=tuple(None if x is None else spec for x in rows),
+        out_specs=spec if out_specs is None else out_specs(spec),
+    )
+    return run(*rows)
 
 
 def block_gram(rows: jax.Array, weight: Any, transform: Any) -> jax.Array:
@@ -72,12 +101,20 @@ def gram_of(A: jax.Array, weight: Any, ridge: Any, axis_name: Any, block: int) -
     """The function T -> T^T (A^T W A + ridge I) T, blockwise, summed over a mesh axis."""
 
     def gram(transform: Any) -> jax.Array:
-        total = sum_rows(lambda a, w: block_gram(a, w, transform), A, weight, block=block)
+        if transform is None and weight is None:  # nothing of A's size is made on the way, so blocks would only cost
+            total = matmul(A.T, A)
+        else:
+            total = sum_rows(lambda a, w: block_gram(a, w, transform), A, weight, block=block)
         total = total if axis_name is None else lax.psum(total, axis_name)
         eye = jnp.eye(A.shape[1], dtype=A.dtype) if transform is None else matmul(transform.T, transform)
         return total + ridge * eye
 
     return gram
+
+
+def squared_norms(rows: jax.Array, transform: jax.Array) -> jax.Array:
+    """|a T|^2 of every row; laid out so that the sum runs over the slow axis."""
+    return jnp.sum(matmul(transform.T, rows.T) ** 2, 0)
 
 
 def normalise(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -87,13 +124,23 @@ def normalise(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.diag(scale), scale[:, None] * gram * scale[None]
 
 
-def refine(transform: jax.Array, gram: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One whitening step with eigenvalues below d eps held up (never cut): transform, its Gram, and 1/condition."""
+def refine(transform: jax.Array, gram: jax.Array, *, cut: Any = None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One whitening step with eigenvalues below d eps held up: transform, its Gram, and 1/condition.
+
+    Directions with eigenvalues below `cut` (relative to the largest) are null and become zero: held up twice, the
+    rounding errors in them would be as large as the rows.
+    """
     value, vector = jnp.linalg.eigh(lax.stop_gradient(gram))
     top = jnp.maximum(value[-1], jnp.finfo(gram.dtype).tiny)
     floor = 4 * gram.shape[0] * jnp.finfo(gram.dtype).eps * top
-    step = vector * lax.rsqrt(jnp.maximum(value, floor))[None]
+    scale = lax.rsqrt(jnp.maximum(value, floor))
+    step = vector * (scale if cut is None else jnp.where(value > cut * top, scale, 0))[None]
     return matmul(lax.stop_gradient(transform), step), matmul(step.T, matmul(gram, step)), value[0] / top
+
+
+def null_cut(dtype: Any) -> Any:
+    """What the second Gram's eigenvalue of a null direction stays below (1e-3 eps, when columns are dependent)."""
+    return 4 * jnp.finfo(dtype).eps
 
 
 def finish(transform: jax.Array, gram: jax.Array, cut: Any) -> tuple[jax.Array, jax.Array]:
@@ -124,7 +171,7 @@ def whiten(gram: Gram, method: str) -> tuple[jax.Array, jax.Array]:
         return finish(transform, gram(transform), cut2)
 
     def three(second):
-        further, _, _ = refine(transform, second)
+        further, _, _ = refine(transform, second, cut=null_cut(second.dtype))
         return finish(further, gram(further), WELL)
 
     def two_or_three(_):

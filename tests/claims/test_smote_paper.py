@@ -16,6 +16,18 @@ def test_covariance_shrinks_by_two_thirds_with_all_neighbours():
     np.testing.assert_allclose(new.mean(0), X.mean(0), atol=0.03)
 
 
+def test_gaps_are_uniform_and_covariance_shrinks_with_the_neighbourhood():
+    X = np.float32(np.random.default_rng(0).normal(size=(400, 3)))
+    shrink = []
+    for k in (1, 5, 20, 100):
+        new = select.smote(jax.random.key(k), X, np.arange(400), 20_000, k=k)
+        shrink.append(np.trace(np.cov(np.asarray(new.x).T)) / np.trace(np.cov(X.T)))
+    np.testing.assert_allclose(shrink, [0.94, 0.90, 0.84, 0.73], atol=0.03)
+    start, end = X[np.asarray(new.parent)], X[np.asarray(new.neighbor)]
+    u = np.sort(((np.asarray(new.x) - start) * (end - start)).sum(1) / ((end - start) ** 2).sum(1))
+    assert np.abs(u - (np.arange(20_000) + 0.5) / 20_000).max() < 2.3 / np.sqrt(20_000)  # Kolmogorov: p = 5e-5
+
+
 def logistic(X, y, steps=300):
     Z = jnp.c_[X, jnp.ones(len(X))]
 

@@ -84,6 +84,7 @@ REGISTRY: dict[str, Any] = {
     "draw_categorical": Case(lambda key, x: select.draw_categorical(key, x, (7,)), jnp.log(SCORES), bad=NAN[:, 0]),
     "herding": Case(lambda key, x: select.herding(x, 5), X, bad=NAN),
     "inclusion_probs": Case(lambda key, x: select.inclusion_probs(x, 7), SCORES, smooth=True, bad=-SCORES),
+    "interpolate_latents": Case(lambda key, x: select.interpolate_latents(key, x, x * x, pairs=4), X, smooth=True),
     "k_center": Case(lambda key, x: select.k_center(x, 5), X, bad=NAN),
     "kernel_error": Case(lambda key, x: select.kernel_error(x, select.draw(KEY, SCORES, 8)), X, **SMOOTH),
     "kmeans_scores": Case(lambda key, x: select.kmeans_scores(x, x[:3]), X, bad=NAN),

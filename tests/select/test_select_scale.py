@@ -17,6 +17,8 @@ RNG = np.random.default_rng(0)
 A = np.float32(RNG.standard_t(3, size=(1600, 6)))
 BAD = np.float32(A @ np.diag([1, 1, 1e-2, 1e-2, 1e-3, 1e-3]) @ RNG.normal(size=(6, 6)))
 _START = RNG.bit_generator.state
+# What float32 leaves of the scores of BAD: eps times the condition number of its normalised columns, 4e-4.
+ROUNDING = 2.0**-24 * np.linalg.cond(BAD / np.linalg.norm(BAD, axis=0))
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +55,32 @@ def test_eight_devices_give_the_scores_of_one(kind):
         "probs": select.inclusion_probs(A[:, 0] ** 2, 50),
     }
     for name, value in got.items():
-        np.testing.assert_allclose(value, one[name], rtol=3e-3 if name == "bad" else 1e-5, atol=1e-7, err_msg=name)
+        rtol = 4 * ROUNDING if name == "bad" else 1e-5
+        np.testing.assert_allclose(value, one[name], rtol=rtol, atol=1e-7, err_msg=name)
+
+
+def test_rows_of_an_explicit_mesh_need_no_axis_name():
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+    weights = np.float32(RNG.uniform(size=1600))
+    rows, w = (jax.device_put(x, jax.NamedSharding(mesh, jax.P("rows"))) for x in (A, weights))
+    for name, fun in {
+        "leverage": select.leverage,
+        "jit": jax.jit(select.leverage),
+        "weights": lambda a: select.leverage(a, weights=w if a is rows else weights, ridge=0.3),
+        "root": lambda a: select.root_leverage(a, 1.5),
+        "lewis": lambda a: select.lewis(a, 1.0).weight,
+        "light": select.lightweight,
+        "sensitivity": lambda a: select.sensitivity(a, 1.5, embedding=A[::8], iters=4),
+        "probs": lambda a: select.inclusion_probs(w if a is rows else jnp.asarray(weights), 50),
+    }.items():
+        got = fun(rows)
+        assert jax.typeof(got).sharding.spec == jax.P("rows"), name
+        np.testing.assert_allclose(got, fun(jnp.asarray(A)), rtol=1e-5, atol=1e-7, err_msg=name)
+    subset, one = (select.draw(jax.random.key(0), s, 50) for s in (w, jnp.asarray(weights)))
+    np.testing.assert_array_equal(subset.index, one.index)
+    np.testing.assert_array_equal(subset.take(rows), one.take(A))
+    with pytest.raises(ValueError, match="embedding"):
+        select.sensitivity(rows, 1.0)
 
 
 def test_sharded_sensitivities_with_a_common_embedding():
@@ -75,7 +102,7 @@ def test_sharded_poisson_draw_is_unbiased_and_moves_no_rows():
     def estimate(keys, scores, values):
         def one(key):
             subset = select.draw(key, scores, 100, axis_name="rows")
-            total = jnp.sum(subset.weight * subset.take(values)), jnp.sum(subset.mask), jnp.sum(subset.dropped)
+            total = jnp.sum(subset.weight * subset.take(values)), jnp.sum(subset.mask)
             return jax.lax.psum(total, "rows")
 
         return jax.vmap(one)(keys)
@@ -84,8 +111,7 @@ def test_sharded_poisson_draw_is_unbiased_and_moves_no_rows():
     run = jax.jit(jax.shard_map(estimate, mesh=mesh, in_specs=specs, out_specs=jax.P()))
     keys = jax.device_put(jax.random.split(jax.random.key(0), 3000), jax.NamedSharding(mesh, jax.P()))
     placed = [jax.device_put(x, jax.NamedSharding(mesh, jax.P("rows"))) for x in (scores, values)]
-    total, count, dropped = (np.asarray(x, np.float64) for x in run(keys, *placed))
-    assert dropped.sum() == 0
+    total, count = (np.asarray(x, np.float64) for x in run(keys, *placed))
     assert abs(total.mean() - values.sum(dtype=np.float64)) < 5 * total.std() / np.sqrt(3000)
     assert abs(count.mean() - 100) < 5 * count.std() / np.sqrt(3000)
 
@@ -141,7 +167,7 @@ def test_streams_give_the_scores_of_memory(tmp_path, capfd):
         np.ascontiguousarray(rows).tofile(path)
         mapped = np.memmap(path, np.float32, "r", shape=rows.shape)
         got = select.leverage_stream(select.RowBlocks(mapped, 300), progress=rows is A)
-        np.testing.assert_allclose(got, select.leverage(rows), rtol=3e-3)
+        np.testing.assert_allclose(got, select.leverage(rows), rtol=4 * ROUNDING if rows is BAD else 1e-5)
     assert "block 6/6" in capfd.readouterr().err
     ridge = select.leverage_stream([A[:700], A[700:]], ridge=3.0)
     np.testing.assert_allclose(ridge, select.leverage(A, ridge=3.0), rtol=1e-5)

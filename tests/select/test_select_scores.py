@@ -39,13 +39,25 @@ def conditioned(n, d, cond):
     return ((U * np.geomspace(1, 1 / cond, d)) @ V).astype(np.float32)
 
 
-def angle_grid(A, p, num=100_000):
-    """The sensitivities of a matrix with two columns, by the best of a grid of directions."""
-    theta = np.linspace(0, np.pi, num, endpoint=False)
-    best = np.zeros(len(A))
-    for part in np.array_split(theta, 20):
-        size = np.abs(A @ np.stack([np.cos(part), np.sin(part)])) ** p
-        best = np.maximum(best, (size / size.sum(0)).max(1))
+def angle_grid(A, p, num=20_000):
+    """The sensitivities of a matrix with two columns: the best of a grid of directions, and of finer ones around it.
+
+    At p = 1 the maximum is at a kink, a direction that is orthogonal to a row, so those are in the grid.
+    """
+    kinks = np.arctan2(A[:, 0], -A[:, 1])
+
+    def share(theta):
+        size = np.abs(A @ np.stack([np.cos(theta), np.sin(theta)])) ** p
+        return size / size.sum(0)
+
+    theta = np.concatenate([np.linspace(0, np.pi, num, endpoint=False), kinks])
+    coarse = share(theta)
+    best = coarse.max(1)
+    for i, centre in enumerate(theta[coarse.argmax(1)]):
+        for width in (4e-4, 1e-6):
+            near = centre + np.linspace(-width, width, 2001)
+            found = share(near)[i]
+            centre, best[i] = near[found.argmax()], max(best[i], found.max())
     return best
 
 
@@ -84,7 +96,7 @@ def test_leverage_of_scaled_and_dependent_columns():
     np.testing.assert_allclose(leverage(scaled), exact_leverage(A), rtol=1e-5)
     dependent = np.concatenate([A, A[:, :2] @ np.float32([[1, 2], [3, -1]]), np.zeros((400, 1), np.float32)], 1)
     for method in ("auto", "cholqr2", "shifted3"):
-        np.testing.assert_allclose(leverage(dependent, method=method), exact_leverage(A), rtol=1e-3)
+        np.testing.assert_allclose(leverage(dependent, method=method), exact_leverage(A), rtol=3e-6)
     repeated = np.repeat(A, 2, 0)
     np.testing.assert_allclose(leverage(repeated), np.repeat(exact_leverage(A) / 2, 2), rtol=1e-5)
 
@@ -150,14 +162,15 @@ def test_sandwich_between_sensitivities_and_lewis_weights(x64, p):
 
 def test_one_column_and_disjoint_columns(x64):
     a = RNG.normal(size=(20, 1))
-    for p in (1.0, 1.5, 2.0, 4.0):
+    for p in (1.0, 1.5, 4.0):
         exact = np.abs(a[:, 0]) ** p / (np.abs(a) ** p).sum()
         for bound in sensitivity_bounds(a, p):
-            np.testing.assert_allclose(bound, exact, rtol=1e-6)
+            np.testing.assert_allclose(bound, exact, rtol=1e-10)
         np.testing.assert_allclose(sensitivity(a, p, scheme="plain"), exact, rtol=1e-10)
         np.testing.assert_allclose(lewis(a, p, tol=1e-12).weight, exact, rtol=1e-9)
         sparse = np.kron(np.eye(3), a)
-        np.testing.assert_allclose(sensitivity_bounds(sparse, p, iters=30).lower, np.tile(exact, 3), rtol=1e-6)
+        for bound in sensitivity_bounds(sparse, p):
+            np.testing.assert_allclose(bound, np.tile(exact, 3), rtol=1e-10)
 
 
 def test_p_two_is_leverage(x64):
@@ -167,27 +180,27 @@ def test_p_two_is_leverage(x64):
     np.testing.assert_allclose(sensitivity(T60, 2, scheme="plain"), exact_leverage(T60), rtol=1e-10)
 
 
-def test_linear_programs_at_p_one(x64):
-    exact = linear_program(T60)
-    lower, upper = sensitivity_bounds(T60, 1.0, iters=20)
-    assert np.all(lower <= exact * (1 + 1e-9))
-    assert np.all(exact <= upper * (1 + 1e-9))
-    np.testing.assert_allclose(lower, exact, rtol=5e-3)
-    np.testing.assert_allclose(sensitivity_bounds(T60, 1.0, iters=80).lower, exact, rtol=5e-4)
+@pytest.mark.parametrize("case", ["heavy tails", "copies", "integers"])
+def test_linear_programs_at_p_one(x64, case):
+    A = {
+        "heavy tails": T60,
+        "copies": np.repeat(RNG.normal(size=(15, 3)), 3, 0),  # degenerate vertices, where a plain simplex walk stalls
+        "integers": RNG.integers(-2, 3, size=(40, 4)).astype(float),
+    }[case]
+    A = A[np.any(A != 0, 1)]
+    exact = linear_program(A)
+    for bound in sensitivity_bounds(A, 1.0):
+        np.testing.assert_allclose(bound, exact, rtol=1e-9)
+    np.testing.assert_allclose(sensitivity(A, 1.0, scheme="plain", iters=20), exact, rtol=5e-3)
 
 
-@pytest.mark.parametrize(("p", "low", "high"), [(1, 1e-3, 5e-2), (1.5, 1e-7, 1e-7), (3, 1e-7, 1e-7), (4, 1e-7, 1e-7), (6, 1e-7, 1e-7), (10, 1e-7, 1e-7)])  # fmt: skip
-def test_angle_grid_with_two_columns(x64, p, low, high):
+@pytest.mark.parametrize("p", [1.0, 1.5, 3.0, 4.0, 6.0, 10.0])
+def test_angle_grid_with_two_columns(x64, p):
     A = RNG.normal(size=(25, 2))
-    grid = angle_grid(A, p)  # below the truth by O(step^2 p^2) ~ 1e-7 (and O(step) at p = 1)
-    lower, upper = sensitivity_bounds(A, float(p), iters=60)
-    slack = 1e-4 if p == 1 else 1e-6
-    assert np.all(lower >= grid * (1 - low))
-    assert np.all(lower <= grid * (1 + slack))
-    assert np.all(upper >= grid * (1 - 1e-9))
-    assert np.all(upper <= grid * (1 + high + slack))
-    gap = np.max(upper / lower - 1)
-    assert gap < (5e-2 if p == 1 else 1e-6 if p > 6 else 1e-9)
+    exact = angle_grid(A, p)
+    lower, upper = sensitivity_bounds(A, p, iters=20)
+    assert np.max(upper / lower - 1) < 1e-9
+    np.testing.assert_allclose(lower, exact, rtol=1e-9)
 
 
 @pytest.mark.parametrize("d", [4, 8])
@@ -219,24 +232,26 @@ def test_invariances(x64):
     assert np.all(sensitivity_bounds(more, 3.0).lower[:60] <= base * (1 + 1e-9))
     twice = np.concatenate([T60, T60])
     np.testing.assert_allclose(sensitivity_bounds(twice, 3.0).lower[:60], base / 2, rtol=1e-6)
-    for p in (1.0, 1.5):
-        assert np.max(sensitivity_bounds(T60, p).lower) <= np.max(base) + 1e-9
+    largest = [float(np.max(sensitivity_bounds(T60, p).lower)) for p in (1.0, 1.5, 2.0, 3.0)]
+    assert np.all(np.diff(largest) >= -1e-9)  # the largest sensitivity does not fall with p
 
 
 def test_float32_bounds_and_dependent_columns():
-    A = np.float32(RNG.standard_t(3, size=(300, 6)))
-    for p in (1.0, 1.5, 4.0, 10.0):
+    A = np.float32(RNG.standard_t(3, size=(200, 5)))
+    for p in (1.0, 1.5, 10.0):
         lower, upper = sensitivity_bounds(A, p)
         with jax.enable_x64(True):
             exact_low = np.asarray(sensitivity_bounds(A.astype(np.float64), p, iters=40).lower)
-        np.testing.assert_allclose(lower, exact_low, rtol=2e-2 if p == 1 else 2e-3)
-        assert np.all(np.asarray(upper) >= exact_low * (1 - 1e-3))
+        np.testing.assert_allclose(lower, exact_low, rtol=5e-5 if p == 1 else 1e-5)
+        np.testing.assert_allclose(upper, exact_low, rtol=5e-5 if p == 1 else 1e-5)
     dependent = np.concatenate([A, A[:, :1] + A[:, 1:2]], 1)
-    np.testing.assert_allclose(sensitivity_bounds(dependent, 3.0).lower, sensitivity_bounds(A, 3.0).lower, rtol=1e-3)
+    for p in (1.0, 3.0):
+        for bound, exact in zip(sensitivity_bounds(dependent, p), sensitivity_bounds(A, p), strict=True):
+            np.testing.assert_allclose(bound, exact, rtol=5e-5)
 
 
 def test_combined_scores_of_many_rows_use_an_embedding():
-    A = np.float32(RNG.standard_t(3, size=(6000, 4)))
+    A = np.float32(RNG.standard_t(3, size=(3000, 4)))
     score = sensitivity(A, 1.0)
     plain = sensitivity(A, 1.0, scheme="plain")
     np.testing.assert_allclose(score, (plain + leverage(A)) / 2, rtol=1e-5)
@@ -279,6 +294,8 @@ def test_sample_size_follows_its_formulas():
     assert sample_size(0.1, "classic", dim=10, p=1.0, total=4.0) == 4000
     assert sample_size(0.5, dim=8, p=4.0, total=20.0) == math.ceil(4 * 8**0.5 * 20)
     assert sample_size(0.9, "lewis", dim=10, p=1.0, constant=0.01) == 10
+    assert sample_size(0.5, "plain", dim=16, p=1.0, total=8.0) == 4 * 4 * 8
+    assert sample_size(0.5, "root_leverage", dim=10, p=1.0) == 160
     assert sample_size(0.5, "lewis", dim=10, p=1.0, delta=0.01) == math.ceil(40 * math.log(1000))
 
 
@@ -307,6 +324,7 @@ def test_sample_size_follows_its_formulas():
         ),  # fmt: skip
         (lambda: sample_size(1.5, dim=3, p=1.0), ValueError, "eps"),
         (lambda: sample_size(0.5, "best", dim=3, p=1.0), ValueError, "one of"),
+        (lambda: sample_size(0.5, "root_leverage", dim=3, p=3.0), ValueError, "p <= 2"),
     ],
 )
 def test_refusals(call, error, match):
