@@ -9,6 +9,7 @@ and the accuracy on held-out patients, averaged over the posterior.
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ CHAINS = 4
 def data():
     from sklearn.datasets import load_breast_cancer
 
-    found = load_breast_cancer()
+    found: Any = load_breast_cancer()
     x = (found.data - found.data.mean(0)) / found.data.std(0)
     order = np.random.default_rng(0).permutation(len(x))
     x, y = jnp.asarray(x[order], jnp.float32), jnp.asarray(found.target[order], jnp.float32)
@@ -62,7 +63,7 @@ def main(num=1000, warmup=600, out=None):
     print(f"step size {float(kernel.step_size):.3f}, acceptance {float(jnp.mean(info.accept)):.2f}, "
           f"gradients {int(jnp.sum(info.nfe))}, divergences {int(jnp.sum(diverged))}")  # fmt: skip
     print(f"worst R-hat {worst:.4f}, smallest ESS {least:.0f} of {CHAINS * num}, "
-          f"E-BFMI {np.round(estimate.ebfmi(energy), 2).tolist()}")  # fmt: skip
+          f"E-BFMI {[round(float(one), 2) for one in estimate.ebfmi(energy)]}")  # fmt: skip
     print(f"held-out accuracy {accuracy:.3f} on {len(y_test)} patients")
     mean = estimate.mean(sites["weight"])
     for i in np.argsort(-np.abs(np.asarray(mean.value)))[:5]:
@@ -90,11 +91,14 @@ def picture(path, sites, names, chosen):
             if column == row:
                 for chain in values:
                     axis.hist(chain, bins=40, histtype="step")
+                axis.set_yticks([])
             else:
-                axis.plot(np.asarray(other).ravel()[::5], values.ravel()[::5], ",", alpha=0.6)
+                axis.plot(np.asarray(other).ravel()[::5], values.ravel()[::5], ".", ms=1.5, alpha=0.5)
             axis.tick_params(labelsize=7)
-    axes[0, 0].set_title("traces of 4 chains")
-    axes[0, 1].set_title("pairs")
+    axes[0, 0].set_title(f"traces of {CHAINS} chains")
+    for column, name in enumerate(series):
+        axes[0, column + 1].set_title(name)
+    axes[-1, 0].set_xlabel("draw")
     fig.savefig(path, dpi=110)
     plt.close(fig)
 

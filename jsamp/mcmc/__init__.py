@@ -44,7 +44,7 @@ from jsamp.mcmc._stream import load, save, stream
 from jsamp.mcmc._temper import ParallelTempering, SwapInfo, Tempered, tempered
 from jsamp.mcmc._tune import tune
 from jsamp.mcmc._underdamped import BAOAB, GHMC, OBABO
-from jsamp.mcmc._walk import EllipticalSlice, RandomWalk, Slice, SliceInfo
+from jsamp.mcmc._walk import EllipticalSlice, IndependentMH, RandomWalk, Slice, SliceInfo
 
 __all__ = [
     "BAOAB",
@@ -72,6 +72,7 @@ __all__ = [
     "Gibbs",
     "HMCInfo",
     "HistoryDrivenWalk",
+    "IndependentMH",
     "Info",
     "Kernel",
     "Metropolized",

@@ -65,6 +65,20 @@ class Corrector:
         >>> mcmc.chain(jax.random.key(0), kernel, jnp.ones(2), 10).x.shape
         (10, 2)
 
+        A predictor-corrector: rows of any plan, a move after each at the time it lands on.
+
+        >>> import jsamp as js
+        >>> schedule, key = js.noise.VE(0.05, 5.0), jax.random.key(0)
+        >>> law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.0]], stds=[0.3])
+        >>> plan = js.solve.ddim(schedule, js.noise.logsnr_grid(schedule, 6, final="sigma_min"), eta=1.0)
+        >>> def level(state, row):
+        ...     state = js.solve.step(key, law, state, row)
+        ...     kernel = mcmc.Corrector(mcmc.NoisedScore(law), row.t_next)
+        ...     moved, _ = kernel.step(jax.random.fold_in(key, 1000 + state.index), kernel.init(state.x))
+        ...     return state._replace(x=moved.position), None
+        >>> jax.lax.scan(level, js.solve.init(plan, 5 * jnp.ones(1)), plan)[0].x.shape
+        (1,)
+
     Cost:
         One score per step.
 

@@ -12,6 +12,9 @@ from jsamp._core._pytree import pytree, static
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._drive import as_kernel, start
 
+# What a kernel's cache holds of its target, when it is not the log-density with its gradient.
+CACHES = {"RandomWalk": "value", "Slice": "value", "IndependentMH": "own"}
+
 
 def _same_target(a, b):
     # Blocks on one target share a cache: the log-densities are the same tree of the same arrays.
@@ -20,8 +23,8 @@ def _same_target(a, b):
         return False
     if jax.tree.structure(f) != jax.tree.structure(g):
         return False
-    gradient = [hasattr(kernel, "score") or type(kernel).__name__ not in ("RandomWalk", "Slice") for kernel in (a, b)]
-    return gradient[0] == gradient[1] and all(
+    held = [CACHES.get(type(kernel).__name__, "gradient") for kernel in (a, b)]
+    return held[0] == held[1] != "own" and all(
         x is y for x, y in zip(jax.tree.leaves(f), jax.tree.leaves(g), strict=True)
     )
 

@@ -12,6 +12,7 @@ from jsamp._core import _checks, _tree
 from jsamp._core._pytree import pytree, static
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._langevin import MALA, drift
+from jsamp.select import draw_categorical
 
 
 class Noised(NamedTuple):
@@ -71,7 +72,7 @@ class DenoisingLangevinGibbs:
 
     Args:
         score: `score(x, sigma)`, for example `NoisedScore(denoiser)`; needed without `logdensity`.
-        sigmas: [L] noise levels, strictly monotone, positive.
+        sigmas: [L] noise levels, strictly monotone, positive; the lowest above the end of the plan's grid.
         logdensity: `logdensity(x, sigma)` of the noised law, normalised in x; or None. Without it "mala" accepts on the
             line integral of the score (Simpson's rule, three scores for a move).
         posterior: "exact" (softmax of the log-density over all levels; needs `logdensity`), "norm" (sigma is set to
@@ -181,13 +182,13 @@ class DenoisingLangevinGibbs:
             state, info = kernel.step(key, kernel.init(x))
             return state.position, info.accept, info.diverged, 2
         score = _At(self.score, sigma) if self.score is not None else jax.grad(_At(self.logdensity, sigma))
-        noise_key, decide = jax.random.split(key)
 
         def at(x):
             return k.like(k.call(score, x) if self.score is not None else score(x), x)
 
         gx = at(x)
-        y = drift(x, gx, None, h, _tree.normal_like(noise_key, x))
+        noise, log_uniform = k.noise(key, x)
+        y = drift(x, gx, None, h, noise)
         if self.x_move == "ula":
             return y, jnp.ones((), k.dtype_of(x)), ~_tree.all_finite(gx), 1
         middle = jax.tree.map(lambda a, b: (a + b) / 2, x, y)
@@ -195,7 +196,7 @@ class DenoisingLangevinGibbs:
         # Simpson's rule for the line integral, less the Langevin correction: only differences of scores remain.
         line = _tree.dot(jax.tree.map(jnp.subtract, y, x), jax.tree.map(lambda a, m, b: m - (a + b) / 2, gx, gm, gy))
         squares = _tree.dot(jax.tree.map(jnp.subtract, gy, gx), jax.tree.map(jnp.add, gy, gx))
-        x, accept, bad = k.accept_step(decide, 2 / 3 * line - h / 4 * squares, y, x)
+        x, accept, bad = k.accept_step(log_uniform, 2 / 3 * line - h / 4 * squares, y, x)
         return x, accept, bad, 3
 
     def _level(self, key, x, sigma):
@@ -215,15 +216,6 @@ class DenoisingLangevinGibbs:
             )
         if self.argmax:
             return sigmas[jnp.argmax(logits)], cost
-        return sigmas[draw_index(key, logits)], cost
-
-
-def draw_index(key: Any, logits: Any) -> jax.Array:
-    """One index with probability softmax(logits), by inverting the cumulative weights."""
-    weights = jnp.exp(logits - jnp.max(logits))
-    total = jnp.cumsum(weights)
-    point = jax.random.uniform(key, (), weights.dtype) * total[-1]
-    index = jnp.sum(total <= point)
-    # Rounding may put the point at the top: the last index with mass catches it.
-    last = weights.size - 1 - jnp.argmax(weights[::-1] > 0)
-    return jnp.minimum(index, last).astype(jnp.int32)
+        index = draw_categorical(key, logits)
+        # Logits of NaN give index -1, and NaN stays visible.
+        return jnp.where(index < 0, jnp.nan, sigmas[index]), cost

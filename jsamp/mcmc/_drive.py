@@ -15,6 +15,7 @@ from jsamp._core import _checks, _tree
 from jsamp._core._pytree import pytree, static
 from jsamp._core._types import Result
 from jsamp.mcmc import _kernel as k
+from jsamp.mcmc._random import fold_in
 
 INIT = np.uint32(2**32 - 1)  # the fold of the key that starts a chain; steps count from 0
 
@@ -108,7 +109,7 @@ def _measures(info, dtype):
 @functools.partial(jax.jit, static_argnames=("who",))
 def begin(key: Any, kernel: Any, x: Any, reducers: Any, who: str = "chain") -> ChainState:
     """The state of a run before its first step."""
-    state = start(kernel, x, jax.random.fold_in(key, INIT))
+    state = start(kernel, x, fold_in(key, INIT))
     return ChainState(state, jnp.zeros((), jnp.int32), tuple(r.init(state.position) for r in reducers))
 
 
@@ -118,9 +119,9 @@ def advance(key, kernel, reducers, keep, run, burn, *, num: int, thin: int, burn
     dtype = k.dtype_of(run.kernel.position)
     zeros = (jnp.zeros((), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def step(carry, counted):
+    def step(carry, counted, step_key=None):
         (state, i, folded), sums = carry
-        state, info = kernel.step(jax.random.fold_in(key, i), state)
+        state, info = kernel.step(fold_in(key, i) if step_key is None else step_key, state)
         measures = _measures(info, dtype)
         if burning:
             measures = (measures[0] * counted, measures[1], measures[2] * counted)
@@ -128,7 +129,8 @@ def advance(key, kernel, reducers, keep, run, burn, *, num: int, thin: int, burn
         folded = _tree.where(counted, updated, folded) if burning else updated
         return (ChainState(state, i + 1, folded), jax.tree.map(jnp.add, sums, measures)), info
 
-    def draw(carry, index):
+    def draw(carry, inputs):
+        index, step_key = inputs
         if burning:
             # One loop of dynamic length holds burn-in and thinning, so the kernel is compiled once.
             first = jnp.where(index == 0, burn, 0)
@@ -139,11 +141,13 @@ def advance(key, kernel, reducers, keep, run, burn, *, num: int, thin: int, burn
             carry, infos = jax.lax.scan(lambda c, _: step(c, True), carry, length=thin)
             info = jax.tree.map(lambda leaf: leaf[-1], infos)
         else:
-            carry, info = step(carry, True)
+            carry, info = step(carry, True, step_key)
         return carry, keep(carry[0].kernel, info)
 
     carry = k.vary((run, zeros), key, kernel, run)
-    (run, sums), kept = jax.lax.scan(draw, carry, jnp.arange(num), length=num)
+    # With one step per draw the keys are folded ahead, all at once.
+    ahead = None if burning or thin > 1 else jax.vmap(fold_in, (None, 0))(key, run.step + jnp.arange(num))
+    (run, sums), kept = jax.lax.scan(draw, carry, (jnp.arange(num), ahead), length=num)
     return run, kept, sums
 
 

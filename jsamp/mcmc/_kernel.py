@@ -6,8 +6,10 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsamp._core import _checks, _tree
+from jsamp.mcmc._random import normal
 
 
 class State(NamedTuple):
@@ -228,10 +230,28 @@ def info(x: Any, *, accept: Any = 1.0, nfe: Any = 1, diverged: Any = False, aux:
     return Info(accept, jnp.asarray(nfe, jnp.int32), jnp.asarray(diverged, bool), aux)
 
 
-def accept_step(key: Any, log_ratio: Any, proposed: Any, current: Any) -> tuple[Any, Any, Any]:
+def noise(key: Any, x: Any) -> tuple[Any, jax.Array]:
+    """Standard normals like x, and the log of an independent uniform number for `accept_step`.
+
+    All from one call of the generator: of two further normals, (a^2 + b^2) / 2 is exponential, and so minus the log of
+    a uniform.
+    """
+    leaves, structure = jax.tree.flatten(x)
+    ends = np.cumsum([0, *(leaf.size for leaf in leaves)])
+    flat = normal(key, int(ends[-1]) + 2, dtype_of(x))
+    parts = [
+        flat[a:b].reshape(leaf.shape).astype(leaf.dtype) for leaf, a, b in zip(leaves, ends[:-1], ends[1:], strict=True)
+    ]
+    return jax.tree.unflatten(structure, parts), -(flat[-1] ** 2 + flat[-2] ** 2) / 2
+
+
+def log_uniform(key: Any, dtype: Any = jnp.float32) -> jax.Array:
+    """The log of a uniform number in (0, 1], for `accept_step`."""
+    return jnp.log1p(-jax.random.uniform(key, (), dtype))
+
+
+def accept_step(log_uniform: Any, log_ratio: Any, proposed: Any, current: Any) -> tuple[Any, Any, Any]:
     """One Metropolis decision: (state, acceptance probability, diverged). NaN rejects, and is flagged."""
     bad = jnp.isnan(log_ratio)
     log_ratio = jnp.where(bad, -jnp.inf, log_ratio)
-    probability = jnp.exp(jnp.minimum(log_ratio, 0))
-    chosen = jax.random.uniform(key, (), log_ratio.dtype) < probability
-    return _tree.where(chosen, proposed, current), probability, bad
+    return _tree.where(log_uniform <= log_ratio, proposed, current), jnp.exp(jnp.minimum(log_ratio, 0)), bad

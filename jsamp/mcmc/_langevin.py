@@ -139,13 +139,13 @@ class MALA:
 
     def step(self, key, state):
         """Propose and decide."""
-        noise, decide = jax.random.split(key)
         x, (lx, gx), _ = state
-        y = drift(x, gx, self.metric, self.step_size, _tree.normal_like(noise, x))
+        noise, log_uniform = k.noise(key, x)
+        y = drift(x, gx, self.metric, self.step_size, noise)
         ly, gy = k.evaluate(self, y)
         log_ratio = ly - lx + _correction(x, y, gx, gy, self.metric, self.step_size)
         proposed = k.State(y, k.Point(ly, gy), None)
-        state, accept, bad = k.accept_step(decide, log_ratio, proposed, state)
+        state, accept, bad = k.accept_step(log_uniform, log_ratio, proposed, state)
         return state, k.info(x, accept=accept, diverged=bad)
 
 
@@ -198,20 +198,17 @@ class Barker:
 
     def step(self, key, state):
         """Propose and decide."""
-        noise, sign, decide = jax.random.split(key, 3)
         x, (lx, gx), _ = state
-        z = push(self.metric, jax.tree.map(lambda n: jnp.sqrt(self.step_size) * n, _tree.normal_like(noise, x)))
-        leaves, structure = jax.tree.flatten(x)
-        keys = jax.tree.unflatten(structure, list(jax.random.split(sign, len(leaves))))
+        (noise, side), log_uniform = k.noise(key, (x, x))
+        z = push(self.metric, jax.tree.map(lambda n: jnp.sqrt(self.step_size) * n, noise))
         signed = jax.tree.map(
-            lambda key, z, g: jnp.where(jax.random.uniform(key, z.shape, z.dtype) < jax.nn.sigmoid(z * g), z, -z),
-            keys, z, gx,
-        )  # fmt: skip
+            lambda z, g, s: jnp.where(jax.scipy.special.ndtr(s) < jax.nn.sigmoid(z * g), z, -z), z, gx, side
+        )
         y = k.like(jax.tree.map(jnp.add, x, signed), x)
         ly, gy = k.evaluate(self, y)
         terms = jax.tree.map(
             lambda d, gx, gy: jnp.sum(jax.nn.log_sigmoid(-d * gy) - jax.nn.log_sigmoid(d * gx)), signed, gx, gy
         )
         log_ratio = ly - lx + sum(jax.tree.leaves(terms))
-        state, accept, bad = k.accept_step(decide, log_ratio, k.State(y, k.Point(ly, gy), None), state)
+        state, accept, bad = k.accept_step(log_uniform, log_ratio, k.State(y, k.Point(ly, gy), None), state)
         return state, k.info(x, accept=accept, diverged=bad)

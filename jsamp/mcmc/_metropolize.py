@@ -68,7 +68,8 @@ class Metropolized:
         log_ratio = jnp.asarray(log_ratio, k.dtype_of(x))
         if type(self.proposal).__name__ == "ULA":
             nfe += 2
-        state, accept, bad = k.accept_step(decide, log_ratio, proposed, state)
+        log_uniform = k.log_uniform(decide, log_ratio.dtype)
+        state, accept, bad = k.accept_step(log_uniform, log_ratio, proposed, state)
         return state, k.info(x, accept=accept, nfe=nfe, diverged=bad, aux=log_ratio)
 
 
@@ -215,10 +216,10 @@ class AutoencoderMH:
 
     def step(self, key, state):
         """Propose and decide; `info.aux` is the estimated change of the log-density."""
-        draw, decide = jax.random.split(key)
         x = state.position
-        move = push(self.metric, _tree.normal_like(draw, x))
+        noise, log_uniform = k.noise(key, x)
+        move = push(self.metric, noise)
         y = k.like(jax.tree.map(lambda x, m: x + self.step_size * m, x, move), x)
         change = line_integral(ReconstructionScore(self.reconstruct, self.sigma), x, y, self.nodes)
-        state, accept, bad = k.accept_step(decide, change, k.State(y, None, None), state)
+        state, accept, bad = k.accept_step(log_uniform, change, k.State(y, None, None), state)
         return state, k.info(x, accept=accept, nfe=self.nodes, diverged=bad, aux=change)

@@ -1,4 +1,4 @@
-"""The No-U-Turn sampler as one flat, bounded loop: one leapfrog step per iteration, one model call site."""
+"""The No-U-Turn sampler, iterative and bounded: one leapfrog step per iteration, one model call site."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from jsamp._core import _checks, _tree
 from jsamp._core._pytree import pytree, static
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._hamiltonian import DIVERGENCE, HMCInfo, energy_of, leapfrog
 from jsamp.mcmc._metric import check_metric
+from jsamp.mcmc._random import threefry, words
 
 
 class _End(NamedTuple):
@@ -21,28 +24,51 @@ class _End(NamedTuple):
 
 
 class _Tree(NamedTuple):
-    x: Any  # the proposal drawn from the tree so far
+    x: Any  # the draw from the tree so far
     point: k.Point
     energy: Any
     weight: Any  # log of the summed weights exp(-energy error)
     rho: Any  # sum of the whitened momenta
 
 
+# A value that a loop carries is not computed again for every coordinate it decides: so the random numbers of a doubling
+# and of a leaf are drawn one ahead.
 class _Walk(NamedTuple):
     left: _End
     right: _End
     tree: _Tree
-    now: _End
-    sub: _Tree
-    leaf: Any  # index inside the subtree being built
+    forward: Any  # the side of the coming doubling
+    log_v: Any  # log of the uniform number that takes or leaves its draw
     depth: Any
-    forward: Any
-    checkpoints: Any  # whitened momenta and running sums at the starts of open subtrees
-    sums: Any
     total: Any
     accepts: Any
     diverged: Any
     done: Any
+
+
+class _Growth(NamedTuple):
+    now: _End
+    tree: _Tree
+    ends: Any  # [slots, 2, d]: flat momentum and running sum at the first leaf of every open subtree
+    own: Any  # [slots]: r.r / 2 - r.p of these
+    role: Any  # [slots]: FILE where the coming leaf is filed, CLOSE where it completes a subtree
+    log_u: Any  # log of the uniform number that takes or leaves the coming leaf
+    leaf: Any
+    accepts: Any
+    going: Any
+    fate: Any
+
+
+FILE, CLOSE = 1, 2  # roles of a slot
+TURNED, DIVERGED = np.int32(1), np.int32(2)  # fates of a subtree, 0 while it is good
+
+
+# Counters of the trajectory's own draws start here, beyond those that the momentum takes of the same key.
+LEAVES, DOUBLINGS = np.uint32(2**31), np.uint32(2**31 + 1)
+
+
+def _log_uniform(word):
+    return jnp.log(((word >> 8).astype(jnp.float32) + 0.5) * 2.0**-24)
 
 
 def _turning(left, right, rho):
@@ -57,8 +83,7 @@ class NUTS:
 
     The trajectory doubles until its ends turn towards each other, up to 2^`max_depth` - 1 leapfrog steps. Subtrees
     are built leaf by leaf with O(max_depth) checkpoints; the draw is uniform by weight within a subtree and biased
-    towards the newer half between them. Doubling and leapfrog run in one loop, so vmapped chains wait for the longest
-    trajectory once, not once per doubling.
+    towards the newer half between them. Vmapped chains double together and wait for the longest trajectory.
 
     Args:
         logdensity: log-density of one sample up to a constant.
@@ -104,82 +129,93 @@ class NUTS:
 
     def step(self, key, state):
         """One trajectory."""
-        draw, turn = jax.random.split(key)
         x, point, _ = state
-        r = _tree.normal_like(draw, x)
+        seed = words(key).reshape(-1)[:2]
+        r, _ = k.noise(key, x)
         start = energy_of(point.logdensity, r)
         end, zero = _End(x, r, point.grad), jnp.zeros_like(start)
-        stack = jax.tree.map(lambda leaf: jnp.zeros((self.max_depth, *leaf.shape), leaf.dtype), r)
-        count = jnp.zeros((), jnp.int32)
-        off = jnp.zeros((), bool)
-        tree = _Tree(x, point, start, zero, r)
-        forward = jax.random.bernoulli(jax.random.fold_in(turn, 0))
-        walk = _Walk(end, end, tree, end, tree, count, count, forward, stack, stack, count, zero, off, off)
-        walk = jax.lax.while_loop(
-            lambda w: ~w.done, lambda w: self._grow(turn, start, w), k.vary(walk, key, state, self)
-        )
-        accept = walk.accepts / walk.total
+        count, off = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+        walk = _Walk(end, end, _Tree(x, point, start, zero, r), *_coins(seed, count), count, count, zero, off, off)
+        walk = k.vary(walk, key, state, self)
+        walk = jax.lax.while_loop(lambda w: ~w.done, lambda w: self._double(seed, start, w), walk)
         aux = HMCInfo(walk.tree.energy, walk.total)
         state = k.State(walk.tree.x, walk.tree.point, None)
-        return state, k.info(x, accept=accept, nfe=walk.total, diverged=walk.diverged, aux=aux)
+        return state, k.info(x, accept=walk.accepts / walk.total, nfe=walk.total, diverged=walk.diverged, aux=aux)
 
-    def _grow(self, key, start, w):
-        # Add one leaf to the subtree; merge the subtree when it is complete.
-        total = w.total + 1
-        u, v, flip = jax.random.uniform(jax.random.fold_in(key, total), (3,), start.dtype)
+    def _double(self, seed, start, w):
+        # Build a subtree as large as the tree on a random side; join it unless it turns or diverges.
+        sub = self._subtree(seed, start, _tree.where(w.forward, w.right, w.left), w)
+        good = sub.fate == 0
+        newer = good & (w.log_v < sub.tree.weight - w.tree.weight)
+        left = _tree.where(good & ~w.forward, sub.now, w.left)
+        right = _tree.where(good & w.forward, sub.now, w.right)
+        rho = jax.tree.map(jnp.add, w.tree.rho, sub.tree.rho)
+        weight = jnp.logaddexp(w.tree.weight, sub.tree.weight)
+        tree = _tree.where(newer, sub.tree, w.tree)._replace(weight=weight, rho=rho)
+        depth = w.depth + 1
+        done = ~good | _turning(left.r, right.r, rho) | (depth >= self.max_depth)
+        total, accepts = w.total + sub.leaf, w.accepts + sub.accepts
+        coins = _coins(seed, depth)
+        return _Walk(left, right, tree, *coins, depth, total, accepts, sub.fate == DIVERGED, done)
+
+    def _subtree(self, seed, start, end, w):
         eps = jnp.where(w.forward, self.step_size, -self.step_size).astype(start.dtype)
-        x, r, point = leapfrog(self, w.now.x, w.now.r, w.now.grad, eps)
-        now = _End(x, r, point.grad)
-        energy = energy_of(point.logdensity, r)
-        energy = jnp.where(jnp.isnan(energy), jnp.inf, energy)
-        weight = start - energy
-        diverged = energy - start > DIVERGENCE
-
-        first = w.leaf == 0
-        rho = jax.tree.map(lambda s, r: jnp.where(first, r, s + r), w.sub.rho, r)
-        summed = jnp.where(first, weight, jnp.logaddexp(w.sub.weight, weight))
-        take = first | (jnp.log(u) < weight - summed)
-        chosen = _tree.where(take, (x, point, energy), (w.sub.x, w.sub.point, w.sub.energy))
-        sub = _Tree(x=chosen[0], point=chosen[1], energy=chosen[2], weight=summed, rho=rho)
-
-        # An even leaf n opens subtrees, filed at the number of ones in n / 2; an odd one closes as many as its trailing
-        # ones.
-        slots = jnp.arange(self.max_depth)
-        high = jax.lax.population_count(w.leaf >> 1)
-        closes = jax.lax.population_count(w.leaf & ~(w.leaf + 1))
-        even = (w.leaf & 1) == 0
-        put = even & (slots == high)
-
-        def file(stack, new):
-            return jax.tree.map(lambda s, n: jnp.where(_wide(put, s), n[None], s), stack, new)
-
-        def turned(checkpoint, summed):
-            span = jax.tree.map(lambda s, c, p: s - p + c, rho, checkpoint, summed)
-            return _turning(checkpoint, r, span)
-
-        checkpoints, sums = file(w.checkpoints, r), file(w.sums, rho)
-        open_ = (slots <= high) & (slots > high - closes) & ~even
-        turning = jnp.any(jax.vmap(turned)(w.checkpoints, w.sums) & open_)
-
-        complete = w.leaf + 1 == jnp.left_shift(1, w.depth)
-        merge = complete & ~turning & ~diverged
-        newer = merge & (jnp.log(v) < summed - w.tree.weight)
-        tree = _tree.where(newer, sub, w.tree)
-        joined = jax.tree.map(lambda a, b: jnp.where(merge, a + b, a), w.tree.rho, rho)
-        grown = jnp.where(merge, jnp.logaddexp(w.tree.weight, summed), w.tree.weight)
-        tree = tree._replace(weight=grown, rho=joined)
-        left = _tree.where(merge & ~w.forward, now, w.left)
-        right = _tree.where(merge & w.forward, now, w.right)
-        depth = w.depth + merge
-        stop = turning | diverged | (merge & (_turning(left.r, right.r, joined) | (depth >= self.max_depth)))
-        forward = jnp.where(merge, flip < 0.5, w.forward)
-        now = _tree.where(merge, _tree.where(forward, right, left), now)
-        leaf = jnp.where(merge, 0, w.leaf + 1)
-        accepts = w.accepts + jnp.exp(jnp.minimum(weight, 0))
-        return _Walk(
-            left, right, tree, now, sub, leaf, depth, forward, checkpoints, sums, total, accepts, diverged, stop
+        size = jnp.left_shift(1, w.depth)
+        num = max(self.max_depth - 1, 1)
+        ends = jnp.zeros((num, 2, _tree.size(end.r)), start.dtype)
+        tree = w.tree._replace(weight=jnp.full_like(start, -jnp.inf), rho=_tree.zeros_like(end.r))
+        zero, none = jnp.zeros_like(start), jnp.zeros((), jnp.int32)
+        # The first leaf is always taken.
+        first = _Growth(
+            end, tree, ends, ends[:, 0, 0], _roles(none, num), zero - jnp.inf, none, zero, jnp.ones((), bool), none
+        )
+        return jax.lax.while_loop(
+            lambda g: g.going, lambda g: self._leaf(seed, start, eps, size, w.total, g), k.vary(first, eps, w, seed)
         )
 
+    def _leaf(self, seed, start, eps, size, before, g):
+        x, r, point = leapfrog(self, g.now.x, g.now.r, g.now.grad, eps)
+        rho = jax.tree.map(jnp.add, g.tree.rho, r)
+        pair = jnp.stack([ravel_pytree(r)[0], ravel_pytree(rho)[0]]).astype(start.dtype)
+        dots = jnp.matmul(pair, pair.T, precision="highest")
+        energy = dots[0, 0] / 2 - point.logdensity
+        energy = jnp.where(jnp.isnan(energy), jnp.inf, energy)
+        weight = start - energy
+        summed = jnp.logaddexp(g.tree.weight, weight)
+        taken = _tree.where(g.log_u < weight - summed, (x, point, energy), g.tree[:3])
+        fate = jnp.where(_closes_on_a_turn(g, pair, dots), TURNED, np.int32(0))
+        fate = jnp.where(energy - start > DIVERGENCE, DIVERGED, fate)
+        ends = jnp.where(g.role[:, None, None] == FILE, pair[None], g.ends)
+        own = jnp.where(g.role == FILE, dots[0, 0] / 2 - dots[0, 1], g.own)
+        leaf = g.leaf + 1
+        word, _ = threefry(seed, (before + leaf).astype(jnp.uint32), LEAVES)
+        log_u = _log_uniform(word).astype(start.dtype)
+        accepts = g.accepts + jnp.exp(jnp.minimum(weight, 0))
+        end, tree = _End(x, r, point.grad), _Tree(*taken, summed, rho)
+        going = (fate == 0) & (leaf < size)
+        return _Growth(end, tree, ends, own, _roles(leaf, g.own.size), log_u, leaf, accepts, going, fate)
 
-def _wide(mask, stack):
-    return mask.reshape(mask.shape + (1,) * (stack.ndim - 1))
+
+def _coins(seed, depth):
+    # The side of a doubling, and the log of the uniform number that takes or leaves its draw.
+    side, word = threefry(seed, depth.astype(jnp.uint32), DOUBLINGS)
+    return side & 1 == 1, _log_uniform(word)
+
+
+def _roles(leaf, num):
+    # An even leaf n opens subtrees, filed at the number of ones in n / 2; an odd one closes as many as its trailing
+    # ones.
+    index = jnp.arange(num)
+    ones = jax.lax.population_count(leaf >> 1)
+    closes = jax.lax.population_count(leaf & ~(leaf + 1))
+    file = (leaf & 1 == 0) & (index == ones)
+    close = (leaf & 1 == 1) & (index <= ones) & (index > ones - closes)
+    return jnp.where(file, FILE, jnp.where(close, CLOSE, 0)).astype(jnp.int32)
+
+
+def _closes_on_a_turn(g, pair, dots):
+    # From a first leaf's momentum c and sum p, the criterion's vector is rho - p + (c - r) / 2.
+    cross = jnp.matmul(g.ends, pair.T, precision="highest")
+    first = cross[:, 0, 1] + g.own - cross[:, 0, 0] / 2
+    last = dots[0, 1] - cross[:, 1, 0] + (cross[:, 0, 0] - dots[0, 0]) / 2
+    return jnp.any(((first <= 0) | (last <= 0)) & (g.role == CLOSE))

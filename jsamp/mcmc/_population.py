@@ -14,6 +14,7 @@ from jsamp._core._types import Result
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._drive import as_kernel, start
 from jsamp.mcmc._temper import tempered
+from jsamp.select import draw
 
 
 class EvidenceInfo(NamedTuple):
@@ -160,16 +161,6 @@ def ais(key: Any, kernel: Any, x: Any, betas: Any, *, reference: Any, moves: int
     return _ais(key, kernel, x, jnp.asarray(betas, k.dtype_of(x)), reference, moves=moves)
 
 
-def _ancestors(key, weights):
-    # Multinomial draws, sorted, by inverting the cumulative weights at ordered uniforms.
-    num = weights.shape[0]
-    spacing = jax.random.exponential(key, (num + 1,), weights.dtype)
-    ordered = jnp.cumsum(spacing)
-    ladder = jnp.cumsum(weights)
-    points = ordered[:-1] / ordered[-1] * ladder[-1]
-    return jnp.minimum(jnp.searchsorted(ladder, points, side="right"), num - 1)
-
-
 def _next_beta(gap, beta, share):
     # The largest step whose weights keep ESS >= share N, by bisection: 30 halvings reach float32.
     def enough(step):
@@ -205,8 +196,9 @@ def _smc(key, kernel, x, reference, share, *, moves, max_levels):
         after = _next_beta(finite, beta, share)
         log_weights = (after - beta) * finite
         evidence = evidence + _logmeanexp(log_weights)
-        select, move = jax.random.split(jax.random.fold_in(key, level))
-        index = _ancestors(select, jnp.exp(log_weights - jnp.max(log_weights)))
+        choose, move = jax.random.split(jax.random.fold_in(key, level))
+        weights = jnp.exp(log_weights - jnp.max(log_weights))
+        index = draw(choose, weights, num, scheme="multinomial").index
         x = jax.tree.map(lambda leaf: leaf[index], x)
         x, rate, cost = _move(move, tempered(kernel, after, reference=reference), x, moves)
         level = level + 1

@@ -11,7 +11,7 @@ import numpy as np
 from jsamp._core import _checks
 from jsamp._core._pytree import pytree
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._denoising import draw_index
+from jsamp.select import draw_categorical
 
 
 class WalkGraph(NamedTuple):
@@ -218,7 +218,7 @@ class SelfRepellentWalk:
         node, _, (share, count) = state
         near = self.graph.neighbors[node]
         repel = self.alpha * (jnp.log(share[near]) - self.graph.log_mu[near])
-        node = near[draw_index(key, self.graph.log_prob[node] - repel)]
+        node = near[draw_categorical(key, self.graph.log_prob[node] - repel)]
         return k.State(node, None, _visit(self, share, count, node)), _info()
 
 
@@ -228,7 +228,8 @@ class HistoryDrivenWalk:
 
     The chain P proposes, and the move to j is accepted with min(1, ((x_j / mu_j) / (x_i / mu_i))^(-alpha)): the target
     mu (x / mu)^(-alpha) is modified, not the transition, so no neighbourhood is normalised. The asymptotic variance is
-    that of P over 2 alpha + 1.
+    that of P over 2 alpha + 1. It is approached from above and slowly, like n^(-1/2): the acceptance has a kink at
+    x = mu, so rejections are of first order in the distance that is left.
 
     Position: the node, int32. Memory: the visit frequencies [N] (starting uniform) and the count.
 
@@ -272,12 +273,12 @@ class HistoryDrivenWalk:
         """Propose and decide."""
         node, _, (share, count) = state
         propose, decide = jax.random.split(key)
-        there = self.graph.neighbors[node][draw_index(propose, self.graph.log_prob[node])]
+        there = self.graph.neighbors[node][draw_categorical(propose, self.graph.log_prob[node])]
 
         def excess(i):
             return jnp.log(share[i]) - self.graph.log_mu[i]
 
-        node, accept, _ = k.accept_step(decide, self.alpha * (excess(node) - excess(there)), there, node)
+        node, accept, _ = k.accept_step(k.log_uniform(decide), self.alpha * (excess(node) - excess(there)), there, node)
         return k.State(node, None, _visit(self, share, count, node)), _info(accept)
 
 

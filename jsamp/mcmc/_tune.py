@@ -15,9 +15,11 @@ from jsamp._core._pytree import replace
 from jsamp.mcmc import _drive as d
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._metric import DenseMetric
+from jsamp.mcmc._random import fold_in
 
 TARGETS = {"MALA": 0.574, "Barker": 0.5, "RandomWalk": 0.234, "HMC": 0.8, "NUTS": 0.8, "GHMC": 0.9, "MCLMC": 0.5}
 WARM_STEPS = 50  # leapfrog bound of HMC while the step size and the metric are still guesses
+BATCHES = 4  # of the last fifth of MCLMC's warm-up
 ENERGY_VARIANCE = 5e-4  # energy error per dimension that MCLMC steps for
 
 
@@ -90,7 +92,7 @@ def _covariance(m: _Moments):
 
 @functools.partial(jax.jit, static_argnames=("num", "metric", "axis"))
 def _tune(key, kernel, x, target, *, num, metric, axis):
-    state = d.start(kernel, x, jax.random.fold_in(key, d.INIT))
+    state = d.start(kernel, x, fold_in(key, d.INIT))
     flat, unravel = ravel_pytree(state.position)
     dtype = k.dtype_of(state.position)
     size = (flat.size, flat.size) if metric == "dense" else (flat.size,)
@@ -117,9 +119,9 @@ def _tune(key, kernel, x, target, *, num, metric, axis):
 
     def body(carry, inputs):
         state, averaging, moments, numbers = carry
-        i, collect, end = inputs
+        step_key, collect, end = inputs
         now = warming(averaging.log_step, numbers)
-        state, info = now.step(jax.random.fold_in(key, i), state)
+        state, info = now.step(step_key, state)
         accept = info.accept
         if microcanonical:
             accept = 1 / (1 + info.aux**2 / (ENERGY_VARIANCE * flat.size))
@@ -146,9 +148,39 @@ def _tune(key, kernel, x, target, *, num, metric, axis):
     numbers = jnp.eye(flat.size, dtype=dtype) if metric == "dense" else jnp.ones(flat.size, dtype)
     log_step = jnp.log(jnp.asarray(kernel.step_size, dtype))
     carry = k.vary((state, _averaging(log_step), empty, numbers), *(() if axis else (key, state, kernel)))
-    collect, end = windows(num)
-    (state, averaging, _, numbers), _ = jax.lax.scan(body, carry, (jnp.arange(num), collect, end))
+    keys = jax.vmap(fold_in, (None, 0))(key, jnp.arange(num))
+    (state, averaging, _, numbers), _ = jax.lax.scan(body, carry, (keys, *windows(num)))
     return kernel_at(averaging.log_mean, numbers), state.position
+
+
+@functools.partial(jax.jit, static_argnames=("num", "axis"))
+def _tune_length(key, kernel, x, *, num, axis):
+    # MCLMC: the length is 0.4 times the distance travelled per effective draw, averaged over coordinates; the steps per
+    # effective draw from the variance of the means of BATCHES batches, so that nothing is stored.
+    state = d.start(kernel, x, fold_in(key, d.INIT))
+    zero = jnp.zeros(_tree.size(state.position), k.dtype_of(state.position))
+    empty = _Moments(jnp.zeros((), zero.dtype), zero, zero)
+    size = max(num // BATCHES, 1)
+
+    def batch(carry, i):
+        state, moments, means = carry
+
+        def step(carry, j):
+            state, moments, total = carry
+            state, _ = kernel.step(fold_in(key, i * size + j), state)
+            flat = ravel_pytree(state.position)[0].astype(zero.dtype)
+            return (state, _collect(moments, flat, axis), total + flat), None
+
+        first = k.vary((state, moments, zero), state)
+        (state, moments, total), _ = jax.lax.scan(step, first, jnp.arange(size))
+        return (state, moments, _collect(means, total / size, axis)), None
+
+    carry = (k.vary(state, key, kernel), *k.vary((empty, empty), *(() if axis else (key, state, kernel))))
+    (state, moments, means), _ = jax.lax.scan(batch, carry, jnp.arange(BATCHES))
+    spread = moments.square / moments.count
+    steps = jnp.mean(size * (means.square / (means.count - 1)) / jnp.where(spread > 0, spread, jnp.inf))
+    length = 0.4 * kernel.step_size * jnp.clip(steps, 1, num)
+    return replace(kernel, length=jnp.where(jnp.isfinite(length), length, kernel.length)), state.position
 
 
 def tune(
@@ -167,7 +199,8 @@ def tune(
     Dual averaging drives the acceptance probability to `target`; windows of doubling length estimate the metric from
     the chain. Many chains share one step size and one metric, updated once per step from all of them. Nothing is
     stored on the way. MCLMC has no acceptance: its step is driven to an energy error of about 5e-4 per dimension, and
-    its `length` set to sqrt(d), which suits the whitened target.
+    its `length` is sqrt(d), which suits the whitened target, for the first four fifths of the steps; the last fifth
+    (when it is at least 40 steps) measures how far the chain travels for an effective draw, and sets 0.4 of that.
 
     Args:
         key: one JAX key.
@@ -226,7 +259,11 @@ def tune(
         kernel = replace(kernel, length=np.float32(np.sqrt(size)))
 
     def run(key, x, axis):
-        return _tune(key, kernel, x, target, num=num, metric=metric, axis=axis)
+        last = num // 5 if who == "MCLMC" and num >= 200 else 0
+        tuned, x = _tune(key, kernel, x, target, num=num - last, metric=metric, axis=axis)
+        if last:
+            tuned, x = _tune_length(jax.random.fold_in(key, num), tuned, x, num=last, axis=axis)
+        return tuned, x
 
     if chains is None:
         tuned, last = run(key, x, axis_name)

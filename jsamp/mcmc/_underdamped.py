@@ -29,10 +29,10 @@ def _begin(kernel, x, key, metropolis):
     return k.State(x, k.evaluate(kernel, x), r)
 
 
-def _refresh_momentum(key, r, rate):
+def _refresh_momentum(noise, r, rate):
     # Exact Ornstein-Uhlenbeck over `rate` = friction * time.
     keep, kick = jnp.exp(-rate), jnp.sqrt(-jnp.expm1(-2 * rate))
-    return k.like(jax.tree.map(lambda r, n: keep * r + kick * n, r, _tree.normal_like(key, r)), r)
+    return k.like(jax.tree.map(lambda r, n: keep * r + kick * n, r, noise), r)
 
 
 def _axpy(a, x, y):
@@ -90,7 +90,7 @@ class BAOAB:
         h = self.step_size
         r = _axpy(h / 2, pull(self.metric, point.grad), r)
         x = _axpy(h / 2, push(self.metric, r), x)
-        r = _refresh_momentum(key, r, self.friction * h)
+        r = _refresh_momentum(_tree.normal_like(key, r), r, self.friction * h)
         x = _axpy(h / 2, push(self.metric, r), x)
         point = k.evaluate(self, x)
         r = _axpy(h / 2, pull(self.metric, point.grad), r)
@@ -143,8 +143,8 @@ class OBABO:
 
     def step(self, key, state):
         """One splitting step."""
-        before, after = jax.random.split(key)
         x, point, r = state
+        (before, after), _ = k.noise(key, (r, r))
         rate = self.friction * self.step_size / 2
         r = _refresh_momentum(before, r, rate)
         x, r, point = leapfrog(self, x, r, point.grad, self.step_size)
@@ -197,14 +197,14 @@ class GHMC:
 
     def step(self, key, state):
         """Refresh, propose, decide."""
-        draw, decide = jax.random.split(key)
         x, point, r = state
-        r = _refresh_momentum(draw, r, self.friction * self.step_size)
+        kick, log_uniform = k.noise(key, r)
+        r = _refresh_momentum(kick, r, self.friction * self.step_size)
         before = energy_of(point.logdensity, r)
         y, s, end = leapfrog(self, x, r, point.grad, self.step_size)
         after = energy_of(end.logdensity, s)
         stay = k.State(x, point, jax.tree.map(jnp.negative, r))
-        state, accept, bad = k.accept_step(decide, before - after, k.State(y, end, s), stay)
+        state, accept, bad = k.accept_step(log_uniform, before - after, k.State(y, end, s), stay)
         bad = bad | (after - before > DIVERGENCE)
         aux = HMCInfo(jnp.where(jnp.isnan(after), before, after), jnp.ones((), jnp.int32))
         return state, k.info(x, accept=accept, diverged=bad, aux=aux)

@@ -1,4 +1,4 @@
-"""Kernels without gradients: random walk, slice, elliptical slice."""
+"""Kernels without gradients: random walk, independent proposals, slice, elliptical slice."""
 
 from __future__ import annotations
 
@@ -56,19 +56,79 @@ class RandomWalk:
 
     def step(self, key, state):
         """Propose and decide."""
-        noise, decide = jax.random.split(key)
         x = state.position
-        y, _ = self.propose(noise, x)
+        noise, log_uniform = k.noise(key, x)
+        y = self._move(x, noise)
         ly = k.value(self.logdensity, y)
         proposed = k.State(y, k.Point(ly, None), None)
-        state, accept, bad = k.accept_step(decide, ly - state.cache.logdensity, proposed, state)
+        state, accept, bad = k.accept_step(log_uniform, ly - state.cache.logdensity, proposed, state)
         return state, k.info(x, accept=accept, diverged=bad)
 
     def propose(self, key, x):
         """A symmetric proposal and its log ratio, zero."""
-        move = push(self.metric, _tree.normal_like(key, x))
-        y = k.like(jax.tree.map(lambda x, m: x + self.step_size * m, x, move), x)
-        return y, jnp.zeros((), k.dtype_of(x))
+        return self._move(x, _tree.normal_like(key, x)), jnp.zeros((), k.dtype_of(x))
+
+    def _move(self, x, noise):
+        return k.like(jax.tree.map(lambda x, m: x + self.step_size * m, x, push(self.metric, noise)), x)
+
+
+@pytree
+class IndependentMH:
+    """Metropolis-Hastings with proposals that do not look at where the chain is, such as draws of a fitted law.
+
+    y ~ q is accepted with min(1, w(y) / w(x)), w = target / q. Good when q is wider than the target; where q is too
+    narrow the weights are unbounded, and the chain sticks.
+
+    Args:
+        logdensity: log-density of one sample up to a constant; no gradient is taken.
+        propose: `propose(key) -> y`, a draw of q.
+        logproposal: log-density of q up to a constant.
+
+    Raises:
+        TypeError: for a position below float32, or draws of another structure or shape than x.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from jsamp import mcmc
+        >>> wide = lambda key: 2 * jax.random.normal(key, (3,))
+        >>> kernel = mcmc.IndependentMH(lambda x: -jnp.sum(x**2) / 2, wide, lambda x: -jnp.sum(x**2) / 8)
+        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(3), 10).x.shape
+        (10, 3)
+
+    Cost:
+        One draw of q and one log-density of each per step.
+
+    References:
+        Tierney, "Markov chains for exploring posterior distributions", 1994.
+    """
+
+    logdensity: Any
+    propose: Any
+    logproposal: Any
+
+    def __post_init__(self):
+        k.prepare(self, positive=())
+        for name, signature in (("propose", "propose(key)"), ("logproposal", "logproposal(x)")):
+            object.__setattr__(self, name, k.as_tree(f"IndependentMH: {name}", getattr(self, name), signature))
+
+    def _weight(self, x):
+        return k.Point(k.value(self.logdensity, x) - k.value(self.logproposal, x), None)
+
+    def init(self, x, key=None):
+        """The state at x; the cache holds log w."""
+        x = k.position("IndependentMH", x)
+        return k.State(x, self._weight(x), None)
+
+    def step(self, key, state):
+        """Propose and decide."""
+        draw, decide = jax.random.split(key)
+        x, old, _ = state
+        y = k.like(self.propose(draw), x)
+        new = self._weight(y)
+        log_ratio = new.logdensity - old.logdensity
+        log_uniform = k.log_uniform(decide, log_ratio.dtype)
+        state, accept, bad = k.accept_step(log_uniform, log_ratio, k.State(y, new, None), state)
+        return state, k.info(x, accept=accept, diverged=bad)
 
 
 class SliceInfo(NamedTuple):

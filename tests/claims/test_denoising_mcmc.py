@@ -1,10 +1,13 @@
 """Denoising MCMC (arXiv:2209.14593): the joint chain, its documented failures, and the gain at equal cost."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jsamp as js
 from jsamp import denoise, mcmc, noise
 
 SIGMAS = np.geomspace(0.05, 20.0, 200)
@@ -47,8 +50,10 @@ def drift_of_log_sigma(d, count=1000, blocks=5, **options):
 
 @pytest.mark.parametrize(("d", "step"), [(2, 0.5), (32, 0.3)])
 def test_the_joint_stays_put_with_a_metropolis_step(d, step):
+    # 3 standard errors (0.16): the seed is fixed and the estimator unbiased, so this passes for good. 1000 chains make
+    # it narrow enough to see the drift of the smallest usable Euler step, 0.4 and more.
     mean, error = drift_of_log_sigma(d, step_size=step)
-    assert abs(mean) < 4 * error  # 4: a false alarm below 1e-4 for any seed
+    assert abs(mean) < 3 * error
 
 
 def test_the_ula_move_drifts_upwards_in_high_dimension():
@@ -75,21 +80,11 @@ def test_score_only_moves_are_nearly_exact():
     assert abs(final.mean()) < 4 * final.std() / np.sqrt(1000) + 0.1
 
 
-def heun(denoiser, x, sigma, n):
-    # The paper's deterministic integrator from a start of its own: Karras nodes sigma -> 0.01, then 0.
-    rho = 7.0
-    ramp = jnp.linspace(0, 1, n)
-    nodes = (sigma ** (1 / rho) + ramp * (0.01 ** (1 / rho) - sigma ** (1 / rho))) ** rho
-    nodes = jnp.where(sigma > 0.01, nodes, sigma)
-
-    def step(x, pair):
-        s, t = pair
-        slope = denoiser(x, s).eps
-        y = x + (t - s) * slope
-        return x + (t - s) * (slope + denoiser(y, t).eps) / 2, None
-
-    x, _ = jax.lax.scan(step, x, (nodes[:-1], nodes[1:]))
-    return denoiser(x, nodes[-1]).x0
+def solved(solver, denoiser, x, sigma, nfe):
+    # From a start of its own: a plan of `nfe` rows whose grid begins at the sample's sigma, which is traced.
+    steps = nfe if solver == "dpmpp" else nfe // 2
+    grid = noise.karras_grid(denoiser.schedule, steps, t_max=sigma)
+    return js.sample(None, denoiser, x, getattr(js.solve, solver)(denoiser.schedule, grid)).x
 
 
 def exact_denoiser(d):
@@ -112,7 +107,7 @@ def test_selecting_the_smallest_sigma_biases_the_sample():
             sigmas=jnp.asarray(SIGMAS, jnp.float32), logdensity=logdensity, select=select, step_size=0.5
         )
         out = run(kernel, exact_joint(2, 4000), 2, 4000)
-        x = jax.vmap(lambda x, s: heun(denoiser, x, s, 24))(out.x[:, -1], out.sigma[:, -1])
+        x = jax.vmap(lambda x, s: solved("heun", denoiser, x, s, 48))(out.x[:, -1], out.sigma[:, -1])
         found[select] = radius(x)
     want = SPREAD * np.sqrt(2 * np.log(2))  # median of a Rayleigh law
     assert abs(found["last"][0] - want) < 0.02
@@ -131,34 +126,70 @@ def mmd(x, y):
     return (xx.sum() - np.trace(xx)) / n / (n - 1) + (yy.sum() - np.trace(yy)) / m / (m - 1) - 2 * gram(x, y).mean()
 
 
-@pytest.mark.parametrize("nfe", [10, 20])
-def test_denoising_from_the_chain_beats_starting_at_sigma_max(nfe):
-    # Two rings of modes in the plane; the plain sampler spends its calls from sigma = 20, the chain's start is close by.
-    # The chain's own score calls (one per Langevin move, the norm as its level posterior) are counted in its budget.
-    rng = np.random.default_rng(0)
-    angle = np.arange(8) * np.pi / 4
-    means = 2 * np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32)
-    denoiser = denoise.GaussianMixture(noise.VE(0.01, 50.0), weights=np.ones(8) / 8, means=means, stds=[0.1] * 8)
-    truth = means[rng.integers(0, 8, 1500)] + 0.1 * rng.normal(size=(1500, 2))
-    count = 1500
-    score = mcmc.NoisedScore(denoiser)
-    skip, solve = nfe // 5, nfe - nfe // 5
-    logits = lambda x: jax.vmap(lambda s: _noised(x, s, means))(jnp.asarray(SIGMAS, jnp.float32))  # noqa: E731
+# Two moons as 40 small Gaussians: the score, and the level posterior that the paper's classifier stands for, are exact.
+BEND = np.linspace(0, np.pi, 20)
+MOONS = np.concatenate([np.stack([np.cos(BEND), np.sin(BEND)], 1), np.stack([1 - np.cos(BEND), 0.5 - np.sin(BEND)], 1)])
+MOONS = (2 * (MOONS - MOONS.mean(0))).astype(np.float32)
+WIDTH, SIGMA_MAX = 0.1, 50.0
+LEVELS = jnp.asarray(np.geomspace(0.02, 5.0, 200), jnp.float32)
+MOON_LAW = denoise.GaussianMixture(noise.VE(0.002, SIGMA_MAX), weights=np.ones(40) / 40, means=MOONS, stds=[WIDTH] * 40)
+
+
+def moon_logits(x):
+    variance = WIDTH**2 + LEVELS**2
+    square = jnp.sum((x[None, :] - MOONS) ** 2, axis=1)
+    return jax.nn.logsumexp(-square[None, :] / 2 / variance[:, None], axis=1) - jnp.log(variance)
+
+
+def moons(count, seed):
+    rng = np.random.default_rng(seed)
+    return MOONS[rng.integers(0, 40, count)] + WIDTH * rng.normal(size=(count, 2))
+
+
+CHAINS, DRAWS, BURN = 30, 100, 100
+
+
+@functools.partial(jax.jit, static_argnames=("solver", "nfe"))
+def from_the_top(key, solver, nfe):
+    def draw(key):
+        return solved(solver, MOON_LAW, SIGMA_MAX * jax.random.normal(key, (2,)), SIGMA_MAX, nfe)
+
+    return jax.vmap(draw)(jax.random.split(key, CHAINS * DRAWS))
+
+
+@functools.partial(jax.jit, static_argnames=("solver", "nfe", "skip"))
+def from_the_chain(key, step_size, solver, nfe, skip):
     kernel = mcmc.DenoisingLangevinGibbs(
-        score, jnp.asarray(SIGMAS, jnp.float32), posterior=logits, x_move="ula", step_size=0.3, skip=skip
+        mcmc.NoisedScore(MOON_LAW), LEVELS, posterior=moon_logits, x_move="ula", step_size=step_size, skip=skip
     )
-    keys = jax.random.split(jax.random.key(0), count // 30)
-    begin = mcmc.Noised(jnp.asarray(truth[: count // 30] + 0.5 * rng.normal(size=(count // 30, 2)), jnp.float32),
-                        jnp.full(count // 30, 0.5))  # fmt: skip
-    starts = jax.vmap(lambda k, s: mcmc.chain(k, kernel, s, 30, burn=20, keep=mcmc.picked))(keys, begin)
-    assert int(starts.info.nfe[0]) == 50 * skip
-    x, sigma = starts.x.x.reshape(-1, 2), starts.x.sigma.reshape(-1)
-    chained = jax.vmap(lambda x, s: heun(denoiser, x, s, (solve + 1) // 2))(x, sigma)
-    noise_ = 20.0 * jax.random.normal(jax.random.key(2), (count, 2))
-    plain = jax.vmap(lambda x: heun(denoiser, x, 20.0, (nfe + 1) // 2))(noise_)
-    assert mmd(np.asarray(chained), truth) < 0.5 * mmd(np.asarray(plain), truth)
+
+    def run(key):
+        begin, walk = jax.random.split(key)
+        start = mcmc.Noised(SIGMA_MAX * jax.random.normal(begin, (2,)), SIGMA_MAX)  # the prior: no data
+        result = mcmc.chain(walk, kernel, start, DRAWS, burn=BURN // skip, keep=mcmc.picked)
+        x, sigma = result.x
+        return jax.vmap(lambda x, s: solved(solver, MOON_LAW, x, s, nfe))(x, sigma), result.info.nfe
+
+    x, spent = jax.vmap(run)(jax.random.split(key, CHAINS))
+    return x.reshape(-1, 2), spent[0] / DRAWS + nfe
 
 
-def _noised(x, sigma, means):
-    variance = 0.01 + sigma**2
-    return jax.nn.logsumexp(-jnp.sum((x[None, :] - means) ** 2, axis=1) / 2 / variance) - jnp.log(variance)
+@pytest.mark.parametrize(
+    ("solver", "total", "skip", "step_size", "factor"),
+    [("heun", 10, 1, 0.5, 0.3), ("heun", 20, 4, 0.25, 0.6), ("dpmpp", 10, 1, 0.5, 0.5)],
+)
+def test_denoising_from_the_chain_beats_starting_at_sigma_max(solver, total, skip, step_size, factor):
+    # Network evaluations per sample are counted whole: the moves between two draws, the plan, and the burn-in spread
+    # over the draws of a chain. The level posterior is free, as the paper's small classifier is. Nothing is claimed for
+    # dpmpp at 20: started at the top it has converged there (its discrepancy is the floor's), and nothing is left to
+    # gain. What the chain is left with is its own correlation. Over six keys the ratio was at most .09, .31 and .17.
+    overhead = BURN // DRAWS
+    nfe = total - skip - overhead
+    x, spent = from_the_chain(jax.random.key(1), step_size, solver, nfe - nfe % 2, skip)
+    assert spent <= total
+    truth = moons(CHAINS * DRAWS, 5)
+    chained, plain = (
+        mmd(np.asarray(y, np.float64), truth) for y in (x, from_the_top(jax.random.key(0), solver, total))
+    )
+    assert chained < factor * plain, (chained, plain)
+    assert plain > 10 * abs(mmd(moons(CHAINS * DRAWS, 7), truth))

@@ -51,13 +51,20 @@ def test_the_closed_form_of_the_plain_chain():
     ],
 )
 def test_variance_matches_the_closed_form_and_falls_with_alpha(cls, kind, steps):
+    # 3 standard errors of a variance over 1000 walkers (13 %), narrow against the differences between the alphas (factors
+    # of 3 and 4). The history-driven walk nears its limit from above like n^(-1/2): other keys, 4000 walkers of 2500
+    # steps, stood 7.7 (alpha = 1) and 17.3 (alpha = 5) percent above it, with an error of 2.2, and 1500 walkers of 10,000
+    # steps 9.6 (alpha = 5), with an error of 3.7. The budget below is a bound on that; the walks of the other kind need
+    # none.
     walkers, seen = 1000, {}
     for alpha in (0.0, 1.0, 5.0):
         seen[alpha], error = simulated(cls(GRAPH, alpha=alpha), steps, walkers)
         want = mcmc.walk_variance(CHAIN, F, alpha=alpha, kind=kind)
-        # Finite n adds O(1 / n^(2 alpha c)) of start-up; 4 standard errors and 3 percent.
-        assert abs(seen[alpha] / want - 1) < 4 * error + 0.03 * (alpha > 0), (alpha, seen[alpha], want)
-    assert seen[5.0] < 0.3 * seen[1.0] < 0.15 * seen[0.0] * 1.2
+        slow = 7 * alpha / np.sqrt((2 * alpha + 1) * steps) if kind == "hdt" else 0.0
+        assert -3 * error < seen[alpha] / want - 1 < 3 * error + slow, (alpha, seen[alpha], want)
+    assert seen[5.0] < seen[1.0] / 3 < seen[0.0] / 3
+    far, farther = (mcmc.walk_variance(CHAIN, F, alpha=alpha, kind=kind) for alpha in (1e3, 1e4))
+    assert np.isclose(far / farther, 10, rtol=0.01)  # O(1 / alpha)
 
 
 def test_visits_converge_to_mu_with_unnormalised_weights():

@@ -19,8 +19,10 @@ def autoregression(rho, chains, draws, seed=0):
     return x
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.5, 0.95, -0.5])
-@pytest.mark.parametrize(("chains", "draws"), [(4, 11), (4, 333), (2, 1000), (1, 400)])
+@pytest.mark.parametrize(
+    ("rho", "chains", "draws"),
+    [*((rho, 4, 333) for rho in (0.0, 0.5, 0.95, -0.5)), (0.5, 4, 11), (0.95, 2, 1000), (0.5, 1, 400)],
+)
 def test_agreement_with_arviz(rho, chains, draws):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

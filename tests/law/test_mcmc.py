@@ -104,6 +104,15 @@ REGISTRY: dict[str, Any] = {
         bad=(*bad(mcmc.MCLMC), lambda: mcmc.MCLMC(logdensity).init(jnp.zeros(1))),
     ),
     "RandomWalk": metropolis(mcmc.RandomWalk, step_size=0.5),
+    "IndependentMH": Kernel(
+        lambda: mcmc.IndependentMH(logdensity, _wide, lambda x: logdensity(x) / 1.44),
+        bad=(
+            lambda: mcmc.IndependentMH(logdensity, None, logdensity),
+            lambda: mcmc.chain(
+                jax.random.key(0), mcmc.IndependentMH(logdensity, lambda key: jnp.zeros(2), logdensity), START, 1
+            ),
+        ),
+    ),
     "Slice": Kernel(target(mcmc.Slice), bad=(lambda: mcmc.Slice(logdensity, width=0.0),)),
     "EllipticalSlice": Kernel(
         lambda: mcmc.EllipticalSlice(logdensity, covariance=SCALE), bad=(lambda: mcmc.EllipticalSlice(None),)
@@ -299,6 +308,10 @@ QUICK = ("MALA", "HMC", "NUTS", "BAOAB", "compose", "DenoisingLangevinGibbs", "S
 
 KERNELS = {name: case for name, case in REGISTRY.items() if isinstance(case, Kernel)}
 CALLS = {name: case for name, case in REGISTRY.items() if not isinstance(case, Kernel)}
+
+
+def _wide(key):
+    return 1.2 * SCALE * jax.random.normal(key, (3,), jnp.float32)
 
 
 def _smc(key):

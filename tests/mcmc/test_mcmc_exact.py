@@ -47,6 +47,9 @@ INVARIANT = {
     "NUTS": mcmc.NUTS(mixture, step_size=0.7, metric=mcmc.DenseMetric([[2.0, 0.5], [0.5, 1.0]])),
     "GHMC": mcmc.GHMC(mixture, step_size=0.8),
     "RandomWalk": mcmc.RandomWalk(mixture, step_size=1.2),
+    "IndependentMH": mcmc.IndependentMH(
+        mixture, lambda key: 2 * jax.random.normal(key, (2,)), lambda x: -jnp.sum(x**2) / 8
+    ),
     "Slice": mcmc.Slice(mixture, width=1.0, max_steps=3),
     "EllipticalSlice": mcmc.EllipticalSlice(lambda x: mixture(x) + jnp.sum(x**2) / 2),
     "metropolize": mcmc.metropolize(mcmc.ULA(mixture, step_size=0.5), mixture),
@@ -203,6 +206,7 @@ def test_leapfrog_is_reversible_and_of_second_order(x64):
     assert 1.8 < slope < 2.3
 
 
+@pytest.mark.slow
 def test_jitter_saves_hmc_from_resonance():
     # A trajectory of one full period of N(0, I) ends where it began; a varying length does not.
     start = jnp.ones(10)
@@ -224,6 +228,7 @@ def test_van_der_corput():
     assert got.tolist() == [0.5, 0.25, 0.75, 0.125, 0.625, 0.375, 0.875]
 
 
+@pytest.mark.slow
 def test_mclmc_second_moment_and_energy():
     kernel = mcmc.MCLMC(unit, step_size=2.0, length=10.0)
     x = jax.random.normal(jax.random.key(0), (64, 100))
@@ -238,6 +243,7 @@ def test_mclmc_second_moment_and_energy():
     assert abs(float(info.aux)) < 1e-3
 
 
+@pytest.mark.slow
 def test_barker_survives_a_wrong_step_size():
     x = jax.random.normal(jax.random.key(0), (2000, 5))
     rates = {}
@@ -273,6 +279,7 @@ def test_elliptical_slice_on_a_conjugate_gaussian():
     np.testing.assert_allclose(np.cov(draws.T), post, atol=5 * 2 * np.max(np.diag(post)) / np.sqrt(count))
 
 
+@pytest.mark.slow
 def test_nuts_stops_at_the_same_length_as_numpyro():
     numpyro = pytest.importorskip("numpyro.infer")
     scale = jnp.logspace(0, 1, 20)
@@ -294,6 +301,7 @@ def test_nuts_stops_at_the_same_length_as_numpyro():
     assert abs(float(jnp.mean(mine)) / theirs - 1) < 0.05
 
 
+@pytest.mark.slow
 def test_nuts_on_eight_schools():
     # Non-centred; the posterior mean of mu is about 4.4 and its sd about 3.3 (published reference posterior).
     y = jnp.array([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
@@ -311,3 +319,18 @@ def test_nuts_on_eight_schools():
     assert abs(float(mean.value) - 4.4) < 0.15 + 4 * float(mean.stderr)
     assert abs(float(jnp.std(draws["mu"])) - 3.3) < 0.3
     assert float(jnp.max(estimate.rhat(draws["eta"]))) < 1.02
+
+
+@pytest.mark.parametrize("make", [jax.random.key, jax.random.PRNGKey, lambda seed: jax.random.key(seed, impl="rbg")])
+def test_the_written_out_generator_gives_the_bits_of_jax(make):
+    from jsamp.mcmc import _random
+
+    key = make(3)
+    for number in (0, 7, 2**32 - 1):
+        want = jax.random.fold_in(key, np.uint32(number))
+        got = _random.fold_in(key, np.uint32(number))
+        assert got.dtype == want.dtype
+        assert np.array_equal(_random.words(got), _random.words(want))
+    assert np.array_equal(_random.normal(key, 1001, jnp.float32), jax.random.normal(key, (1001,)))
+    step = mcmc.NUTS(unit, step_size=0.5)
+    assert np.all(np.isfinite(mcmc.chain(key, step, jnp.zeros(2), 3).x))

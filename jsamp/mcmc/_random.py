@@ -1,0 +1,53 @@
+"""The numbers of `jax.random`, bit for bit, from a generator that is written out instead of a loop.
+
+On CPU `jax.random` runs the rounds of Threefry as a loop per call. That takes longer than a cheap kernel step, and most
+of the time to compile one. Written out, the rounds fuse with what uses their words.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+TURNS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def threefry(seed: Any, high: Any, low: Any) -> tuple[Any, Any]:
+    """Threefry-2x32 with 20 rounds: two random words of the counter (high, low) under the seed [2]."""
+    keys = (seed[0], seed[1], seed[0] ^ seed[1] ^ jnp.uint32(0x1BD11BDA))
+    a, b = high + keys[0], low + keys[1]
+    for i in range(5):
+        for turn in TURNS[i % 2]:
+            a = a + b
+            b = ((b << turn) | (b >> (32 - turn))) ^ a
+        a, b = a + keys[(i + 1) % 3], b + keys[(i + 2) % 3] + jnp.uint32(i + 1)
+    return a, b
+
+
+def words(key: Any) -> Any:
+    """The words of a key: two for Threefry, more for other generators."""
+    return jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+
+
+def fold_in(key: Any, number: Any) -> Any:
+    """`jax.random.fold_in`."""
+    seed = words(key)
+    if seed.shape != (2,):
+        return jax.random.fold_in(key, number)
+    made = jnp.stack(threefry(seed, jnp.uint32(0), jnp.asarray(number).astype(jnp.uint32)))
+    return made if made.dtype == key.dtype else jax.random.wrap_key_data(made, impl=jax.random.key_impl(key))
+
+
+def normal(key: Any, num: int, dtype: Any) -> jax.Array:
+    """`jax.random.normal` of shape [num]."""
+    seed = words(key)
+    if seed.shape != (2,) or dtype != jnp.float32:
+        return jax.random.normal(key, (num,), dtype)
+    high, low = threefry(seed, jnp.uint32(0), jnp.arange(num, dtype=jnp.uint32))
+    mantissa = ((high ^ low) >> 9) | jnp.uint32(0x3F800000)
+    unit = jax.lax.bitcast_convert_type(mantissa, jnp.float32) - 1  # in [0, 1)
+    least = np.nextafter(np.float32(-1), np.float32(0))
+    return np.float32(np.sqrt(2)) * jax.lax.erf_inv(jnp.maximum(least, unit * (1 - least) + least))
