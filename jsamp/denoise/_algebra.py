@@ -86,8 +86,9 @@ def solve_positive(matvec: Callable[[Any], Any], b: Any, iterations: int | None)
 
 def _solve_dense(matvec, b):
     m, dtype = b.shape[-1], jnp.promote_types(b.dtype, jnp.float32)
-    units = jnp.eye(m, dtype=b.dtype)
-    matrix = jnp.moveaxis(jax.vmap(lambda e: matvec(jnp.broadcast_to(e, b.shape)))(units), 0, -1).astype(dtype)
+    # Zeros of b are added so that the unit vectors vary over the mesh axes over which b may vary.
+    unit = lambda e: jnp.broadcast_to(e, b.shape) + jnp.zeros_like(b)  # noqa: E731
+    matrix = jnp.moveaxis(jax.vmap(lambda e: matvec(unit(e)))(jnp.eye(m, dtype=b.dtype)), 0, -1).astype(dtype)
     largest = jnp.max(jnp.abs(jnp.diagonal(matrix, axis1=-2, axis2=-1)), axis=-1)[..., None, None]
     # A ridge at rounding level: what it adds in the null space of K, the transposed measurement removes.
     ridge = jnp.where(largest > 0, 4 * jnp.finfo(dtype).eps * largest, 1)

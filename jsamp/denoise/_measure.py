@@ -295,11 +295,10 @@ class TMPD(Measurement):
         t = jnp.asarray(t, dtype)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         lead = leading("TMPD", prediction.x0, self.event_ndim)
-        template = jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape[lead:], v.dtype), prediction.x0)
         _, unflat = ravel_pytree(jax.tree.map(lambda y: jnp.zeros(jnp.shape(y), dtype), self.y))
 
         def cotangent(u):
-            return pull(each(lambda v: self.op.transpose(unflat(v), template), lead)(u))
+            return pull(each(lambda v, x0: self.op.transpose(unflat(v), x0), lead)(u, prediction.x0))
 
         def seen(moved):
             return each(lambda v: ravel_pytree(self.op(v))[0], lead)(moved)

@@ -150,7 +150,6 @@ class LinearOp:
         """A^T y. `like` has the shapes of x, from which a missing adjoint is derived."""
         if self.adjoint is not None:
             return self.adjoint(y)
-        like = jax.tree.map(lambda v: jax.ShapeDtypeStruct(jnp.shape(v), jnp.result_type(v)), like)
         return jax.linear_transpose(self.apply, like)(y)[0]
 
     def inverse(self, y: Any, like: Any, noise: Any = None, *, iterations: int | None = None) -> Any:

@@ -183,7 +183,11 @@ def test_slopes_in_time_and_state(name, x64):
 
 
 @pytest.mark.parametrize(
-    "name", ["Denoiser(v)", "GaussianMixture", "Empirical", "ClassifierFree(one)", "Threshold(dynamic)"]
+    "name",
+    [
+        *("Denoiser(v)", "GaussianMixture", "Empirical", "ClassifierFree(one)", "Threshold(dynamic)"),
+        *("TMPD", "TMPD(iterations)", "PiGDM(mask)"),
+    ],
 )
 def test_inside_shard_map(name):
     denoiser = CASES[name][0]

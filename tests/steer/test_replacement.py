@@ -1,6 +1,5 @@
 """RePaint, ILVR, SDEdit, projection, DDRM: exact recursions and identities."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
