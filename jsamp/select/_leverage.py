@@ -11,9 +11,10 @@ from jax import lax
 
 from jsamp._core._checks import check_choice, check_count, check_floating, check_number, is_traced
 from jsamp.select._bits import wide
-from jsamp.select._whiten import BLOCK, gram_of, map_rows, matmul, over_mesh, squared_norms, whiten
+from jsamp.select._whiten import gram_of, map_rows, matmul, over_mesh, squared_norms, whiten
 
 METHODS = ("auto", "cholqr2", "shifted3", "qr")
+ROWS = 32_768  # per block: enough work for a product on all cores
 
 
 @jax.jit
@@ -21,20 +22,27 @@ def _finite(A):
     return jnp.sum(A * 0) == 0  # NaN for NaN and infinity; a plain sum is faster than tests of every entry
 
 
-def check_matrix(A: Any, who: str, *, tall: bool = True) -> jax.Array:
-    """A as a wide floating matrix with finite entries and (if `tall`) at least as many rows as columns."""
+def check_matrix(A: Any, who: str, *, tall: bool = True, finite: bool = True) -> jax.Array:
+    """A as a wide floating matrix with (if `finite`) finite entries and (if `tall`) no fewer rows than columns."""
     check_floating(f"{who}: A", A)
     A = jnp.asarray(A)
     if A.ndim != 2 or 0 in A.shape:
         raise ValueError(f"{who}: A must be a matrix [n, d], got shape {A.shape}. Reshape features to one axis.")
     if tall and A.shape[0] < A.shape[1]:
         raise ValueError(f"{who}: A has fewer rows than columns {A.shape}, so every row is essential. Pass ridge > 0.")
-    if not is_traced(A) and A.is_fully_addressable:
-        with jax.ensure_compile_time_eval():  # constants of a function being traced are looked at, too
-            finite = bool(_finite(A))
-        if not finite:
-            raise ValueError(f"{who}: A holds NaN or infinity. Clean the rows first.")
+    if finite:
+        refuse_non_finite(A, A, who)
     return A.astype(wide(A.dtype))
+
+
+def refuse_non_finite(sign: Any, A: Any, who: str) -> None:
+    """Refuse rows with NaN or infinity, where `sign` (the rows, or scores that they would spoil) shows any."""
+    if is_traced(sign, A) or not (sign.is_fully_addressable and A.is_fully_addressable):
+        return
+    with jax.ensure_compile_time_eval():  # constants of a function being traced are looked at, too
+        bad = not _finite(sign) and not _finite(A)
+    if bad:
+        raise ValueError(f"{who}: A holds NaN or infinity. Clean the rows first.")
 
 
 def check_weights(weights: Any, n: int, who: str) -> Any:
@@ -87,7 +95,7 @@ def _leverage(A, weight, ridge, method, axis_name, block):
 
 
 def leverage(
-    A: Any, *, method: str = "auto", ridge: Any = 0.0, weights: Any = None, axis_name: Any = None, block: int = BLOCK
+    A: Any, *, method: str = "auto", ridge: Any = 0.0, weights: Any = None, axis_name: Any = None, block: int = ROWS
 ) -> jax.Array:
     """Leverage scores: how much each row matters for |A x|_2, tau_i = a_i^T (A^T A + ridge I)^+ a_i.
 
@@ -131,12 +139,15 @@ def leverage(
     check_choice("leverage: method", method, METHODS)
     check_number("leverage: ridge", ridge, low=0)
     plain = not is_traced(ridge) and float(ridge) == 0
-    A = check_matrix(A, "leverage", tall=plain and axis_name is None)
+    A = check_matrix(A, "leverage", tall=plain and axis_name is None, finite=False)
     weights = check_weights(weights, A.shape[0], "leverage")
     block = check_count("leverage: block", block)
     ridge = None if plain else jnp.asarray(ridge, A.dtype)
     weights = None if weights is None else weights.astype(A.dtype)
-    return _leverage(A, weights, ridge, method, axis_name, block)
+    scores = _leverage(A, weights, ridge, method, axis_name, block)
+    # A number that is not finite spoils the Gram and every score, so the rows need no pass of their own.
+    refuse_non_finite(scores, A, "leverage")
+    return scores
 
 
 def root_leverage(A: Any, p: float, *, weights: Any = None, axis_name: Any = None) -> jax.Array:
@@ -168,7 +179,7 @@ def root_leverage(A: Any, p: float, *, weights: Any = None, axis_name: Any = Non
         Woodruff and Yasuda, "Sharper Bounds for l_p Sensitivity Sampling", 2023, arXiv:2306.00732.
     """
     check_number("root_leverage: p", p, low=1, high=2)
-    A = check_matrix(A, "root_leverage", tall=axis_name is None)
+    A = check_matrix(A, "root_leverage", tall=axis_name is None, finite=False)
     if weights is not None:
         weights = check_weights(weights, jnp.shape(A)[0], "root_leverage") ** (2 / p)
     score = leverage(A, weights=weights, axis_name=axis_name)

@@ -113,8 +113,8 @@ def gram_of(A: jax.Array, weight: Any, ridge: Any, axis_name: Any, block: int) -
 
 
 def squared_norms(rows: jax.Array, transform: jax.Array) -> jax.Array:
-    """|a T|^2 of every row; laid out so that the sum runs over the slow axis."""
-    return jnp.sum(matmul(transform.T, rows.T) ** 2, 0)
+    """|a T|^2 of every row."""
+    return jnp.sum(matmul(rows, transform) ** 2, 1)
 
 
 def normalise(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
