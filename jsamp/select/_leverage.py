@@ -182,6 +182,8 @@ def root_leverage(A: Any, p: float, *, weights: Any = None, axis_name: Any = Non
     A = check_matrix(A, "root_leverage", tall=axis_name is None, finite=False)
     if weights is not None:
         weights = check_weights(weights, jnp.shape(A)[0], "root_leverage") ** (2 / p)
-    score = leverage(A, weights=weights, axis_name=axis_name)
+        weights = weights.astype(A.dtype)
+    score = _leverage(A, weights, None, "auto", axis_name, ROWS)
+    refuse_non_finite(score, A, "root_leverage")
     positive = score > 0
     return jnp.where(positive, jnp.where(positive, score, 1) ** (p / 2), 0)
