@@ -13,14 +13,23 @@ from jsamp._core._pytree import pytree
 from jsamp.denoise._denoiser import Prediction
 from jsamp.denoise._pair import join
 
+# Relative distance at which a noise level counts as equal to an end of an interval.
+TIE = 1e-5
+
 
 @pytree
 class Interval:
     """Guidance within an interval of noise levels only; outside it the plain denoiser alone is evaluated.
 
-    Guided where low < sigma / alpha <= high. The choice depends on t alone, so a run takes one branch per row: outside
-    the interval the guided evaluation does not happen, under `vmap` over samples too (over plans or grids, whose times
-    differ, both happen and one is kept).
+    Guided where low < sigma / alpha <= high; a level within 1e-5 of an end, relatively, is at that end. Outside the
+    interval the guided evaluation does not happen:
+
+    - When plan and ends are known as `js.sample` is called (outside `jit`, or closed over) the scan splits at the ends,
+      and each part runs one denoiser alone. Other ends retrace if and only if they move a row across.
+    - When either is traced, each row takes one branch of a `lax.cond`: ends are data and never retrace. Under `vmap`
+      over samples it still is one branch; over plans or grids, whose times differ, both are evaluated and one is kept.
+
+    So it is too under a steer that shifts times, in `js.solve.step`, and for more than eight parts (nested intervals).
 
     Args:
         guided: a denoiser, for example `ClassifierFree(cond, uncond, scale)`.
@@ -81,13 +90,44 @@ class Interval:
     def __call__(self, x, t, *, key=None):
         """The guided prediction inside the interval, the plain one outside."""
         t = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(x)))
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        inside = (sigma > jnp.asarray(self.low, t.dtype) * alpha) & (sigma <= jnp.asarray(self.high, t.dtype) * alpha)
-        branch = lambda denoiser: lambda: _without_extras(denoiser(x, t, key=key))  # noqa: E731
-        return jax.lax.cond(inside, branch(self.guided), branch(self.plain))
+        inside = _inside(self.schedule.sigma(t) / self.schedule.alpha(t), self.low, self.high)
+        plain, guided = (lambda branch=branch: branch(x, t, key=key) for branch in self.branches)
+        return jax.lax.cond(inside, guided, plain)
+
+    @property
+    def branches(self):
+        """The denoiser outside and inside: what this one is on a row."""
+        return _Bare(self.plain), _Bare(self.guided)
+
+    def branch_of_rows(self, plan: Any) -> np.ndarray | None:
+        """[R] which of the branches each row of a plan takes, or None where that is traced."""
+        known = [concrete(value) for value in (plan.alpha, plan.sigma, self.low, self.high)]
+        if any(value is None for value in known):
+            return None
+        alpha, sigma, low, high = known
+        with np.errstate(divide="ignore"):
+            return _inside(sigma / alpha, low, high).astype(int)
 
 
-def _without_extras(prediction: Any) -> Prediction:
-    if getattr(prediction, "kick", None) is not None:
-        raise TypeError("Interval: a kick has no place outside the interval; put DPS, CFGpp, ... around Interval.")
-    return Prediction(prediction.x0, prediction.eps)
+def _inside(rho: Any, low: Any, high: Any) -> Any:
+    """Whether low < rho <= high, levels that rounding parts from an end taken to be at it."""
+    return (rho > low * (1 + TIE)) & (rho <= high * (1 + TIE))
+
+
+@pytree
+class _Bare:
+    """A denoiser whose predictions are x0 and eps alone, so that all branches return one structure."""
+
+    inside: Any
+
+    @property
+    def schedule(self):
+        """The schedule of the denoiser."""
+        return self.inside.schedule
+
+    def __call__(self, x, t, *, key=None):
+        """The prediction, without by-products."""
+        prediction = self.inside(x, t, key=key)
+        if getattr(prediction, "kick", None) is not None:
+            raise TypeError("Interval: a kick has no place outside the interval; put DPS, CFGpp, ... around Interval.")
+        return Prediction(prediction.x0, prediction.eps)

@@ -29,6 +29,14 @@ class Joint:
         """The schedule of the first denoiser."""
         return self.first.schedule
 
+    @property
+    def branches(self):
+        """Empty when batched: leaves at `places` belong to this structure, so no row may change what is inside."""
+        return None if self.places is None else ()
+
+    def branch_of_rows(self, plan: Any) -> None:
+        """Stays as it is on every row."""
+
     def __call__(self, x, t, *, key=None) -> list[Any]:
         """The prediction of each."""
         found = self._separate(x, t, key) if self.places is None else self._batched(self.places, x, t, key)

@@ -15,6 +15,7 @@ from jsamp._core._types import Result
 from jsamp.denoise import Denoiser, Kick, Prediction
 from jsamp.denoise._denoiser import as_tree
 from jsamp.solve._plan import ACCEPT, CORRECT, KEEP, Plan
+from jsamp.solve._route import Segment, follow, route
 from jsamp.solve._state import SampleInfo, SolveState, StepInfo, init, output, state_dtype
 
 
@@ -190,8 +191,8 @@ def _maybe_fold(key, stream):
     return None if key is None else jax.random.fold_in(key, stream)
 
 
-@functools.partial(jax.jit, static_argnames="keep")
-def _run(key, denoiser, x, plan, steer, *, keep):
+@functools.partial(jax.jit, static_argnames=("keep", "segments"))
+def _run(key, denoiser, x, plan, steer, *, keep, segments):
     plan = plan.astype(jnp.result_type(*(state_dtype(leaf) for leaf in jax.tree.leaves(x))))
     state, g = init(plan, x, kicks=kicks(denoiser)), None
     if steer is not None:
@@ -199,14 +200,21 @@ def _run(key, denoiser, x, plan, steer, *, keep):
         state = init(plan, x, kicks=kicks(_wrapped(steer, g, denoiser)))
         # Made from the data, so that it varies over the mesh axes over which a steering edit may vary.
         state = state._replace(reset=jnp.zeros_like(jnp.ravel(jax.tree.leaves(state.x)[0])[0], bool))
+        # Branches were chosen for the plan's times: a steer that moves them leaves the choice to the rows.
+        t = jnp.asarray(plan.t)[0]
+        segments = segments if steer.time(g, state.x, t) is t else (Segment(0, plan.nfe),)
 
-    def body(carry, item):
+    def body(denoiser, carry, item):
         (state, g), (row, last) = carry, item
         state, g, prediction = advance(key, denoiser, state, row, steer, g, last)
         return (state, g), None if keep is None else keep(state.x, prediction)
 
-    last = np.arange(plan.nfe) == plan.nfe - 1
-    (state, g), kept = jax.lax.scan(body, (state, g), (plan, last))
+    rows, parts = (plan, np.arange(plan.nfe) == plan.nfe - 1), []
+    for segment in segments:
+        own = rows if len(segments) == 1 else jax.tree.map(lambda a, s=segment: a[s.start : s.stop], rows)
+        (state, g), kept = jax.lax.scan(functools.partial(body, follow(denoiser, segment)), (state, g), own)
+        parts.append(kept)
+    kept = parts[0] if len(parts) == 1 else jax.tree.map(lambda *kept: jnp.concatenate(kept), *parts)
     final, report = output(state), None
     if steer is not None:
         final, report = steer.final(g, final)
@@ -219,7 +227,8 @@ def sample(key: Any, denoiser: Any, x: Any, plan: Plan, *, steer: Any = None, ke
     """Run a plan from x: a sample of the denoiser's distribution.
 
     One `lax.scan` over the rows of the plan, compiled once: new weights, plan values, grids or guidance scales of the
-    same shapes never retrace. The function works on one sample; `jax.vmap` it over keys and starts. Tables take the
+    same shapes never retrace. Where the denoiser changes its form at rows known before the run (`js.denoise.Interval`)
+    the scan splits there. The function works on one sample; `jax.vmap` it over keys and starts. Tables take the
     dtype of the state (float64 when x is; float32 for half precision).
 
     Args:
@@ -262,7 +271,7 @@ def sample(key: Any, denoiser: Any, x: Any, plan: Plan, *, steer: Any = None, ke
         check_key(key, "sample")
     _check_signal(denoiser, plan)
     denoiser = as_tree("sample: denoiser", denoiser, "denoiser(x, t)")
-    x, ok, kept, report = _run(key, denoiser, x, plan, steer, keep=keep)
+    x, ok, kept, report = _run(key, denoiser, x, plan, steer, keep=keep, segments=route(denoiser, plan))
     return Result(x, SampleInfo(ok, plan.nfe, kept, report))
 
 
