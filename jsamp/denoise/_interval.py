@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_count, check_number, concrete
+from jsamp._core._checks import check_count, check_number, concrete, is_traced
 from jsamp._core._pytree import pytree
 from jsamp.denoise._denoiser import Prediction
 from jsamp.denoise._pair import join
@@ -101,10 +101,10 @@ class Interval:
 
     def branch_of_rows(self, plan: Any) -> np.ndarray | None:
         """[R] which of the branches each row of a plan takes, or None where that is traced."""
-        known = [concrete(value) for value in (plan.alpha, plan.sigma, self.low, self.high)]
-        if any(value is None for value in known):
+        values = (plan.alpha, plan.sigma, self.low, self.high)
+        if is_traced(values):
             return None
-        alpha, sigma, low, high = known
+        alpha, sigma, low, high = (np.asarray(value) for value in values)
         with np.errstate(divide="ignore"):
             return _inside(sigma / alpha, low, high).astype(int)
 

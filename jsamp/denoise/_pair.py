@@ -119,10 +119,15 @@ def weigh(scale: Any, t: Any, leaf: Any) -> Any:
 
 
 def extrapolate(scale: Any, t: Any, towards: Any, reference: Any) -> Any:
-    """`towards`, with x0 and eps extrapolated away from a reference: reference + scale (towards - reference)."""
+    """`towards`, with x0 and eps extrapolated away from a reference: reference + scale (towards - reference).
+
+    From the nearer end, so that a scale of 1 gives `towards` and a scale of 0 the reference, bit for bit.
+    """
 
     def mix(c, u):
-        return u + weigh(scale, t, c) * (c - u)
+        w = weigh(scale, t, c)
+        near = w >= 0.5
+        return jnp.where(near, c, u) + jnp.where(near, w - 1, w) * (c - u)
 
     x0, eps = (jax.tree.map(mix, getattr(towards, part), getattr(reference, part)) for part in ("x0", "eps"))
     return towards._replace(x0=x0, eps=eps)

@@ -103,8 +103,13 @@ class Rescale:
                 return jax.tree.map(lambda e, d: alpha * e - sigma * d, prediction.eps, prediction.x0)
             return getattr(prediction, self.space)
 
-        scaled = jax.tree.map(lambda g, c: g * self._factor(g, c), native(guided), native(cond))
-        return guided._replace(**CONVERSIONS[self.space](self.schedule, t, x, scaled)._asdict())
+        own = native(guided)
+        scaled = jax.tree.map(lambda g, c: g * self._factor(g, c), own, native(cond))
+        new = CONVERSIONS[self.space](self.schedule, t, x, scaled)
+        # Where nothing is scaled nothing is converted back and forth.
+        keep = lambda g, s, old, new: jnp.where(g == s, old, new)  # noqa: E731
+        x0, eps = (jax.tree.map(keep, own, scaled, getattr(guided, p), getattr(new, p)) for p in ("x0", "eps"))
+        return guided._replace(x0=x0, eps=eps)
 
 
 @pytree
