@@ -65,7 +65,10 @@ class SMC(Hooks):
     plain transition to the twisted one, -(|d|^2 + 2 d.z) / (2 n^2) with d the shift of the mean, z the noise added and
     n its standard deviation. Rows that add no noise propose untwisted.
 
-    Weigh the result by `info.report.log_weight`, or draw from it with `js.select.draw`.
+    Weigh the result by `info.report.log_weight`, or draw from it with `js.select.draw`. A particle of potential -inf is
+    impossible and is replaced when the population is next redrawn. Look at the evidence before using a sample: -inf
+    says that no particle was possible (its error and effective number are then NaN), NaN that a potential was NaN;
+    such weights redraw nothing.
 
     Args:
         potential: (x, prediction, info) -> [P], such as `lambda x, p, info: reward(p.x0)`; None with `Twisted`.
@@ -95,8 +98,7 @@ class SMC(Hooks):
         True
 
     Cost:
-        P network evaluations for each row, no more; P potentials for each row that weighs. A log-evidence of -inf says
-        that no particle was possible.
+        P network evaluations for each row, no more; P potentials for each row that weighs.
 
     References:
         Wu et al., "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models", 2023,

@@ -47,11 +47,9 @@ def truth(values, index):
     return values
 
 
-def active(scale, values, score):
+def active(scale, values, score, when=(False, False, True, False, True, False)):
     values = np.asarray(values, np.float32)
-    when = np.array([False, False, True, False, True, False])
-    steer = T.ActiveSubsampling(bind(dps, np.float32(scale)), bind(truth, values), when, MASK * 0, score=score)
-    return steer
+    return T.ActiveSubsampling(bind(dps, np.float32(scale)), bind(truth, values), np.array(when), MASK * 0, score=score)
 
 
 POOL = D.LinearOp.pool((4,), (2,))

@@ -165,8 +165,12 @@ def test_impossible_particles_are_dropped_and_an_impossible_population_says_so()
     report, mean, _ = runs(smc(WALL, ess=1.0), LAW, 64, 400)
     assert np.all(np.isfinite(report.log_evidence.value))
     assert np.all(np.asarray(mean) > 0.2)
-    assert np.all(np.asarray(runs(smc(NOTHING), LAW, 64, 400)[0].log_evidence.value) == -np.inf)
-    # NaN stays visible.
+    report = runs(smc(NOTHING), LAW, 64, 400)[0]
+    assert np.all(np.asarray(report.log_evidence.value) == -np.inf)
+    assert np.all(np.asarray(report.resampled) == 0)
+    assert np.all(np.asarray(report.log_weight) == -np.inf)
+    # Of weights that do not exist there is no error and no effective number; NaN stays visible.
+    assert np.all(np.isnan(report.log_evidence.stderr) & np.isnan(report.log_evidence.ess))
     assert np.all(np.isnan(runs(smc(BROKEN), LAW, 64, 400)[0].log_evidence.value))
 
 
@@ -186,8 +190,10 @@ def test_refusals():
         run(js.steer.SMC(lambda x, p, i: x[:, 0], lambda x0: x0), x)
     with pytest.raises(TypeError, match="brings no twist"):
         run(js.steer.SMC(None, reward), x)
+    stochastic = js.solve.dpmpp(VP, GRID, tau=1.0)
     for plan, said in (
-        (js.solve.sa_solver(VP, GRID), "stages"), (js.solve.dpmpp(VP, GRID, tau=1.0), "history"),
+        (js.solve.sa_solver(VP, GRID), "stages"), (stochastic, "history"), (js.solve.ddim(VP, GRID), "no noise"),
+        (js.solve.heavy_ball(stochastic, 0.8), "momentum"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             run(js.steer.SMC(None, reward), x, plan, twisted(LAW))
