@@ -113,19 +113,19 @@ def _laws(name):
     draw(x, other, jax.random.key(6))
     assert traces.count == count
     assert any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (out, changed)), strict=True))
-    # Independent problems do not mix: a batch of runs is a loop.
-    batch = jnp.stack([x, -x])
-    together = jax.jit(jax.vmap(draw, (0, None)))(batch, steer)
+    # Independent problems do not mix: a batch of runs is a loop, and the same on eight devices.
+    eight = jnp.stack([x, -x, *(x * (1 + 0.1 * i) for i in range(1, 7))])
+    batch = lambda x, steer: jax.vmap(draw, (0, None))(x, steer)  # noqa: E731
+    together = jax.jit(batch)(eight, steer)
     for i in range(2):
-        jax.tree.map(lambda a, b, i=i: close(a[i], b), together, jitted(batch[i], steer))
-    assert jitted(jnp.asarray(x, jnp.bfloat16), steer)[0].dtype == jnp.bfloat16
+        jax.tree.map(lambda a, b, i=i: close(a[i], b), together, jitted(eight[i], steer))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    local = lambda x: batch(x, steer)[0]  # noqa: E731
+    sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data")))(eight)
+    close(np.asarray(sharded), together[0])
+    assert jax.eval_shape(draw, jnp.asarray(x, jnp.bfloat16), steer)[0].dtype == jnp.bfloat16
     slope = jax.jit(jax.grad(lambda x: jnp.sum(draw(x, steer)[0] ** 2)))(x)
     assert np.all(np.isfinite(slope))
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    eight = jnp.stack([x * (1 + 0.1 * i) for i in range(8)])
-    local = lambda x: jax.vmap(lambda x: draw(x, steer)[0])(x)  # noqa: E731
-    sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data")))(eight)
-    close(np.asarray(sharded), jax.jit(local)(eight))
 
 
 def in_float64():

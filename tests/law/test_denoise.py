@@ -149,23 +149,23 @@ def test_calls(name):
     for a, b in zip(jax.tree.leaves(out), jax.tree.leaves(eager), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
     np.testing.assert_allclose(VP.alpha(0.4) * out.x0 + VP.sigma(0.4) * out.eps, X[0], rtol=1e-5, atol=1e-6)
-    # A batch is a vmap.
-    batch = jax.jit(jax.vmap(lambda x, t: denoiser(x, t)))(X, jnp.array([0.2, 0.4, 0.7], jnp.float32))
+    # A batch is a vmap; gradients in x, t and every number of the denoiser, by the same program.
+    leaves, structure = jax.tree.flatten(denoiser)
+    real = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+
+    def loss(numbers, x, t):
+        changed = dict(zip(real, numbers, strict=True))
+        out = jax.tree.unflatten(structure, [changed.get(i, leaf) for i, leaf in enumerate(leaves)])(x, t)
+        return jnp.sum(out.x0**2) + jnp.sum(out.eps**2), (out.x0, out.eps)
+
+    numbers, times = [jnp.asarray(leaves[i], jnp.float32) for i in real], np.array([0.2, 0.4, 0.7], np.float32)
+    slope = jax.vmap(jax.grad(loss, argnums=(0, 1, 2), has_aux=True), (None, 0, 0))
+    slopes, batch = jax.jit(slope)(numbers, X, times)
     for i, t in enumerate((0.2, 0.4, 0.7)):
         one = jitted(denoiser, X[i], t)
-        np.testing.assert_allclose(batch.x0[i], one.x0, rtol=2e-5, atol=2e-6)
-        np.testing.assert_allclose(batch.eps[i], one.eps, rtol=2e-5, atol=2e-6)
-    # Gradients in x, t and every number of the denoiser.
-    leaves, structure = jax.tree.flatten(denoiser)
-    leaves = [leaf if jnp.result_type(leaf) == np.int32 else jnp.asarray(leaf, jnp.float32) for leaf in leaves]
-
-    def loss(leaves, x, t):
-        out = jax.tree.unflatten(structure, leaves)(x, t)
-        return jnp.sum(out.x0**2) + jnp.sum(out.eps**2)
-
-    slopes = jax.jit(jax.grad(loss, argnums=(0, 1, 2), allow_int=True))(leaves, X[0], 0.4)
-    for leaf in jax.tree.leaves(slopes):
-        assert leaf.dtype == jax.dtypes.float0 or np.all(np.isfinite(leaf))
+        np.testing.assert_allclose(batch[0][i], one.x0, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(batch[1][i], one.eps, rtol=2e-5, atol=2e-6)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if "Threshold" not in n])
@@ -177,9 +177,10 @@ def test_slopes_in_time_and_state(name, x64):
         out = denoiser(x + h * way, 0.4 + 0.1 * h)
         return jnp.stack([out.x0, out.eps])
 
-    slope = jax.jvp(along, (0.0,), (1.0,))[1]
+    both = jax.jit(lambda h: jax.jvp(along, (h,), (1.0,)))
+    slope = both(0.0)[1]
     assert slope.dtype == jnp.float64
-    np.testing.assert_allclose(slope, central(jax.jit(along), 1e-3), rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(slope, central(lambda h: both(h)[0], 1e-3), rtol=1e-7, atol=1e-8)
 
 
 @pytest.mark.parametrize(

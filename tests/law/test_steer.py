@@ -220,23 +220,22 @@ def test_laws_of_a_steer(name):
     jitted(x, other)
     draw(x, other)
     assert traces.count == count
-    # A batch of runs is a loop.
-    batch = jnp.stack([x, -x])
-    together = jax.jit(jax.vmap(draw, (0, None)))(batch, steer)
+    # A batch of runs is a loop, and the same inside shard_map, one run on each device.
+    eight = jnp.stack([x, -x, *(x * (1 + 0.1 * i) for i in range(1, 7))])
+    batch = lambda x, steer: jax.vmap(draw, (0, None))(x, steer)  # noqa: E731
+    together = jax.jit(batch)(eight, steer)
     for i in range(2):
-        alone = jitted(batch[i], steer)
+        alone = jitted(eight[i], steer)
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=2e-5, atol=1e-5), together, alone)
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    local = lambda x: batch(x, steer)[0]  # noqa: E731
+    sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data")))(eight)
+    np.testing.assert_allclose(np.asarray(sharded), together[0], rtol=2e-5, atol=1e-5)
     # bfloat16 in, bfloat16 out.
-    assert jitted(jnp.asarray(x, jnp.bfloat16), steer)[0].dtype == jnp.bfloat16
+    assert jax.eval_shape(draw, jnp.asarray(x, jnp.bfloat16), steer)[0].dtype == jnp.bfloat16
     # Gradients.
     slope = jax.jit(jax.grad(lambda x: jnp.sum(draw(x, steer)[0] ** 2)))(x)
     assert np.all(np.isfinite(slope))
-    # Inside shard_map, one run on each device.
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    eight = jnp.stack([x * (1 + 0.1 * i) for i in range(8)])
-    local = lambda x: jax.vmap(lambda x: draw(x, steer)[0])(x)  # noqa: E731
-    sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data")))(eight)
-    np.testing.assert_allclose(np.asarray(sharded), jax.jit(local)(eight), rtol=2e-5, atol=1e-5)
 
 
 def test_steers_run_in_float64(x64):
