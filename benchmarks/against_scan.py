@@ -219,7 +219,10 @@ def memory(name: str, plan: js.Plan, model, x) -> list[str]:
     if name in HAND:
         programs.append(jax.jit(HAND[name]).lower(model, x, hand_tables(plan)))
     states = [f"{p.compile().memory_analysis().temp_size_in_bytes / x.nbytes:.2f}" for p in programs]
-    return [str(plan.slots + 1), *states, *["-"] * (2 - len(states)), str(plan.slots + 4)]
+    combined = int(np.max(np.sum(plan.W != 0, axis=1)))
+    if plan.Q is not None:
+        combined = max(combined, int(np.max(np.sum(plan.Q != 0, axis=1) + (np.append(plan.q[1:], 0) != 0))))
+    return [str(combined), *states, *["-"] * (2 - len(states)), str(combined + 3)]
 
 
 def memory_plans(n: int) -> dict[str, js.Plan]:
