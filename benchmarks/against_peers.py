@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import machine
 import numpy as np
-from against_scan import MACHINE, RESULTS, load_line
+from against_scan import RESULTS, load_line
 
 import jsamp as js
 
@@ -217,7 +218,7 @@ def main():
         "",
         f"Milliseconds a step beyond the model, state {list(SHAPE)} float32, {STEPS} steps, median of {args.repeats}",
         "rounds in turns; in brackets how many times jsamp's. Heun's step has two evaluations. The peers are eager",
-        f"PyTorch; jsamp is jitted and uses both cores. {MACHINE}, jax {jax.__version__}.",
+        f"PyTorch; jsamp is jitted and uses both cores. {machine.describe()}.",
         f"{load_line()} `python benchmarks/against_peers.py`",
         "",
         *(f"{note}" for note in notes),

@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import machine
 import numpy as np
 
 import jsamp as js
@@ -24,7 +25,6 @@ import jsamp as js
 RESULTS = pathlib.Path(__file__).parent / "results"
 SHAPE = (64, 32, 32, 3)
 STEPS = 20
-MACHINE = "2 cores, Intel Xeon, CPU"
 
 
 def interleave(calls: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
@@ -219,7 +219,10 @@ def memory(name: str, plan: js.Plan, model, x) -> list[str]:
     if name in HAND:
         programs.append(jax.jit(HAND[name]).lower(model, x, hand_tables(plan)))
     states = [f"{p.compile().memory_analysis().temp_size_in_bytes / x.nbytes:.2f}" for p in programs]
-    return [str(plan.slots + 1), *states, *["-"] * (2 - len(states)), str(plan.slots + 4)]
+    combined = int(np.max(np.sum(plan.W != 0, axis=1)))
+    if plan.Q is not None:
+        combined = max(combined, int(np.max(np.sum(plan.Q != 0, axis=1) + (np.append(plan.q[1:], 0) != 0))))
+    return [str(combined), *states, *["-"] * (2 - len(states)), str(combined + 3)]
 
 
 def memory_plans(n: int) -> dict[str, js.Plan]:
@@ -260,7 +263,7 @@ def main():
     memories = [[name, *memory(name, plan, models["32 x 32 product"], x)] for name, plan in plans]
     text = "\n".join(
         [
-            f"# js.sample beside a hand-written scan\n\n{MACHINE}, jax {jax.__version__}. State {SHAPE} float32, "
+            f"# js.sample beside a hand-written scan\n\n{machine.describe()}. State {SHAPE} float32, "
             f"{STEPS} steps. The mixer has {count:,} parameters.\n{load_line()}\n`python benchmarks/against_scan.py`\n",
             markdown(
                 "Milliseconds a step",

@@ -12,6 +12,7 @@ import argparse
 import pathlib
 import sys
 
+import machine
 import numpy as np
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -72,7 +73,7 @@ def main() -> None:
     lines = [
         "# Solvers on MNIST digits",
         "",
-        f"2 cores, Intel Xeon, CPU. n = m = {options.num}, {options.seeds} seeds (mean ± sd), guidance "
+        f"{machine.describe()}. n = m = {options.num}, {options.seeds} seeds (mean ± sd), guidance "
         f"{options.guidance:g}, Karras grid sigma {schedule.sigma_max:g} to {schedule.sigma_min:g}, then 0.",
         f"RMSE per pixel to 1000 steps of dpmpp from the same noise, {options.exact} images per seed.",
         "FD_32, precision and recall (k = 3): features of `train_classifier.py`, against as many test images.",

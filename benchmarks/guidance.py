@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import machine
 import numpy as np
-from against_scan import MACHINE, RESULTS, hand_tables, interleave, load_line, make_mixer, markdown, mixer, ratios
+from against_scan import RESULTS, hand_tables, interleave, load_line, make_mixer, markdown, mixer, ratios
 
 import jsamp as js
 from jsamp.solve import optimise_start
@@ -139,7 +140,7 @@ def main():
     plan = js.solve.dpmpp(SCHEDULE, js.noise.logsnr_grid(SCHEDULE, STEPS))
     text = "\n".join(
         [
-            f"# Guidance\n\n{MACHINE}, jax {jax.__version__}. State {SHAPE} float32, {STEPS} steps.\n{load_line()}\n"
+            f"# Guidance\n\n{machine.describe()}. State {SHAPE} float32, {STEPS} steps.\n{load_line()}\n"
             f"`python benchmarks/guidance.py`\n",
             markdown(
                 "Classifier-free guidance on one network, milliseconds a step",

@@ -13,12 +13,12 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import machine
 import numpy as np
 
 import jsamp as js
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-MACHINE = "2 cores, Intel Xeon, CPU"
 SCHEDULE = js.noise.VP()
 SEEDS, DRAWS = 8, 4000
 COLOURS = {
@@ -145,7 +145,7 @@ def main():
         "Mixture 0.3 N(-1, 0.25) + 0.7 N(0.6, 0.15) (standard deviations), second component as the class, VP noise,",
         f"N steps uniform in t from 1 to 1e-3, float64. Starts are standard normal, {DRAWS} draws for each of {SEEDS}",
         "seeds: max abs x is the median over seeds, RMSE to the guided ODE the mean, with the range in brackets.",
-        f"{MACHINE}, jax {jax.__version__}. `python benchmarks/momentum_figure.py`",
+        f"{machine.describe()}. `python benchmarks/momentum_figure.py`",
     ]
     for scale, values in found.items():
         lines += ["", f"## Guidance scale {scale:g}", "", *table(values, counts)]

@@ -13,8 +13,9 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import machine
 import numpy as np
-from against_scan import MACHINE, RESULTS, interleave, load_line, markdown, ratios
+from against_scan import RESULTS, interleave, load_line, markdown, ratios
 
 import jsamp as js
 
@@ -99,7 +100,7 @@ def main():
             print(*rows[-1], flush=True)
     head = ["network", "work", "inside lax.scan", "one jitted call each", "ratio of fastest", "median ratio"]
     text = (
-        f"# Gradients inside lax.scan\n\n{MACHINE}, jax {jax.__version__}, batch 128 of 8 x 8 images. {load_line()}\n"
+        f"# Gradients inside lax.scan\n\n{machine.describe()}, batch 128 of 8 x 8 images. {load_line()}\n"
         f"`python benchmarks/scan_conv_grad.py`\n\n" + markdown("Milliseconds a step", head, rows)
     )
     args.out.write_text(text)

@@ -254,10 +254,9 @@ TABLES = {f.__name__: f for f in (leverage, small, devices, stream, draws, smote
 
 
 def head():
-    import jax
+    import machine
 
-    machine = f"Machine: 2 cores, Intel Xeon, CPU; jax {jax.__version__}, {jax.default_backend()}."
-    return f"{machine} Medians; one process per table (`python benchmarks/select_scores.py`).\n"
+    return f"Machine: {machine.describe()}. Medians; one process per table (`python benchmarks/select_scores.py`).\n"
 
 
 def measure(name, python, quick):
@@ -275,6 +274,7 @@ def main():
     parser.add_argument("--only", default=",".join(TABLES), help="tables, separated by commas")
     parser.add_argument("--quick", action="store_true", help="small sizes; prints only, nothing is written")
     parser.add_argument("--python", default=sys.executable, help="interpreter of the tables smote and cover")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "select_scores.md")
     parser.add_argument("--table", choices=TABLES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.table:
@@ -286,7 +286,7 @@ def main():
         found[name] = measure(name, args.python if name in ("smote", "cover") else sys.executable, args.quick)
         print(found[name], flush=True)
         if not args.quick:
-            (RESULTS / "select_scores.md").write_text("\n".join([head(), *found.values()]))
+            args.out.write_text("\n".join([head(), *found.values()]))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import machine
 import numpy as np
 
 import jsamp as js
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-MACHINE = "2 cores, Intel Xeon, CPU"
 NFE = (5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
 PARTICLES = 512
 
@@ -158,7 +158,7 @@ def main():
         "",
         f"RMSE to the exact ODE solution ({how}) of {PARTICLES} points, by network evaluations. Mixture of seven",
         "Gaussians in the plane, variance-preserving noise, exact denoiser, float64. DPM++ and UniPC on the log-SNR",
-        f"grid, the others on the grid quadratic in t. {MACHINE}, jax {jax.__version__}.",
+        f"grid, the others on the grid quadratic in t. {machine.describe()}.",
         "`python benchmarks/work_precision.py`",
         "",
         "| solver | " + " | ".join(map(str, shown)) + " |",

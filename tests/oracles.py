@@ -55,7 +55,7 @@ def run_table(plan, predict, x, noise=None, state=None):
     """
     state = state or {}
     x = np.array(x, float)
-    base, z = x, np.zeros_like(x)
+    held = x
     history = np.array(state.get("history", np.zeros((plan.slots, *x.shape))))
     v = np.array(state.get("velocity", np.zeros_like(x)))
     drift = np.zeros_like(x)
@@ -65,29 +65,39 @@ def run_table(plan, predict, x, noise=None, state=None):
         m = mix(plan, r, *predict(x, float(plan.alpha[r]), float(plan.sigma[r])))
         if plan.beta is not None:
             m = v = (1 - plan.beta[r]) * v + plan.beta[r] * m
-        take = 1 if plan.take is None else plan.take[r]
-        if take == 2:
-            past = sum(plan.Q[r, k + 1] * history[k] for k in range(plan.slots))
-            base = plan.P[r] * base + plan.Q[r, 0] * m + past + z
-        elif take == 1:
-            base = x
+        base = start_of_step(plan, r, x, held, m)
         u = plan.W[r, 0] * m + sum(plan.W[r, k + 1] * history[k] for k in range(plan.slots))
         if plan.drag is not None:
             drift = (1 - plan.drag[r]) * drift + plan.drag[r] * u
             u = plan.G[r] * ((1 - plan.blend[r]) * drift + plan.blend[r] * u)
         z = np.zeros_like(x) if plan.C is None else plan.C[r] * noise(r, 0)
         x = plan.A[r] * base + u + z
+        held = hold(plan, r, base, m, history) + (0 if plan.Q is None else z)
         if plan.slots:
             history[plan.slot[r]] = m
     return x
 
 
+def start_of_step(plan, r, x, held, m):
+    """The state that row r moves on from."""
+    if plan.take is None or plan.take[r] == 1:
+        return x
+    return held if plan.take[r] == 0 else held + plan.q[r] * m
+
+
+def hold(plan, r, base, m, history):
+    """What row r leaves for the next one to start from, but for noise."""
+    if plan.Q is None:
+        return base
+    return plan.P[r] * base + sum(w * p for w, p in zip(plan.Q[r], [m, *history], strict=True))
+
+
 def output_moments(plan, mean, std, start_mean=None, start_std=None):
     """Exact mean and variance of a plan's output on data N(mean, std^2), x started from its own noised law.
 
-    Every plan is affine on Gaussian data: the joint state (x, base, z, v, history) is propagated row by row.
+    Every plan is affine on Gaussian data: the joint state (x, held, v, history) is propagated row by row.
     """
-    size = 4 + plan.slots
+    size = 3 + plan.slots
     a0, s0 = float(plan.alpha[0]), float(plan.sigma[0])
     first_mean = a0 * mean if start_mean is None else start_mean
     first_std = np.sqrt(a0**2 * std**2 + s0**2) if start_std is None else start_std
@@ -100,7 +110,7 @@ def output_moments(plan, mean, std, start_mean=None, start_std=None):
             cov[0, 0] += float(plan.churn[r]) ** 2
 
         def row(s, r=r):
-            part = {"history": s[4:, None], "velocity": s[3:4]}
+            part = {"history": s[3:, None], "velocity": s[2:3]}
             return _one_row(plan, r, law, s, part)
 
         zero = row(np.zeros(size))
@@ -108,22 +118,19 @@ def output_moments(plan, mean, std, start_mean=None, start_std=None):
         m, cov = jacobian @ m + zero, jacobian @ cov @ jacobian.T
         if plan.C is not None:
             gain = np.zeros(size)
-            gain[0] = gain[2] = float(plan.C[r])
+            gain[0] = float(plan.C[r])
+            gain[1] = gain[0] if plan.Q is not None else 0.0
             cov += np.outer(gain, gain)
     return m[0], cov[0, 0]
 
 
 def _one_row(plan, r, law, s, part):
-    x, base, z, v = s[0:1], s[1:2], s[2:3], s[3:4]
-    history = s[4:]
+    x, held, v, history = s[0:1], s[1:2], s[2:3], s[3:]
     m = mix(plan, r, *(p[:, 0] for p in law(x[:, None], float(plan.alpha[r]), float(plan.sigma[r]))))
     if plan.beta is not None:
         m = v = (1 - plan.beta[r]) * v + plan.beta[r] * m
-    take = 1 if plan.take is None else plan.take[r]
-    if take == 2:
-        base = plan.P[r] * base + plan.Q[r, 0] * m + plan.Q[r, 1:] @ history + z
-    elif take == 1:
-        base = x
+    base = start_of_step(plan, r, x, held, m)
+    held = hold(plan, r, base, m, history)
     u = plan.W[r, 0] * m + plan.W[r, 1:] @ history
     if plan.drag is not None:
         v = (1 - plan.drag[r]) * v + plan.drag[r] * u
@@ -131,7 +138,7 @@ def _one_row(plan, r, law, s, part):
     history = history.copy()
     if plan.slots:
         history[plan.slot[r]] = m[0]
-    return np.concatenate([plan.A[r] * base + u, base, np.zeros(1), v, history])
+    return np.concatenate([plan.A[r] * base + u, held, v, history])
 
 
 def slope(errors):

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jsamp._core import _random
+
 
 def lincomb(coefficients: Sequence[Any], trees: Sequence[Any]) -> Any:
     """Sum of scalar times tree, in the trees' own dtype."""
@@ -45,7 +47,7 @@ def normal_like(key: Any, tree: Any) -> Any:
     """Standard normal noise of a tree's structure, shapes and dtypes; a lone array uses `key` itself."""
     leaves, structure = jax.tree.flatten(tree)
     keys = [key] if len(leaves) == 1 else jax.random.split(key, len(leaves))
-    draws = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    draws = [_random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(structure, draws)
 
 

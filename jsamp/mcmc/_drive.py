@@ -13,9 +13,9 @@ import numpy as np
 
 from jsamp._core import _checks, _tree
 from jsamp._core._pytree import pytree, static
+from jsamp._core._random import fold_in
 from jsamp._core._types import Result
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._random import fold_in
 
 INIT = np.uint32(2**32 - 1)  # the fold of the key that starts a chain; steps count from 0
 

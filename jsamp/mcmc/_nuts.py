@@ -11,10 +11,10 @@ from jax.flatten_util import ravel_pytree
 
 from jsamp._core import _checks, _tree
 from jsamp._core._pytree import pytree, static
+from jsamp._core._random import threefry, words
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._hamiltonian import DIVERGENCE, HMCInfo, energy_of, leapfrog
 from jsamp.mcmc._metric import check_metric
-from jsamp.mcmc._random import threefry, words
 
 
 class _End(NamedTuple):

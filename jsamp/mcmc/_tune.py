@@ -12,10 +12,10 @@ from jax.flatten_util import ravel_pytree
 
 from jsamp._core import _checks, _tree
 from jsamp._core._pytree import replace
+from jsamp._core._random import fold_in
 from jsamp.mcmc import _drive as d
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._metric import DenseMetric
-from jsamp.mcmc._random import fold_in
 
 TARGETS = {"MALA": 0.574, "Barker": 0.5, "RandomWalk": 0.234, "HMC": 0.8, "NUTS": 0.8, "GHMC": 0.9, "MCLMC": 0.5}
 WARM_STEPS = 50  # leapfrog bound of HMC while the step size and the metric are still guesses

@@ -21,7 +21,8 @@ NEUTRAL = {
     "churn": 0.0,
     "take": ACCEPT,
     "ends": True,
-    "P": 0.0,
+    "q": 0.0,
+    "P": 1.0,
     "beta": 1.0,
     "G": 1.0,
     "drag": 1.0,
@@ -357,7 +358,7 @@ def describe(plan: Plan) -> str:
     if not isinstance(plan, Plan) or is_traced(plan) or np.ndim(plan.A) != 1:
         raise TypeError("describe: pass one concrete Plan, not a stack of plans.")
     kind = "stochastic" if plan.stochastic else "deterministic"
-    extras = [name for name in ("P", "beta", "drag", "C", "churn") if getattr(plan, name) is not None]
+    extras = [name for name in ("q", "P", "beta", "drag", "C", "churn") if getattr(plan, name) is not None]
     lines = [f"Plan: {plan.nfe} rows, predicts {plan.kind}, {plan.slots} history slots, {kind}"]
     header = f"row {'t':>9} {'sigma':>8}  -> {'t_next':>10} {'A':>8}      W (newest first)"
     lines.append(header + "".join(f"  {name}" for name in extras))

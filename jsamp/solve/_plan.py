@@ -21,12 +21,16 @@ MIX = {"x0": (1.0, 0.0), "eps": (0.0, 1.0), "velocity": (-1.0, 1.0)}
 class Plan:
     """A diffusion solver as a table of R rows, one network evaluation each.
 
-    A row evaluates the denoiser at (x, t), forms the prediction m (x0, eps, or eps - x0), and moves on:
+    A row evaluates the denoiser at (x, t), forms the prediction m (x0, eps, or eps - x0), stores it in its slot of the
+    history (whose former content the row does not use), and moves on:
 
         m <- (1 - beta) v + beta m                         momentum on evaluations, if any
-        base <- base, x, or P base + Q.(m, history) + z    as `take` says: keep, accept, correct
+        base = x, x + back, or x + back + q m              as `take` says: accept, keep, correct
         u = W.(m, history)                                 u <- G (v + blend (u - v)), v <- (1 - drag) v + drag u
         z = C noise,  x <- A base + u + z                  the next evaluation happens at t_next
+        back <- P base + Q.(m, history) - (A base + u)     from there to the corrected state, but for q m
+
+    A further stage of a step keeps its base: P = 1 and Q = 0 (the default) in the row before, which adds no noise.
 
     Columns that a solver does not need are None and cost nothing. Build plans with `js.solve.dpmpp`, `deis`, ...;
     numbers are leaves, so plans can be vmapped (`js.solve.stack`), differentiated and swapped without retracing.
@@ -37,12 +41,13 @@ class Plan:
         t_next, alpha_next, sigma_next: [R] where each row lands.
         A: [R] coefficient of the base state.
         W: [R, K + 1] coefficients of the newest prediction (column 0) and of the K history slots.
-        slot: [R] history slot that receives the row's prediction; None when K = 0.
+        slot: [R] history slot that receives the row's prediction; None when K = 0, for first-order rows alone.
         C: [R] standard deviation of the noise added after the row.
         churn: [R] standard deviation of the noise added before the row evaluates.
         take: [R] 0 keep, 1 accept, 2 correct.
         ends: [R] whether the row ends a step, where kicks of guidance act; None when every row does.
-        P, Q: [R], [R, K + 1] corrector coefficients.
+        q: [R] corrector coefficient of the newest prediction.
+        P, Q: [R], [R, K + 1] the other coefficients of the next row's corrector; 1 and 0 where it keeps.
         beta: [R] momentum on evaluations.
         G, drag, blend: [R] momentum on increments.
         mix: [R, 2] weights of x0 and eps in m, for plans of kind "mixed".
@@ -69,6 +74,7 @@ class Plan:
     churn: Any = None
     take: Any = None
     ends: Any = None
+    q: Any = None
     P: Any = None
     Q: Any = None
     beta: Any = None
@@ -152,22 +158,31 @@ def rewarm(part: Plan, first: int, plan: Plan) -> Plan:
     holder = np.full(plan.slots, -1)
     for row in range(first):
         holder[slot[row]] = row
-    columns = {name: list(getattr(part, name)) for name in ("W", "Q") if getattr(part, name) is not None}
+    # The corrector of row r + 1 has a further node, whose coefficient q stands in that row: fold it as one more column.
+    width = plan.slots + 1
+    columns = {"W": list(part.W)}
+    if part.Q is not None:
+        following = xp.concatenate([part.q[1:], xp.zeros_like(part.q[:1])])
+        columns["Q"] = list(xp.concatenate([part.Q, following[:, None]], axis=1))
     for r in range(part.nfe):
         row = first + r
-        own = [row] + [h for h in holder if h >= first]
-        places = [0] + [k + 1 for k, h in enumerate(holder) if h >= first]
-        for weights in columns.values():
+        kept = [(0, row), *((k + 1, h) for k, h in enumerate(holder) if h >= first and k != slot[row])]
+        for name, weights in columns.items():
+            at_hand = [*kept, (width, row + 1)] if name == "Q" and r + 1 < part.nfe else kept
             new = weights[r]
             for k, h in enumerate(holder):
                 if 0 <= h < first:
-                    basis = _extrapolate(xp, [node[o] for o in own], node[h])
-                    for place, share in zip(places, basis, strict=True):
+                    basis = _extrapolate(xp, [node[source] for _, source in at_hand], node[h])
+                    for (place, _), share in zip(at_hand, basis, strict=True):
                         new = _add(xp, new, place, share * weights[r][k + 1])
                     new = _add(xp, new, k + 1, -new[k + 1])
             weights[r] = new
         holder[slot[row]] = row
-    return replace(part, **{name: xp.stack(rows) for name, rows in columns.items()})
+    part = replace(part, W=xp.stack(columns["W"]))
+    if part.Q is None:
+        return part
+    folded = xp.stack(columns["Q"])
+    return replace(part, Q=folded[:, :width], q=xp.concatenate([part.q[:1], folded[:-1, width]]))
 
 
 def _extrapolate(xp, nodes, target):
@@ -187,7 +202,10 @@ def _add(xp, vector, place, value):
 
 
 class Row(NamedTuple):
-    """One row while a plan is being built: predictions are named by the index of the row that made them."""
+    """One row while a plan is being built: predictions are named by the index of the row that made them.
+
+    P and Q are those of the row's own corrector, P base + Q.predictions + z with base and z of the row before.
+    """
 
     at: tuple[Any, Any, Any]
     to: tuple[Any, Any, Any]
@@ -206,16 +224,17 @@ def allocate(rows: list[Row]) -> tuple[list[int], int]:
     """Give each prediction a history slot from its row until its last use, as a register allocator does."""
     last_use: dict[int, int] = {}
     for r, row in enumerate(rows):
-        for used in (*row.W, *(row.Q or ())):
-            last_use[used] = max(last_use.get(used, used), r)
+        # What a corrector takes of the past is summed up in the row before.
+        for used, user in (*((k, r) for k in row.W), *((k, max(k, r - 1)) for k in row.Q or ())):
+            last_use[used] = max(last_use.get(used, used), user)
     if all(last == source for source, last in last_use.items()):
         return [0] * len(rows), 0
     slots: list[int] = []
     busy_until = [-1]
     for r in range(len(rows)):
-        # A slot may be taken over in the row of its last use: rows read the history before they write it. A
+        # Rows write the history before they read it, so a slot is free from the row after its last use on. A
         # prediction that nobody reads again still needs a place where it does no harm.
-        place = next((k for k, end in enumerate(busy_until) if end <= r), len(busy_until))
+        place = next((k for k, end in enumerate(busy_until) if end < r), len(busy_until))
         busy_until[place : place + 1] = [last_use.get(r, r)]
         slots.append(place)
     return slots, len(busy_until)
@@ -228,15 +247,14 @@ def assemble(xp: Any, rows: list[Row], kind: str) -> Plan:
     def column(values):
         return xp.stack([xp.asarray(v) for v in values])
 
-    def weights(name):
-        table = []
-        for r, row in enumerate(rows):
-            used = getattr(row, name) or {}
+    def weights(tables):
+        rows = []
+        for r, used in enumerate(tables):
             entries: list[Any] = [0.0] * (num + 1)
             for source, weight in used.items():
                 entries[0 if source == r else slots[source] + 1] = weight
-            table.append(column([e * xp.ones(()) for e in entries]))
-        return xp.stack(table)
+            rows.append(column([e * xp.ones(()) for e in entries]))
+        return xp.stack(rows)
 
     def optional(name, neutral):
         values = [getattr(row, name) for row in rows]
@@ -246,6 +264,9 @@ def assemble(xp: Any, rows: list[Row], kind: str) -> Plan:
 
     at, to = (list(zip(*(getattr(row, name) for row in rows), strict=True)) for name in ("at", "to"))
     corrects = any(row.take == CORRECT for row in rows)
+    # A corrector is split: the row before holds what is known by then, its own row adds the newest prediction.
+    own = [(row.Q or {}).get(r, 0.0) for r, row in enumerate(rows)]
+    known = [{k: w for k, w in (row.Q or {}).items() if k != r} for r, row in enumerate(rows)]
     stages = corrects or any(row.take == KEEP for row in rows)
     following = [*(row.take for row in rows[1:]), ACCEPT]
     # A corrector that stays where it evaluates belongs to the step before.
@@ -256,14 +277,15 @@ def assemble(xp: Any, rows: list[Row], kind: str) -> Plan:
         t_next=column(to[0]), alpha_next=column(to[1]), sigma_next=column(to[2]),
         node=column([row.node for row in rows]),
         A=column([row.A for row in rows]),
-        W=weights("W"),
+        W=weights([row.W for row in rows]),
         slot=np.array(slots, np.int32) if num else None,
         C=optional("C", 0.0),
         churn=optional("churn", 0.0),
         take=np.array([row.take for row in rows], np.int32) if stages else None,
         ends=None if ends.all() else ends,
-        P=column([row.P for row in rows]) if corrects else None,
-        Q=weights("Q") if corrects else None,
+        q=column(own) if corrects else None,
+        P=column([*(row.P if row.take == CORRECT else 1.0 for row in rows[1:]), 1.0]) if corrects else None,
+        Q=weights([*known[1:], {}]) if corrects else None,
         beta=optional("beta", 1.0),
         kind=kind,
     )  # fmt: skip

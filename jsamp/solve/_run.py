@@ -14,7 +14,7 @@ from jsamp._core._checks import check_callable, check_floating, check_key, concr
 from jsamp._core._types import Result
 from jsamp.denoise import Denoiser, Kick, Prediction
 from jsamp.denoise._denoiser import as_tree
-from jsamp.solve._plan import ACCEPT, CORRECT, KEEP, Plan
+from jsamp.solve._plan import ACCEPT, KEEP, Plan
 from jsamp.solve._route import Segment, follow, route
 from jsamp.solve._state import SampleInfo, SolveState, StepInfo, init, output, state_dtype
 
@@ -56,8 +56,11 @@ def _mix(row: Plan, prediction: Prediction) -> Any:
     return jax.tree.map(lambda a, b: part(row.mix[0], a) + part(row.mix[1], b), prediction.x0, prediction.eps)
 
 
-def _combine(weights, newest, history):
-    return _tree.lincomb(tuple(weights), (newest, *history))
+def _combine(weights, row, newest, history):
+    """W.(m, history), where the history holds m in its slot: read after the write, every state changes in place."""
+    if not history:
+        return _tree.lincomb((weights[0],), (newest,))
+    return _tree.lincomb([jnp.where(row.slot == k, weights[0], w) for k, w in enumerate(weights[1:])], history)
 
 
 def _average(rate, velocity, value):
@@ -81,7 +84,7 @@ def _describe_row(row: Plan, index: Any, last: Any, noise: Any = None) -> StepIn
 
 def _permute(state: SolveState, index: Any) -> SolveState:
     """Reorder particles along axis 0 of everything that the solver remembers."""
-    names = ("base", "history", "velocity", "drift", "noise", "kick")
+    names = ("back", "history", "velocity", "drift", "kick")
     return state._replace(**{name: jax.tree.map(lambda a: a[index], getattr(state, name)) for name in names})
 
 
@@ -141,22 +144,22 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     if row.beta is not None:
         m = velocity = _average(row.beta, velocity, m)
 
+    # A select for each slot, not an indexed write into one array: XLA copies the whole array around such a write.
+    history = tuple(_tree.where(row.slot == k, m, past) for k, past in enumerate(history))
+
     base, kick = x, _kick_of_step(state, row, prediction)
     if row.take is not None:
-        base = _tree.where(row.take == ACCEPT, x, state.base)
-        if row.Q is not None:
-            corrected = _axpy(row.P, state.base, _combine(row.Q, m, history))
-            if state.noise is not None:
-                corrected = jax.tree.map(jnp.add, corrected, state.noise)
-            if state.kick is not None:
-                corrected = _push(corrected, state.kick, row.alpha)
-            base = _tree.where(row.take == CORRECT, corrected, base)
+        back = jax.tree.map(jnp.add, x, state.back)
+        base = _tree.where(row.take == ACCEPT, x, back if row.q is None else _axpy(row.q, m, back))
 
-    move, drift = _combine(row.W, m, history), state.drift
+    move, drift = _combine(row.W, row, m, history), state.drift
     if row.drag is not None:
         drift = _average(row.drag, drift, move)
         move = jax.tree.map(lambda u: row.G * u, _average(row.blend, drift, move))
-    x = _axpy(row.A, base, move)
+    x, back = _axpy(row.A, base, move), None
+    if row.take is not None:
+        start = base if row.Q is None else _axpy(row.P, base, _combine(row.Q, row, m, history))
+        back = jax.tree.map(jnp.subtract, start, x)
     noise = None
     if row.C is not None:
         noise = jax.tree.map(lambda z: row.C * z, draw(0))
@@ -164,8 +167,6 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     if kick is not None:
         kicked = _push(x, kick, row.alpha_next)
         x = kicked if row.ends is None else _tree.where(row.ends, kicked, x)
-    # A select for each slot, not an indexed write into one array: XLA copies the whole array around such a write.
-    history = tuple(_tree.where(row.slot == k, m, past) for k, past in enumerate(history))
     reset = state.reset
     if steer is not None:
         g, x, keep_history = steer.post(_maybe_fold(key, 4), g, x, info(noise))
@@ -174,12 +175,10 @@ def advance(key, denoiser, state, row, steer, g, last=False):
             reset = jnp.logical_not(keep_history) | jnp.zeros_like(reset)
     state = SolveState(
         x=x,
-        base=None if state.base is None else base,
+        back=back,
         history=history,
         velocity=velocity,
         drift=drift,
-        # Made to vary over the mesh axes of the data even where the key does not.
-        noise=None if state.noise is None else jax.tree.map(lambda z, b: z + 0 * b, noise, base),
         kick=None if state.kick is None else kick,
         reset=reset,
         index=state.index + 1,
@@ -257,7 +256,8 @@ def sample(key: Any, denoiser: Any, x: Any, plan: Plan, *, steer: Any = None, ke
         True
 
     Cost:
-        `plan.nfe` denoiser calls; memory of `plan.slots + 3` states at most, plus what `keep` returns.
+        `plan.nfe` denoiser calls; memory of K + 3 states at most, for K predictions that a step or its corrector
+        combines, plus what `keep` returns.
     """
     if not isinstance(plan, Plan):
         raise TypeError(f"sample: plan must be a Plan, got {type(plan).__name__}. Build one, e.g. js.solve.dpmpp(...).")

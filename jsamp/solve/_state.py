@@ -17,22 +17,21 @@ class SolveState(NamedTuple):
 
     Args:
         x: where the next row evaluates; after the last row, the sample.
-        base: the last accepted state, for stages and correctors.
+        back: what leads back from x: to the base of the step, for its further stages; to the corrected state but for
+            the newest prediction, for a corrector.
         history: K past predictions, one for each slot.
         velocity: moving average of predictions, for momentum on evaluations.
         drift: moving average of increments, for momentum on increments.
-        noise: last noise term, which a corrector reuses.
-        kick: the `Kick` of the step under way, which its stages and a corrector reuse.
+        kick: the `Kick` of the step under way, which its further stages end with.
         reset: whether the history is stale, after a steering edit.
         index: row counter, folded into the key.
     """
 
     x: Any
-    base: Any
+    back: Any
     history: Any
     velocity: Any
     drift: Any
-    noise: Any
     kick: Any
     reset: Any
     index: Any
@@ -107,11 +106,10 @@ def init(plan: Plan, x: Any, *, kicks: bool = False) -> SolveState:
     x = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, state_dtype(leaf)), x)
     return SolveState(
         x=x,
-        base=x if plan.take is not None else None,
+        back=_tree.zeros_like(x) if plan.take is not None else None,
         history=tuple(_tree.zeros_like(x) for _ in range(plan.slots)),
         velocity=_tree.zeros_like(x) if plan.beta is not None else None,
         drift=_tree.zeros_like(x) if plan.drag is not None else None,
-        noise=_tree.zeros_like(x) if plan.Q is not None and plan.C is not None else None,
         kick=Kick(_tree.zeros_like(x), _tree.zeros_like(x)) if kicks and plan.take is not None else None,
         reset=None,
         index=jnp.int32(0),

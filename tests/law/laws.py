@@ -58,7 +58,7 @@ def interpret(plan, predict, x, noise=None):
     `predict` may return a third array, a kick in units of x.
     """
     x = np.asarray(x, np.float64)
-    base, z, kick = x, 0.0, 0.0
+    held, kick = x, 0.0
     history = [np.zeros_like(x)] * plan.slots
     v = np.zeros_like(x)
     mixes = {"x0": (1, 0), "eps": (0, 1), "velocity": (-1, 1)}
@@ -71,10 +71,7 @@ def interpret(plan, predict, x, noise=None):
         if plan.beta is not None:
             m = v = (1 - plan.beta[r]) * v + plan.beta[r] * m
         take = 1 if plan.take is None else int(plan.take[r])
-        if take == 1:
-            base = x
-        elif take == 2:
-            base = plan.P[r] * base + sum(q * h for q, h in zip(plan.Q[r], [m, *history], strict=True)) + z + kick
+        base = x if take == 1 else held if plan.q is None else held + plan.q[r] * m
         if take != 0 and moved:
             kick = moved[0]
         u = sum(w * h for w, h in zip(plan.W[r], [m, *history], strict=True))
@@ -82,8 +79,13 @@ def interpret(plan, predict, x, noise=None):
             v = (1 - plan.drag[r]) * v + plan.drag[r] * u
             u = plan.G[r] * (v + plan.blend[r] * (u - v))
         z = plan.C[r] * noise(r, 0) if plan.C is not None else 0.0
-        x = plan.A[r] * base + u + z
-        if plan.ends is None or plan.ends[r]:
+        x, held = plan.A[r] * base + u + z, base
+        ends = plan.ends is None or plan.ends[r]
+        if plan.Q is not None:
+            held = (
+                plan.P[r] * base + sum(q * h for q, h in zip(plan.Q[r], [m, *history], strict=True)) + z + ends * kick
+            )
+        if ends:
             x = x + kick
         if plan.slots:
             history[int(plan.slot[r])] = m

@@ -6,6 +6,7 @@ of the time to compile one. Written out, the rounds fuse with what uses their wo
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -41,13 +42,13 @@ def fold_in(key: Any, number: Any) -> Any:
     return made if made.dtype == key.dtype else jax.random.wrap_key_data(made, impl=jax.random.key_impl(key))
 
 
-def normal(key: Any, num: int, dtype: Any) -> jax.Array:
-    """`jax.random.normal` of shape [num]."""
-    seed = words(key)
-    if seed.shape != (2,) or dtype != jnp.float32:
-        return jax.random.normal(key, (num,), dtype)
+def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """`jax.random.normal`."""
+    seed, num = words(key), math.prod(shape)
+    if seed.shape != (2,) or dtype != jnp.float32 or num >= 2**32:
+        return jax.random.normal(key, shape, dtype)
     high, low = threefry(seed, jnp.uint32(0), jnp.arange(num, dtype=jnp.uint32))
     mantissa = ((high ^ low) >> 9) | jnp.uint32(0x3F800000)
     unit = jax.lax.bitcast_convert_type(mantissa, jnp.float32) - 1  # in [0, 1)
     least = np.nextafter(np.float32(-1), np.float32(0))
-    return np.float32(np.sqrt(2)) * jax.lax.erf_inv(jnp.maximum(least, unit * (1 - least) + least))
+    return np.float32(np.sqrt(2)) * jax.lax.erf_inv(jnp.maximum(least, unit * (1 - least) + least)).reshape(shape)
