@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -38,6 +39,7 @@ class _Walk(NamedTuple):
     tree: _Tree
     forward: Any  # the side of the coming doubling
     log_v: Any  # log of the uniform number that takes or leaves its draw
+    ends: Any  # (momenta, running sums) at the first leaf of every open subtree, [max_depth, ...]; the last is scratch
     depth: Any  # the same for every chain
     total: Any
     accepts: Any
@@ -48,7 +50,7 @@ class _Walk(NamedTuple):
 class _Growth(NamedTuple):
     now: _End
     tree: _Tree
-    ends: Any  # (momenta, running sums) at the first leaf of every open subtree, [max_depth, ...]; the last is scratch
+    ends: Any
     log_u: Any  # log of the uniform number that takes or leaves the coming leaf
     leaf: Any  # the same for every chain
     count: Any  # leaves until the chain's subtree failed
@@ -74,6 +76,27 @@ def _anyone(flag):
 @_anyone.def_vmap
 def _anyone_of_many(size, batched, flag):
     return _anyone(jnp.any(flag, axis=0)), False
+
+
+@functools.cache
+def _put(axis):
+    # Writes a slot along an axis. The rule of JAX for a batch is a scatter, which costs several operations.
+    @jax.custom_batching.custom_vmap
+    def put(slots, one, slot):
+        return jax.lax.dynamic_update_slice_in_dim(slots, jnp.expand_dims(one, axis), slot, axis)
+
+    @put.def_vmap
+    def put_many(size, batched, slots, one, slot):
+        if batched[2]:
+            axes = tuple(0 if flag else None for flag in batched)
+            return jax.vmap(lambda s, o, i: put.fun(s, o, i), axes)(slots, one, slot), True
+        slots, one = (
+            leaf if flag else jnp.broadcast_to(leaf, (size, *leaf.shape))
+            for leaf, flag in zip((slots, one), batched, strict=False)
+        )
+        return _put(axis + 1)(slots, one, slot), True
+
+    return put
 
 
 def _log_uniform(word):
@@ -144,7 +167,9 @@ class NUTS:
         start = energy_of(point.logdensity, r)
         end, zero = _End(x, r, point.grad), jnp.zeros_like(start)
         count, off = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-        walk = _Walk(end, end, _Tree(x, point, start, zero, r), *_coins(seed, count), count, count, zero, off, off)
+        ends = jax.tree.map(lambda leaf: jnp.zeros((self.max_depth, *leaf.shape), leaf.dtype), (r, r))
+        tree, coins = _Tree(x, point, start, zero, r), _coins(seed, count)
+        walk = _Walk(end, end, tree, *coins, ends, count, count, zero, off, off)
         walk = k.vary(walk, key, state, self)
         walk = jax.lax.while_loop(lambda w: _anyone(~w.done), lambda w: self._double(seed, start, w), walk)
         aux = HMCInfo(walk.tree.energy, walk.total)
@@ -165,17 +190,16 @@ class NUTS:
         done = ~good | _turning(left.r, right.r, rho) | (depth >= self.max_depth)
         total, accepts = w.total + sub.count, w.accepts + sub.accepts
         diverged = w.diverged | (sub.fate == DIVERGED)
-        return _Walk(left, right, tree, *_coins(seed, depth), depth, total, accepts, diverged, done)
+        return _Walk(left, right, tree, *_coins(seed, depth), sub.ends, depth, total, accepts, diverged, done)
 
     def _subtree(self, seed, start, end, w):
         eps = jnp.where(w.forward, self.step_size, -self.step_size).astype(start.dtype)
         size = jnp.left_shift(1, w.depth)
-        ends = jax.tree.map(lambda leaf: jnp.zeros((self.max_depth, *leaf.shape), leaf.dtype), (end.r, end.r))
         tree = w.tree._replace(weight=jnp.full_like(start, -jnp.inf), rho=_tree.zeros_like(end.r))
         zero, none = jnp.zeros_like(start), jnp.zeros((), jnp.int32)
         # The first leaf is always taken. A chain that is done fails before it.
         fate = jnp.where(w.done, TURNED, np.int32(0))
-        first = k.vary(_Growth(end, tree, ends, zero - jnp.inf, none, none, zero, fate), eps, w, seed)
+        first = k.vary(_Growth(end, tree, w.ends, zero - jnp.inf, none, none, zero, fate), eps, w, seed)
         return jax.lax.while_loop(
             lambda g: (g.leaf < size) & _anyone(g.fate == 0), lambda g: self._leaf(seed, start, eps, size - 1, g), first
         )
@@ -192,23 +216,23 @@ class NUTS:
         # ones.
         ones = jax.lax.population_count(g.leaf >> 1)
         closes = jax.lax.population_count(g.leaf & ~(g.leaf + 1))
-        slot = jnp.where(g.leaf & 1 == 0, ones, self.max_depth - 1)
-        ends = jax.tree.map(lambda e, v: jax.lax.dynamic_update_index_in_dim(e, v, slot, 0), g.ends, (r, rho))
+        slot = jnp.where(g.leaf & 1 == 0, ones, self.max_depth - 1).astype(jnp.uint32)
+        ends = jax.tree.map(lambda e, v: _put(0)(e, v, slot), g.ends, (r, rho))
 
-        def check(slot, turned):
-            first, total = jax.tree.map(lambda e: jax.lax.dynamic_index_in_dim(e, slot, 0, False), ends)
+        def check(slot, fate):
+            first, total = jax.tree.map(lambda e: jax.lax.dynamic_index_in_dim(e, slot.astype(jnp.uint32), 0, False), ends)
             between = jax.tree.map(lambda after, before, own: after - before + own, rho, total, first)
-            return turned | _turning(first, r, between)
+            return jnp.where((fate == 0) & _turning(first, r, between), TURNED, fate)
 
-        turned = jax.lax.fori_loop(ones - closes + 1, ones + 1, check, k.vary(jnp.zeros((), bool), g))
-        fate = jnp.where(energy - start > DIVERGENCE, DIVERGED, jnp.where(turned, TURNED, np.int32(0)))
         alive = g.fate == 0
+        fate = jnp.where(alive & (energy - start > DIVERGENCE), DIVERGED, g.fate)
+        fate = jax.lax.fori_loop(ones - closes + 1, ones + 1, check, fate)
         accepts = g.accepts + jnp.where(alive, jnp.exp(jnp.minimum(weight, 0)), 0)
         leaf = g.leaf + 1
         word, _ = threefry(seed, (before + leaf).astype(jnp.uint32), LEAVES)
         log_u = _log_uniform(word).astype(start.dtype)
         end, tree = _End(x, r, point.grad), _Tree(*taken, summed, rho)
-        return _Growth(end, tree, ends, log_u, leaf, g.count + alive, accepts, jnp.where(alive, fate, g.fate))
+        return _Growth(end, tree, ends, log_u, leaf, g.count + alive, accepts, fate)
 
 
 def _coins(seed, depth):
