@@ -50,4 +50,11 @@ def normal(key: Any, num: int, dtype: Any) -> jax.Array:
     mantissa = ((high ^ low) >> 9) | jnp.uint32(0x3F800000)
     unit = jax.lax.bitcast_convert_type(mantissa, jnp.float32) - 1  # in [0, 1)
     least = np.nextafter(np.float32(-1), np.float32(0))
-    return np.float32(np.sqrt(2)) * jax.lax.erf_inv(jnp.maximum(least, unit * (1 - least) + least))
+    return _once(np.float32(np.sqrt(2)) * jax.lax.erf_inv(jnp.maximum(least, unit * (1 - least) + least)), seed)
+
+
+def _once(x: Any, seed: Any) -> Any:
+    # The same bits. The compiler takes a division of integers for too dear to be repeated in everything that uses x, as
+    # it would repeat the rounds of Threefry; the kernel it then writes for x knows that the divisor is one.
+    one = jnp.maximum(jax.lax.population_count(seed[0]) >> 6, 1)
+    return jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, jnp.uint32) // one, x.dtype)
