@@ -220,7 +220,9 @@ class NUTS:
         ends = jax.tree.map(lambda e, v: _put(0)(e, v, slot), g.ends, (r, rho))
 
         def check(slot, fate):
-            first, total = jax.tree.map(lambda e: jax.lax.dynamic_index_in_dim(e, slot.astype(jnp.uint32), 0, False), ends)
+            first, total = jax.tree.map(
+                lambda e: jax.lax.dynamic_index_in_dim(e, slot.astype(jnp.uint32), 0, False), ends
+            )
             between = jax.tree.map(lambda after, before, own: after - before + own, rho, total, first)
             return jnp.where((fate == 0) & _turning(first, r, between), TURNED, fate)
 
