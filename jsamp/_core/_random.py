@@ -52,3 +52,14 @@ def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     unit = jax.lax.bitcast_convert_type(mantissa, jnp.float32) - 1  # in [0, 1)
     least = np.nextafter(np.float32(-1), np.float32(0))
     return np.float32(np.sqrt(2)) * jax.lax.erf_inv(jnp.maximum(least, unit * (1 - least) + least)).reshape(shape)
+
+
+def normal_once(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """`normal`, the same bits, held in memory instead of drawn again in everything that uses it."""
+    x, seed = normal(key, shape, dtype), words(key)
+    if seed.shape != (2,) or dtype != jnp.float32:
+        return x
+    # The compiler takes a division of integers for too dear to be repeated in every use, as it would repeat the rounds
+    # of Threefry; the kernel it then writes for x knows that the divisor is one.
+    one = jnp.maximum(jax.lax.population_count(seed[0]) >> 6, 1)
+    return jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, jnp.uint32) // one, x.dtype)

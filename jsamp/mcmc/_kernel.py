@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _tree
-from jsamp._core._random import normal
+from jsamp._core._random import normal_once
 
 
 class State(NamedTuple):
@@ -238,7 +238,7 @@ def noise(key: Any, x: Any) -> tuple[Any, jax.Array]:
     """
     leaves, structure = jax.tree.flatten(x)
     ends = np.cumsum([0, *(leaf.size for leaf in leaves)])
-    flat = normal(key, (int(ends[-1]) + 2,), dtype_of(x))
+    flat = normal_once(key, (int(ends[-1]) + 2,), dtype_of(x))
     parts = [
         flat[a:b].reshape(leaf.shape).astype(leaf.dtype) for leaf, a, b in zip(leaves, ends[:-1], ends[1:], strict=True)
     ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from jsamp._core import _checks, _tree
 from jsamp._core._pytree import pytree, static
@@ -39,7 +39,8 @@ class _Walk(NamedTuple):
     tree: _Tree
     forward: Any  # the side of the coming doubling
     log_v: Any  # log of the uniform number that takes or leaves its draw
-    depth: Any
+    ends: Any  # (momenta, running sums) at the first leaf of every open subtree, [max_depth, ...]; the last is scratch
+    depth: Any  # the same for every chain
     total: Any
     accepts: Any
     diverged: Any
@@ -49,22 +50,53 @@ class _Walk(NamedTuple):
 class _Growth(NamedTuple):
     now: _End
     tree: _Tree
-    ends: Any  # [slots, 2, d]: flat momentum and running sum at the first leaf of every open subtree
-    own: Any  # [slots]: r.r / 2 - r.p of these
-    role: Any  # [slots]: FILE where the coming leaf is filed, CLOSE where it completes a subtree
+    ends: Any
     log_u: Any  # log of the uniform number that takes or leaves the coming leaf
-    leaf: Any
+    leaf: Any  # the same for every chain
+    count: Any  # leaves until the chain's subtree failed
     accepts: Any
-    going: Any
     fate: Any
 
 
-FILE, CLOSE = 1, 2  # roles of a slot
 TURNED, DIVERGED = np.int32(1), np.int32(2)  # fates of a subtree, 0 while it is good
 
 
 # Counters of the trajectory's own draws start here, beyond those that the momentum takes of the same key.
 LEAVES, DOUBLINGS = np.uint32(2**31), np.uint32(2**31 + 1)
+
+
+# Vmapped chains double together: the loops go on while any chain wants to, on counters that all chains share, and a
+# chain that has failed is left to run, its results unused. So nothing is frozen leaf by leaf, and slots of `ends` are
+# written and read where they lie.
+@jax.custom_batching.custom_vmap
+def _anyone(flag):
+    return flag
+
+
+@_anyone.def_vmap
+def _anyone_of_many(size, batched, flag):
+    return _anyone(jnp.any(flag, axis=0)), False
+
+
+@functools.cache
+def _put(axis):
+    # Writes a slot along an axis. The rule of JAX for a batch is a scatter, which costs several operations.
+    @jax.custom_batching.custom_vmap
+    def put(slots, one, slot):
+        return jax.lax.dynamic_update_slice_in_dim(slots, jnp.expand_dims(one, axis), slot, axis)
+
+    @put.def_vmap
+    def put_many(size, batched, slots, one, slot):
+        if batched[2]:
+            axes = tuple(0 if flag else None for flag in batched)
+            return jax.vmap(lambda s, o, i: put.fun(s, o, i), axes)(slots, one, slot), True
+        slots, one = (
+            leaf if flag else jnp.broadcast_to(leaf, (size, *leaf.shape))
+            for leaf, flag in zip((slots, one), batched, strict=False)
+        )
+        return _put(axis + 1)(slots, one, slot), True
+
+    return put
 
 
 def _log_uniform(word):
@@ -135,9 +167,11 @@ class NUTS:
         start = energy_of(point.logdensity, r)
         end, zero = _End(x, r, point.grad), jnp.zeros_like(start)
         count, off = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
-        walk = _Walk(end, end, _Tree(x, point, start, zero, r), *_coins(seed, count), count, count, zero, off, off)
+        ends = jax.tree.map(lambda leaf: jnp.zeros((self.max_depth, *leaf.shape), leaf.dtype), (r, r))
+        tree, coins = _Tree(x, point, start, zero, r), _coins(seed, count)
+        walk = _Walk(end, end, tree, *coins, ends, count, count, zero, off, off)
         walk = k.vary(walk, key, state, self)
-        walk = jax.lax.while_loop(lambda w: ~w.done, lambda w: self._double(seed, start, w), walk)
+        walk = jax.lax.while_loop(lambda w: _anyone(~w.done), lambda w: self._double(seed, start, w), walk)
         aux = HMCInfo(walk.tree.energy, walk.total)
         state = k.State(walk.tree.x, walk.tree.point, None)
         return state, k.info(x, accept=walk.accepts / walk.total, nfe=walk.total, diverged=walk.diverged, aux=aux)
@@ -154,68 +188,56 @@ class NUTS:
         tree = _tree.where(newer, sub.tree, w.tree)._replace(weight=weight, rho=rho)
         depth = w.depth + 1
         done = ~good | _turning(left.r, right.r, rho) | (depth >= self.max_depth)
-        total, accepts = w.total + sub.leaf, w.accepts + sub.accepts
-        coins = _coins(seed, depth)
-        return _Walk(left, right, tree, *coins, depth, total, accepts, sub.fate == DIVERGED, done)
+        total, accepts = w.total + sub.count, w.accepts + sub.accepts
+        diverged = w.diverged | (sub.fate == DIVERGED)
+        return _Walk(left, right, tree, *_coins(seed, depth), sub.ends, depth, total, accepts, diverged, done)
 
     def _subtree(self, seed, start, end, w):
         eps = jnp.where(w.forward, self.step_size, -self.step_size).astype(start.dtype)
         size = jnp.left_shift(1, w.depth)
-        num = max(self.max_depth - 1, 1)
-        ends = jnp.zeros((num, 2, _tree.size(end.r)), start.dtype)
         tree = w.tree._replace(weight=jnp.full_like(start, -jnp.inf), rho=_tree.zeros_like(end.r))
         zero, none = jnp.zeros_like(start), jnp.zeros((), jnp.int32)
-        # The first leaf is always taken.
-        first = _Growth(
-            end, tree, ends, ends[:, 0, 0], _roles(none, num), zero - jnp.inf, none, zero, jnp.ones((), bool), none
-        )
+        # The first leaf is always taken. A chain that is done fails before it.
+        fate = jnp.where(w.done, TURNED, np.int32(0))
+        first = k.vary(_Growth(end, tree, w.ends, zero - jnp.inf, none, none, zero, fate), eps, w, seed)
         return jax.lax.while_loop(
-            lambda g: g.going, lambda g: self._leaf(seed, start, eps, size, w.total, g), k.vary(first, eps, w, seed)
+            lambda g: (g.leaf < size) & _anyone(g.fate == 0), lambda g: self._leaf(seed, start, eps, size - 1, g), first
         )
 
-    def _leaf(self, seed, start, eps, size, before, g):
+    def _leaf(self, seed, start, eps, before, g):
         x, r, point = leapfrog(self, g.now.x, g.now.r, g.now.grad, eps)
         rho = jax.tree.map(jnp.add, g.tree.rho, r)
-        pair = jnp.stack([ravel_pytree(r)[0], ravel_pytree(rho)[0]]).astype(start.dtype)
-        dots = jnp.matmul(pair, pair.T, precision="highest")
-        energy = dots[0, 0] / 2 - point.logdensity
+        energy = energy_of(point.logdensity, r)
         energy = jnp.where(jnp.isnan(energy), jnp.inf, energy)
         weight = start - energy
         summed = jnp.logaddexp(g.tree.weight, weight)
         taken = _tree.where(g.log_u < weight - summed, (x, point, energy), g.tree[:3])
-        fate = jnp.where(_closes_on_a_turn(g, pair, dots), TURNED, np.int32(0))
-        fate = jnp.where(energy - start > DIVERGENCE, DIVERGED, fate)
-        ends = jnp.where(g.role[:, None, None] == FILE, pair[None], g.ends)
-        own = jnp.where(g.role == FILE, dots[0, 0] / 2 - dots[0, 1], g.own)
+        # An even leaf n opens subtrees, filed at the number of ones in n / 2; an odd one closes as many as its trailing
+        # ones.
+        ones = jax.lax.population_count(g.leaf >> 1)
+        closes = jax.lax.population_count(g.leaf & ~(g.leaf + 1))
+        slot = jnp.where(g.leaf & 1 == 0, ones, self.max_depth - 1).astype(jnp.uint32)
+        ends = jax.tree.map(lambda e, v: _put(0)(e, v, slot), g.ends, (r, rho))
+
+        def check(slot, fate):
+            first, total = jax.tree.map(
+                lambda e: jax.lax.dynamic_index_in_dim(e, slot.astype(jnp.uint32), 0, False), ends
+            )
+            between = jax.tree.map(lambda after, before, own: after - before + own, rho, total, first)
+            return jnp.where((fate == 0) & _turning(first, r, between), TURNED, fate)
+
+        alive = g.fate == 0
+        fate = jnp.where(alive & (energy - start > DIVERGENCE), DIVERGED, g.fate)
+        fate = jax.lax.fori_loop(ones - closes + 1, ones + 1, check, fate)
+        accepts = g.accepts + jnp.where(alive, jnp.exp(jnp.minimum(weight, 0)), 0)
         leaf = g.leaf + 1
         word, _ = threefry(seed, (before + leaf).astype(jnp.uint32), LEAVES)
         log_u = _log_uniform(word).astype(start.dtype)
-        accepts = g.accepts + jnp.exp(jnp.minimum(weight, 0))
         end, tree = _End(x, r, point.grad), _Tree(*taken, summed, rho)
-        going = (fate == 0) & (leaf < size)
-        return _Growth(end, tree, ends, own, _roles(leaf, g.own.size), log_u, leaf, accepts, going, fate)
+        return _Growth(end, tree, ends, log_u, leaf, g.count + alive, accepts, fate)
 
 
 def _coins(seed, depth):
     # The side of a doubling, and the log of the uniform number that takes or leaves its draw.
     side, word = threefry(seed, depth.astype(jnp.uint32), DOUBLINGS)
     return side & 1 == 1, _log_uniform(word)
-
-
-def _roles(leaf, num):
-    # An even leaf n opens subtrees, filed at the number of ones in n / 2; an odd one closes as many as its trailing
-    # ones.
-    index = jnp.arange(num)
-    ones = jax.lax.population_count(leaf >> 1)
-    closes = jax.lax.population_count(leaf & ~(leaf + 1))
-    file = (leaf & 1 == 0) & (index == ones)
-    close = (leaf & 1 == 1) & (index <= ones) & (index > ones - closes)
-    return jnp.where(file, FILE, jnp.where(close, CLOSE, 0)).astype(jnp.int32)
-
-
-def _closes_on_a_turn(g, pair, dots):
-    # From a first leaf's momentum c and sum p, the criterion's vector is rho - p + (c - r) / 2.
-    cross = jnp.matmul(g.ends, pair.T, precision="highest")
-    first = cross[:, 0, 1] + g.own - cross[:, 0, 0] / 2
-    last = dots[0, 1] - cross[:, 1, 0] + (cross[:, 0, 0] - dots[0, 0]) / 2
-    return jnp.any(((first <= 0) | (last <= 0)) & (g.role == CLOSE))
