@@ -40,8 +40,8 @@ class Guidance:
 class ClassifierFree(Guidance):
     """Classifier-free guidance: extrapolate from an unconditional prediction to a conditional one.
 
-    x0 = u.x0 + scale (c.x0 - u.x0), and the same for eps. `scale=1` is plain conditional, 0 unconditional, more than 1
-    sharpens. With exact scores this is not the tilted law p_c^w p_u^(1-w), for an ODE or an SDE.
+    x0 = u.x0 + scale (c.x0 - u.x0), and the same for eps. `scale=1` is plain conditional and 0 unconditional, bit for
+    bit; more than 1 sharpens. With exact scores this is not the tilted law p_c^w p_u^(1-w), for an ODE or an SDE.
 
     When both denoisers share their network (the same arrays, with only labels or embeddings different) the network is
     called once, on a batch of two, and its weights are held once.

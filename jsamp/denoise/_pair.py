@@ -35,7 +35,8 @@ class Joint:
         return None if self.places is None else ()
 
     def branch_of_rows(self, plan: Any) -> None:
-        """Stays as it is on every row."""
+        """None: it stays as it is on every row."""
+        return None
 
     def __call__(self, x, t, *, key=None) -> list[Any]:
         """The prediction of each."""
