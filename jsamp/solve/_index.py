@@ -70,7 +70,7 @@ def plms(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
         >>> import jsamp as js
         >>> schedule = js.noise.VP()
         >>> js.solve.plms(schedule, js.noise.time_grid(schedule, 10)).slots
-        3
+        4
 
     References:
         Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds", 2022, arXiv:2202.09778.
@@ -129,7 +129,7 @@ def ghvb(schedule: Any, grid: Any, *, order: int = 4, beta: Any = 0.8, spacing: 
         >>> import jsamp as js
         >>> schedule = js.noise.VP()
         >>> js.solve.ghvb(schedule, js.noise.time_grid(schedule, 10), order=2, beta=0.9).slots
-        1
+        2
 
     Cost:
         n denoiser calls, order - 1 predictions and one velocity held.

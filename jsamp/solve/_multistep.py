@@ -237,7 +237,7 @@ def dpmpp(
         >>> import jsamp as js
         >>> schedule = js.noise.VP()
         >>> js.solve.dpmpp(schedule, js.noise.logsnr_grid(schedule, 10), order=3).slots
-        2
+        3
 
     Cost:
         n denoiser calls, order - 1 predictions held.
@@ -348,7 +348,7 @@ def lms(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
     Example:
         >>> import jsamp as js
         >>> js.solve.lms(js.noise.VE(), js.noise.karras_grid(js.noise.VE(), 10)).slots
-        3
+        4
 
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364

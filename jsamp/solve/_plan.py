@@ -57,7 +57,7 @@ class Plan:
         >>> import jsamp as js
         >>> plan = js.solve.dpmpp(js.noise.VP(), js.noise.logsnr_grid(js.noise.VP(), 10))
         >>> plan.nfe, plan.slots, plan.stochastic, plan[5:].nfe
-        (10, 1, False, 5)
+        (10, 2, False, 5)
     """
 
     t: Any
@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def slots(self) -> int:
-        """Past predictions held in memory."""
+        """Predictions held in memory, the newest included; 0 where no row combines several."""
         return self.W.shape[-1] - 1
 
     @property
