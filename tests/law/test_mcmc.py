@@ -462,12 +462,12 @@ def test_inside_shard_map(name):
     keys = jax.random.split(jax.random.key(0), 2)
 
     def body(keys, x):
-        return jax.tree.map(lambda a: a[None], mcmc.chain(keys[0], kernel, x, 2).x)
+        return jax.tree.map(lambda a: a[None], mcmc.chain(keys[0], kernel, x, 4).x)
 
     spec = jax.sharding.PartitionSpec
     out = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=(spec("chain"), spec()), out_specs=spec("chain")))(keys, x)
     for i in range(2):
-        close(jax.tree.map(lambda a, i=i: a[i], out), mcmc.chain(keys[i], kernel, x, 2).x)
+        close(jax.tree.map(lambda a, i=i: a[i], out), mcmc.chain(keys[i], kernel, x, 4).x)
 
 
 BAD = [(name, i) for name, case in KERNELS.items() for i in range(len(case.bad))]
