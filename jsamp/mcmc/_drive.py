@@ -151,10 +151,14 @@ def advance(key, kernel, reducers, keep, run, burn, *, num: int, thin: int, burn
     return run, kept, sums
 
 
-def check_start(who: str, run: ChainState) -> None:
+def logdensity_of(state: Any) -> Any:
+    """The log-density that a kernel's state holds, or None."""
+    cache = getattr(state, "cache", None)
+    return getattr(cache if isinstance(cache, k.Point) else state, "logdensity", None)
+
+
+def check_finite(who: str, logdensity: Any) -> None:
     """Refuse a start where the log-density is not finite, when its value can be seen."""
-    cache = getattr(run.kernel, "cache", None)
-    logdensity = getattr(cache if isinstance(cache, k.Point) else run.kernel, "logdensity", None)
     known = None if logdensity is None else _checks.concrete(logdensity)
     if known is not None and not np.all(np.isfinite(known)):
         raise ValueError(
@@ -217,7 +221,7 @@ def chain(
     kernel, keep = door("chain", key, kernel, keep, thin)
     num, burn = _checks.check_count("chain: num", num), _checks.check_count("chain: burn", burn, low=0)
     run = begin(key, kernel, x, tuple(reduce))
-    check_start("chain", run)
+    check_finite("chain", logdensity_of(run.kernel))
     run, kept, sums = advance(key, kernel, tuple(reduce), keep, run, burn, num=num, thin=thin, burning=burn > 0)
     reduced = tuple(r.value(c) for r, c in zip(reduce, run.reducers, strict=True))
     return Result(kept, ChainInfo(run, sums[0] / (num * thin), sums[1], sums[2], reduced))

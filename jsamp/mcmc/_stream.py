@@ -70,7 +70,7 @@ def stream(
     reduce = tuple(reduce)
     if state is None:
         run: d.ChainState = d.begin(key, kernel, x, reduce)
-        d.check_start("stream", run)
+        d.check_finite("stream", d.logdensity_of(run.kernel))
     else:
         run = state
         _match("stream: state", run, jax.eval_shape(d.begin, key, kernel, x, reduce))

@@ -92,7 +92,7 @@ def _covariance(m: _Moments):
 
 @functools.partial(jax.jit, static_argnames=("num", "metric", "axis"))
 def _tune(key, kernel, x, target, *, num, metric, axis):
-    state = d.start(kernel, x, fold_in(key, d.INIT))
+    began = state = d.start(kernel, x, fold_in(key, d.INIT))
     flat, unravel = ravel_pytree(state.position)
     dtype = k.dtype_of(state.position)
     size = (flat.size, flat.size) if metric == "dense" else (flat.size,)
@@ -150,7 +150,7 @@ def _tune(key, kernel, x, target, *, num, metric, axis):
     carry = k.vary((state, _averaging(log_step), empty, numbers), *(() if axis else (key, state, kernel)))
     keys = jax.vmap(fold_in, (None, 0))(key, jnp.arange(num))
     (state, averaging, _, numbers), _ = jax.lax.scan(body, carry, (keys, *windows(num)))
-    return kernel_at(averaging.log_mean, numbers), state.position
+    return kernel_at(averaging.log_mean, numbers), state.position, d.logdensity_of(began)
 
 
 @functools.partial(jax.jit, static_argnames=("num", "axis"))
@@ -218,7 +218,8 @@ def tune(
 
     Raises:
         TypeError: for a kernel without a step size or without an accept step.
-        ValueError: for counts below 1, an unknown metric or a target outside (0, 1).
+        ValueError: for counts below 1, an unknown metric, a target outside (0, 1) or a non-finite log-density at a
+            concrete start.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -260,20 +261,21 @@ def tune(
 
     def run(key, x, axis):
         last = num // 5 if who == "MCLMC" and num >= 200 else 0
-        tuned, x = _tune(key, kernel, x, target, num=num - last, metric=metric, axis=axis)
+        tuned, x, first = _tune(key, kernel, x, target, num=num - last, metric=metric, axis=axis)
         if last:
             tuned, x = _tune_length(jax.random.fold_in(key, num), tuned, x, num=last, axis=axis)
-        return tuned, x
+        return tuned, x, first
 
     if chains is None:
-        tuned, last = run(key, x, axis_name)
+        tuned, last, first = run(key, x, axis_name)
     else:
         _checks.check_count("tune: chains", chains)
         sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
         if sizes != {(chains,)}:
             raise ValueError(f"tune: with chains={chains}, x needs that leading axis; got {sorted(sizes)}.")
         axis = axis_name or "jsamp_chains"
-        tuned, last = jax.vmap(lambda key, x: run(key, x, axis), out_axes=(None, 0), axis_name=axis)(
+        tuned, last, first = jax.vmap(lambda key, x: run(key, x, axis), out_axes=(None, 0, 0), axis_name=axis)(
             jax.random.split(key, chains), x
         )
+    d.check_finite("tune", first)
     return tuned, last

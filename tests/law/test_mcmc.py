@@ -462,12 +462,12 @@ def test_inside_shard_map(name):
     keys = jax.random.split(jax.random.key(0), 2)
 
     def body(keys, x):
-        return jax.tree.map(lambda a: a[None], mcmc.chain(keys[0], kernel, x, 2).x)
+        return jax.tree.map(lambda a: a[None], mcmc.chain(keys[0], kernel, x, 4).x)
 
     spec = jax.sharding.PartitionSpec
     out = jax.jit(jax.shard_map(body, mesh=mesh, in_specs=(spec("chain"), spec()), out_specs=spec("chain")))(keys, x)
     for i in range(2):
-        close(jax.tree.map(lambda a, i=i: a[i], out), mcmc.chain(keys[i], kernel, x, 2).x)
+        close(jax.tree.map(lambda a, i=i: a[i], out), mcmc.chain(keys[i], kernel, x, 4).x)
 
 
 BAD = [(name, i) for name, case in KERNELS.items() for i in range(len(case.bad))]
@@ -488,6 +488,11 @@ def test_the_door_of_the_drivers():
         mcmc.chain(key, logdensity, START, 3)
     with pytest.raises(ValueError, match="log-density at the start"):
         mcmc.chain(key, mcmc.MALA(lambda x: jnp.sum(jnp.log(x))), jnp.zeros(3), 3)
+    for chains, x in ((None, jnp.zeros(3)), (2, jnp.stack([jnp.ones(3), jnp.zeros(3)]))):
+        with pytest.raises(ValueError, match="log-density at the start"):
+            mcmc.tune(key, mcmc.MALA(_positive), x, 5, chains=chains)
+    with pytest.raises(ValueError, match="log-density at the start"):
+        list(mcmc.stream(key, mcmc.RandomWalk(_positive), jnp.zeros(3), 3))
     for wrong in ({"num": 0}, {"num": 3, "thin": 0}, {"num": 3, "burn": -1}):
         with pytest.raises(ValueError, match="must be"):
             mcmc.chain(key, kernel, START, **wrong)
@@ -508,6 +513,10 @@ def test_the_door_of_the_drivers():
     for wrong in (np.ones((2, 2)), np.array([[0.5, 0.5, 0], [0, 0.5, 0.5], [0.5, 0, 0.5]]), np.ones(3)):
         with pytest.raises(ValueError, match="walk_graph"):
             mcmc.walk_graph(wrong)
+
+
+def _positive(x):
+    return jnp.sum(jnp.log(x))
 
 
 def test_a_trace_per_kernel():

@@ -1,5 +1,11 @@
 """Drivers: chunks, resume, checkpoints, reducers, memory, interruption, foreign kernels."""
 
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +38,33 @@ def test_chunks_and_resume_have_the_same_bits(cls, tmp_path):
     state = mcmc.load(tmp_path / "run.npz", kernel, START)
     kept += [r.x for r in mcmc.stream(KEY, kernel, START, 100, chunk=30, state=state)]
     assert np.array_equal(np.concatenate(kept), whole)
+
+
+KILLED = """
+import os, signal, sys
+import jax, jax.numpy as jnp, numpy as np
+from jsamp import mcmc
+kernel = mcmc.NUTS(lambda x: -jnp.sum(x**2) / 2, step_size=0.3)
+start = jnp.array([0.3, -0.2])
+for i, result in enumerate(mcmc.stream(jax.random.key(0), kernel, start, 60, chunk=20)):
+    np.save(f"{sys.argv[1]}/{i}.npy", result.x)
+    mcmc.save(f"{sys.argv[1]}/run.npz", result.info.state)
+    if i == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_resumes_bit_for_bit(tmp_path):
+    folder = str(pathlib.Path(mcmc.__file__).parents[2])
+    paths = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
+    dead = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env={**os.environ, "PYTHONPATH": paths})
+    assert dead.returncode == -signal.SIGKILL
+    kernel = mcmc.NUTS(logdensity, step_size=0.3)
+    state = mcmc.load(tmp_path / "run.npz", kernel, START)
+    kept = [np.load(tmp_path / f"{i}.npy") for i in range(2)]
+    kept += [r.x for r in mcmc.stream(KEY, kernel, START, 60, chunk=20, state=state)]
+    assert np.array_equal(np.concatenate(kept), mcmc.chain(KEY, kernel, START, 60).x)
 
 
 def test_longer_thinned_and_burnt_runs_share_the_stream():

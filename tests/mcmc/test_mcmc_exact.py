@@ -23,10 +23,32 @@ def unit(x):
 WEIGHTS = jnp.log(jnp.array([0.3, 0.7]))
 
 
-def mixture(x):
-    # Two overlapping modes at -1.5 and 1.5 on the first axis, N(0, 1) on the second.
-    along = jax.nn.logsumexp(WEIGHTS - (x[0] - jnp.array([-1.5, 1.5])) ** 2 / 2 / 0.8)
+def bimodal(modes, x):
+    # Two overlapping modes on the first axis, N(0, 1) on the second. With both modes at zero it is a Gaussian; the modes
+    # are a leaf, so both targets are one program.
+    along = jax.nn.logsumexp(WEIGHTS - (x[0] - modes) ** 2 / 2 / 0.8)
     return along - x[1] ** 2 / 2
+
+
+MODES = jnp.array([-1.5, 1.5])
+Law = jax.tree_util.Partial
+mixture = Law(bimodal, MODES)
+
+
+def apart(modes, z):
+    return bimodal(modes, jnp.stack(z))
+
+
+def against_unit(modes, x):
+    return bimodal(modes, x) + jnp.sum(x**2) / 2
+
+
+def slope(modes, x):
+    return jax.grad(bimodal, argnums=1)(modes, x)
+
+
+def doubled(modes, x):
+    return 2 * bimodal(modes, x)
 
 
 @functools.partial(jax.jit, static_argnames=("num", "count"))
@@ -51,24 +73,34 @@ INVARIANT = {
         mixture, lambda key: 2 * jax.random.normal(key, (2,)), lambda x: -jnp.sum(x**2) / 8
     ),
     "Slice": mcmc.Slice(mixture, width=1.0, max_steps=3),
-    "EllipticalSlice": mcmc.EllipticalSlice(lambda x: mixture(x) + jnp.sum(x**2) / 2),
+    "EllipticalSlice": mcmc.EllipticalSlice(Law(against_unit, MODES)),
     "metropolize": mcmc.metropolize(mcmc.ULA(mixture, step_size=0.5), mixture),
-    "metropolize score": mcmc.metropolize(mcmc.RandomWalk(mixture, step_size=1.0), score=jax.grad(mixture)),
+    "metropolize score": mcmc.metropolize(mcmc.RandomWalk(mixture, step_size=1.0), score=Law(slope, MODES)),
     "compose": mcmc.compose(
-        mcmc.on(mcmc.MALA(lambda z: mixture(jnp.stack(z)), step_size=0.5), 0),
-        mcmc.on(mcmc.RandomWalk(lambda z: mixture(jnp.stack(z)), step_size=1.0), 1),
+        mcmc.on(mcmc.MALA(Law(apart, MODES), step_size=0.5), 0),
+        mcmc.on(mcmc.RandomWalk(Law(apart, MODES), step_size=1.0), 1),
     ),
     "cycle": mcmc.cycle(mcmc.MALA(mixture, step_size=0.5), mcmc.RandomWalk(mixture, step_size=1.0)),
+    "repeat": mcmc.repeat(mcmc.Barker(mixture, step_size=1.0), 2),
+    "tempered": mcmc.tempered(mcmc.MALA(Law(doubled, MODES), step_size=0.3), 0.5),
     "mixture": mcmc.mixture([0.4, 0.6], [mcmc.MALA(mixture, step_size=0.5), mcmc.Slice(mixture)]),
 }
 
 
 @pytest.mark.parametrize("name", INVARIANT)
 def test_exact_draws_stay_exact(name):
-    # Start from independent draws of the target; a few steps must leave every moment within 5 standard errors.
-    kernel, count = INVARIANT[name], 20_000
+    # Start from independent draws of the target; a few steps must leave every moment within 5 standard errors: on the
+    # mixture, and on a Gaussian.
+    for spread in (1.5, 0.0):
+        modes = MODES * (spread / 1.5)
+        kernel = jax.tree.map(lambda leaf, modes=modes: modes if leaf is MODES else leaf, INVARIANT[name])
+        assert any(leaf is modes for leaf in jax.tree.leaves(kernel))
+        check_invariance(name, kernel, spread, count=20_000)
+
+
+def check_invariance(name, kernel, spread, count):
     rng = np.random.default_rng(0)
-    mode = np.where(rng.random(count) < 0.7, 1.5, -1.5)
+    mode = np.where(rng.random(count) < 0.7, spread, -spread)
     start = np.stack([mode + np.sqrt(0.8) * rng.normal(size=count), rng.normal(size=count)], 1).astype(np.float32)
     x = tuple(jnp.asarray(start.T)) if name == "compose" else jnp.asarray(start)
     y = end_points(jax.random.key(1), kernel, x, 3, count)
@@ -76,9 +108,9 @@ def test_exact_draws_stay_exact(name):
     assert np.mean(np.any(y != start, axis=1)) > 0.5
     first, second = y[:, 0].astype(np.float64), y[:, 1].astype(np.float64)
     exact = {
-        "mean": (first, 1.5 * 0.4),
-        "square": (first**2, 1.5**2 + 0.8),
-        "right mode": (first > 0, _mass_right()),
+        "mean": (first, spread * 0.4),
+        "square": (first**2, spread**2 + 0.8),
+        "right mode": (first > 0, _mass_right(spread)),
         "other mean": (second, 0.0),
         "other square": (second**2, 1.0),
         "fourth": (second**4, 3.0),
@@ -86,13 +118,13 @@ def test_exact_draws_stay_exact(name):
     }
     for moment, (values, want) in exact.items():
         error = np.std(values) / np.sqrt(count)
-        assert abs(np.mean(values) - want) < 5 * error, (moment, np.mean(values), want, error)
+        assert abs(np.mean(values) - want) < 5 * error, (moment, spread, np.mean(values), want, error)
 
 
-def _mass_right():
+def _mass_right(spread):
     from math import erf, sqrt
 
-    inside = 0.5 * (1 + erf(1.5 / sqrt(0.8) / sqrt(2)))
+    inside = 0.5 * (1 + erf(spread / sqrt(0.8) / sqrt(2)))
     return 0.7 * inside + 0.3 * (1 - inside)
 
 
