@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -41,7 +42,7 @@ def step(key: Any, denoiser: Any, state: SolveState, row: Plan) -> SolveState:
         >>> bool(jnp.all(js.solve.output(state) == js.sample(None, law, jnp.ones(1), plan).x))
         True
     """
-    return advance(key, denoiser, state, row, None, None)[0]
+    return advance(key, denoiser, state, _through_slots(row), None, None)[0]
 
 
 def _mix(row: Plan, prediction: Prediction) -> Any:
@@ -56,11 +57,29 @@ def _mix(row: Plan, prediction: Prediction) -> Any:
     return jax.tree.map(lambda a, b: part(row.mix[0], a) + part(row.mix[1], b), prediction.x0, prediction.eps)
 
 
-def _combine(weights, row, newest, history):
-    """W.(m, history), where the history holds m in its slot: read after the write, every state changes in place."""
-    if not history:
-        return _tree.lincomb((weights[0],), (newest,))
-    return _tree.lincomb([jnp.where(row.slot == k, weights[0], w) for k, w in enumerate(weights[1:])], history)
+def _through_slots(rows: Plan) -> Plan:
+    """Rows whose newest prediction has its coefficient at its slot too: read there, every state changes in place."""
+    if rows.slot is None:
+        return rows
+    slot = jnp.expand_dims(rows.slot, -1)
+    own = slot == np.arange(-1, rows.slots).reshape((1,) * (slot.ndim - 1) + (-1,))
+    given = lambda weights: None if weights is None else jnp.where(own, weights[..., :1], weights)  # noqa: E731
+    return dataclasses.replace(rows, W=given(rows.W), Q=given(rows.Q))
+
+
+def _store(m, history, slot):
+    return jax.tree.map(lambda new, past: jax.lax.dynamic_update_index_in_dim(past, new, slot, 0), m, history)
+
+
+def _combine(weights, m, history):
+    """W.(m, history), where the history holds m as well."""
+    if history is None:
+        return jax.tree.map(lambda new: weights[0] * new, m)
+    # Slices of fixed places join the sum's kernel; iterating over the array, or a reduction, would not.
+    slot = lambda past, k: jax.lax.index_in_dim(past, k, keepdims=False)  # noqa: E731
+    return jax.tree.map(
+        lambda past: _tree.lincomb(tuple(weights[1:]), [slot(past, k) for k in range(past.shape[0])]), history
+    )
 
 
 def _average(rate, velocity, value):
@@ -84,8 +103,9 @@ def _describe_row(row: Plan, index: Any, last: Any, noise: Any = None) -> StepIn
 
 def _permute(state: SolveState, index: Any) -> SolveState:
     """Reorder particles along axis 0 of everything that the solver remembers."""
-    names = ("back", "history", "velocity", "drift", "kick")
-    return state._replace(**{name: jax.tree.map(lambda a: a[index], getattr(state, name)) for name in names})
+    names = ("back", "velocity", "drift", "kick")
+    moved = {name: jax.tree.map(lambda a: a[index], getattr(state, name)) for name in names}
+    return state._replace(**moved, history=jax.tree.map(lambda a: a[:, index], state.history))
 
 
 def _kick_of_step(state: SolveState, row: Plan, prediction: Any) -> Kick | None:
@@ -119,7 +139,7 @@ def _wrapped(steer: Any, g: Any, denoiser: Any) -> Any:
 
 
 def advance(key, denoiser, state, row, steer, g, last=False):
-    """The scan body: one row, with the steering hooks where a steer is given."""
+    """The scan body: one row `_through_slots`, with the steering hooks where a steer is given."""
     dtype = jnp.result_type(*jax.tree.leaves(state.x))
     row = row.astype(dtype)
     key = None if key is None else jax.random.fold_in(key, state.index)
@@ -139,26 +159,26 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     m, history, velocity = _mix(row, prediction), state.history, state.velocity
     if state.reset is not None:
         # Stale predictions are replaced by the newest one, which makes this row a first-order step.
-        history = tuple(_tree.where(state.reset, m, past) for past in history)
+        if history is not None:
+            history = jax.tree.map(lambda past, new: jnp.where(state.reset, new[None], past), history, m)
         velocity = None if velocity is None else _tree.where(state.reset, m, velocity)
     if row.beta is not None:
         m = velocity = _average(row.beta, velocity, m)
 
-    # A select for each slot, not an indexed write into one array: XLA copies the whole array around such a write.
-    history = tuple(_tree.where(row.slot == k, m, past) for k, past in enumerate(history))
-
+    if history is not None:
+        history = _store(m, history, row.slot)
     base, kick = x, _kick_of_step(state, row, prediction)
     if row.take is not None:
         back = jax.tree.map(jnp.add, x, state.back)
         base = _tree.where(row.take == ACCEPT, x, back if row.q is None else _axpy(row.q, m, back))
 
-    move, drift = _combine(row.W, row, m, history), state.drift
+    move, drift = _combine(row.W, m, history), state.drift
     if row.drag is not None:
         drift = _average(row.drag, drift, move)
         move = jax.tree.map(lambda u: row.G * u, _average(row.blend, drift, move))
     x, back = _axpy(row.A, base, move), None
     if row.take is not None:
-        start = base if row.Q is None else _axpy(row.P, base, _combine(row.Q, row, m, history))
+        start = base if row.Q is None else _axpy(row.P, base, _combine(row.Q, m, history))
         back = jax.tree.map(jnp.subtract, start, x)
     noise = None
     if row.C is not None:
@@ -208,7 +228,7 @@ def _run(key, denoiser, x, plan, steer, *, keep, segments):
         state, g, prediction = advance(key, denoiser, state, row, steer, g, last)
         return (state, g), None if keep is None else keep(state.x, prediction)
 
-    rows, parts = (plan, np.arange(plan.nfe) == plan.nfe - 1), []
+    rows, parts = (_through_slots(plan), np.arange(plan.nfe) == plan.nfe - 1), []
     for segment in segments:
         own = rows if len(segments) == 1 else jax.tree.map(lambda a, s=segment: a[s.start : s.stop], rows)
         (state, g), kept = jax.lax.scan(functools.partial(body, follow(denoiser, segment)), (state, g), own)

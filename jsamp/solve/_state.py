@@ -19,7 +19,7 @@ class SolveState(NamedTuple):
         x: where the next row evaluates; after the last row, the sample.
         back: what leads back from x: to the base of the step, for its further stages; to the corrected state but for
             the newest prediction, for a corrector.
-        history: K past predictions, one for each slot.
+        history: [K, ...] the predictions in its slots.
         velocity: moving average of predictions, for momentum on evaluations.
         drift: moving average of increments, for momentum on increments.
         kick: the `Kick` of the step under way, which its further stages end with.
@@ -100,14 +100,15 @@ def init(plan: Plan, x: Any, *, kicks: bool = False) -> SolveState:
     Example:
         >>> import jax.numpy as jnp, jsamp as js
         >>> plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 4))
-        >>> js.solve.init(plan, jnp.ones(3)).history == ()
+        >>> js.solve.init(plan, jnp.ones(3)).history is None
         True
     """
     x = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, state_dtype(leaf)), x)
+    stack = lambda leaf: jnp.stack([jnp.zeros_like(leaf)] * plan.slots)  # noqa: E731
     return SolveState(
         x=x,
         back=_tree.zeros_like(x) if plan.take is not None else None,
-        history=tuple(_tree.zeros_like(x) for _ in range(plan.slots)),
+        history=jax.tree.map(stack, x) if plan.slots else None,
         velocity=_tree.zeros_like(x) if plan.beta is not None else None,
         drift=_tree.zeros_like(x) if plan.drag is not None else None,
         kick=Kick(_tree.zeros_like(x), _tree.zeros_like(x)) if kicks and plan.take is not None else None,
