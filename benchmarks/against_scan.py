@@ -297,7 +297,7 @@ def main():
             ),
             markdown(
                 "Seconds to lower and compile (mixer)",
-                ["solver", "1 step", f"{STEPS} steps", "by hand", f"{STEPS} / 1", f"{STEPS} / hand", "target of 20 / 1"],
+                ["solver", "1 step", f"{STEPS} steps", "by hand", "ratio", f"{STEPS} / by hand", "target of the ratio"],
                 compiles,
             ),
             markdown(

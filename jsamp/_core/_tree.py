@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _random
+
+TAKEN_TWICE = 2**24
+"""Bytes of a leaf of which `take` may hold two copies."""
 
 
 def lincomb(coefficients: Sequence[Any], trees: Sequence[Any]) -> Any:
@@ -64,3 +68,34 @@ def cast(tree: Any, dtype: Any) -> Any:
         return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     return jax.tree.map(one, tree)
+
+
+def take(trees: Sequence[Any], index: Any, axes: Sequence[int]) -> list[Any]:
+    """Each tree reordered along its axis, by one index of the axis's length; no large leaf is held twice.
+
+    Numbers move along that axis alone, so blocks of another axis are replaced in place, one after the other. All go
+    together: separate loops would leave XLA free to run them in an order that needs copies.
+    """
+    leaves, structure = jax.tree.flatten(list(trees))
+    axes = jax.tree.leaves([jax.tree.map(lambda _, axis=axis: axis, t) for t, axis in zip(trees, axes, strict=True)])
+    parts = [math.ceil(leaf.size * leaf.dtype.itemsize / TAKEN_TWICE) if leaf.ndim > 1 else 1 for leaf in leaves]
+    large = [k for k, count in enumerate(parts) if count > 1]
+    steps = max(parts, default=1)
+
+    def move(leaf, axis):
+        return leaf[(slice(None),) * axis + (index,)]
+
+    def block(i, leaf, axis):
+        """The i-th block along the longest other axis; the last ones begin early and leave alone what is done."""
+        size, along = max((n, k) for k, n in enumerate(leaf.shape) if k != axis)
+        width = math.ceil(size / steps)
+        start = jnp.minimum(i * width, size - width)
+        part = jax.lax.dynamic_slice_in_dim(leaf, start, width, along)
+        done = start + jax.lax.broadcasted_iota(jnp.int32, part.shape, along) < i * width
+        return jax.lax.dynamic_update_slice_in_dim(leaf, jnp.where(done, part, move(part, axis)), start, along)
+
+    moved = [leaf if k in large else move(leaf, axis) for k, (leaf, axis) in enumerate(zip(leaves, axes, strict=True))]
+    body = lambda i, state: [block(i, leaf, axes[k]) for k, leaf in zip(large, state, strict=True)]  # noqa: E731
+    for k, leaf in zip(large, jax.lax.fori_loop(0, steps, body, [leaves[k] for k in large]), strict=True):
+        moved[k] = leaf
+    return jax.tree.unflatten(structure, moved)

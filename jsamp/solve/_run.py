@@ -103,9 +103,9 @@ def _describe_row(row: Plan, index: Any, last: Any, noise: Any = None) -> StepIn
 
 def _permute(state: SolveState, index: Any) -> SolveState:
     """Reorder particles along axis 0 of everything that the solver remembers."""
-    names = ("back", "velocity", "drift", "kick")
-    moved = {name: jax.tree.map(lambda a: a[index], getattr(state, name)) for name in names}
-    return state._replace(**moved, history=jax.tree.map(lambda a: a[:, index], state.history))
+    names, axes = ("back", "history", "velocity", "drift", "kick"), (0, 1, 0, 0, 0)
+    moved = _tree.take([getattr(state, name) for name in names], index, axes)
+    return state._replace(**dict(zip(names, moved, strict=True)))
 
 
 def _kick_of_step(state: SolveState, row: Plan, prediction: Any) -> Kick | None:

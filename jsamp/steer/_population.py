@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jsamp._core import _tree
 from jsamp._core._checks import check_number
 
 
@@ -52,8 +53,10 @@ def per_particle(who: str, values: Any, count: int, dtype: Any) -> Any:
 
 def take(tree: Any, index: Any) -> Any:
     """Particles of every leaf that has them on axis 0, by index."""
-    count = index.shape[0]
-    return jax.tree.map(lambda leaf: leaf[index] if jnp.ndim(leaf) and leaf.shape[0] == count else leaf, tree)
+    leaves, structure = jax.tree.flatten(tree)
+    follows = [jnp.ndim(leaf) > 0 and leaf.shape[0] == index.shape[0] for leaf in leaves]
+    moved = iter(_tree.take([leaf for leaf, f in zip(leaves, follows, strict=True) if f], index, [0] * sum(follows)))
+    return jax.tree.unflatten(structure, [next(moved) if f else leaf for leaf, f in zip(leaves, follows, strict=True)])
 
 
 def total(tree: Any) -> Any:

@@ -98,7 +98,9 @@ class SMC(Hooks):
         True
 
     Cost:
-        P network evaluations for each row, no more; P potentials for each row that weighs.
+        P network evaluations for each row, no more; P potentials for each row that weighs. Memory of P samples and at
+        most 32 MiB: particles are reordered in place (an eps or v network that needs no more memory than its input
+        adds the state that its x0 takes).
 
     References:
         Wu et al., "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models", 2023,
@@ -200,11 +202,9 @@ class SMC(Hooks):
         scores = jnp.where(jnp.isfinite(mean), share, 1.0)
         index = jnp.where(uneven, draw(key, scores, count, scheme=self.scheme).index, order)
         log_weight = jnp.where(uneven, mean, log_weight)
-        cloud = _Cloud(
-            log_weight, (g.used + gain)[index], running[index], g.eve[index], g.resampled + uneven,
-            _population.take(g.shift, index),
-        )  # fmt: skip
-        return cloud, _population.take(x, index), _population.take(prediction, index), index
+        x, prediction, shift = _population.take((x, prediction, g.shift), index)
+        cloud = _Cloud(log_weight, (g.used + gain)[index], running[index], g.eve[index], g.resampled + uneven, shift)
+        return cloud, x, prediction, index
 
     def post(self, key, g, x, info):
         """With a twist: the ratio of the plain transition to the twisted one."""

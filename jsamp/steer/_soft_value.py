@@ -70,7 +70,7 @@ class SoftValue(Hooks):
         True
 
     Cost:
-        M network evaluations and M values for each row.
+        M network evaluations and M values for each row. Memory of M samples and at most 32 MiB, as in `SMC`.
 
     References:
         Li et al., "Derivative-Free Guidance in Continuous and Discrete Diffusion Models with Soft Value-Based
@@ -131,7 +131,7 @@ class SoftValue(Hooks):
         zero = jnp.zeros_like(jnp.ravel(jax.tree.leaves(x)[0])[0], jnp.int32)
         order = jnp.arange(count, dtype=jnp.int32) + zero
         index, bad = jax.lax.cond(selects, chosen, lambda: (order, zero < 0))
-        x, prediction = _population.take(x, index), _population.take(prediction, index)
+        x, prediction = _population.take((x, prediction), index)
         return g, _poison(bad, x), prediction, index
 
     def final(self, g, x):

@@ -85,17 +85,29 @@ def test_off_is_off_bit_for_bit(name):
 POTENTIAL, REWARD = bind(potential, np.float32(0.5)), bind(reward, np.float32(0.5))
 
 
+def perceptron(weights, x, t):
+    """A network with a hidden layer, as networks have: the state, its prediction and twice the state at once."""
+    hidden = jax.nn.relu(jax.lax.dot(jnp.atleast_2d(x), weights[0], precision="highest"))
+    return jax.lax.dot(hidden, weights[1], precision="highest").reshape(x.shape)
+
+
 @pytest.mark.parametrize("steer", [T.SMC(POTENTIAL, REWARD), T.SoftValue(POTENTIAL)], ids=["SMC", "SoftValue"])
-def test_memory_of_a_population_is_that_of_its_particles(steer):
-    """P times the memory of one sample and of what is copied to reorder it, and next to nothing beside."""
-    plan = S.dpmpp(VP, GRID, tau=1.0)
+@pytest.mark.parametrize("build", [S.ddpm, functools.partial(S.dpmpp, tau=1.0), S.sa_solver])
+def test_memory_of_a_population_is_that_of_its_particles(steer, build):
+    """P times the memory of one sample, and two blocks of 16 MiB: reordering holds nothing twice. Compiled, not run."""
+    plan, size = build(VP, GRID), 2**14
+    arrays = lambda *shapes: tuple(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes)  # noqa: E731
 
-    def temporary(x, steer):
-        run = jax.jit(lambda key, x: js.sample(key, MODEL, x, plan, steer=steer).x)
-        return run.lower(KEY, x).compile().memory_analysis().temp_size_in_bytes
+    def temporary(count, steer):
+        def run(weights, key, x):
+            net = js.Denoiser(jax.tree_util.Partial(perceptron, weights), VP)
+            return js.sample(key, net, x, plan, steer=steer).x
 
-    one, few, many = temporary(jnp.zeros(4096), None), *(temporary(jnp.zeros((p, 4096)), steer) for p in (64, 256))
-    each = (many - few) / 192
-    assert abs(few - 64 * each) < 2**16
-    # Reordering holds x, its prediction and the solver's history once more.
-    assert each < one + (plan.slots + 2) * 4 * 4096
+        weights, (x,) = arrays((size, 2 * size), (2 * size, size)), arrays((count, size) if count else (size,))
+        return jax.jit(run).lower(weights, KEY, x).compile().memory_analysis().temp_size_in_bytes
+
+    single = temporary(None, None)
+    for count in (512, 2048):
+        independent, population = temporary(count, None), temporary(count, steer)
+        assert independent <= count * single
+        assert population <= 1.001 * independent + 2 * 2**24
