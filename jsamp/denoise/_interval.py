@@ -29,7 +29,8 @@ class Interval:
     - When either is traced, each row takes one branch of a `lax.cond`: ends are data and never retrace. Under `vmap`
       over samples it still is one branch; over plans or grids, whose times differ, both are evaluated and one is kept.
 
-    So it is too under a steer that shifts times, in `js.solve.step`, and for more than eight parts (nested intervals).
+    So it is too under a steer that shifts times, in `js.solve.step` and `optimise_start`, within a guidance that stacks
+    its parts into one batch, and for more than eight parts (nested intervals).
 
     Args:
         guided: a denoiser, for example `ClassifierFree(cond, uncond, scale)`.
