@@ -67,19 +67,13 @@ def _through_slots(rows: Plan) -> Plan:
     return dataclasses.replace(rows, W=given(rows.W), Q=given(rows.Q))
 
 
-def _store(m, history, slot):
-    return jax.tree.map(lambda new, past: jax.lax.dynamic_update_index_in_dim(past, new, slot, 0), m, history)
-
-
 def _combine(weights, m, history):
     """W.(m, history), where the history holds m as well."""
     if history is None:
-        return jax.tree.map(lambda new: weights[0] * new, m)
-    # Slices of fixed places join the sum's kernel; iterating over the array, or a reduction, would not.
-    slot = lambda past, k: jax.lax.index_in_dim(past, k, keepdims=False)  # noqa: E731
-    return jax.tree.map(
-        lambda past: _tree.lincomb(tuple(weights[1:]), [slot(past, k) for k in range(past.shape[0])]), history
-    )
+        return _tree.lincomb((weights[0],), (m,))
+    # Slices at fixed places join the sum's kernel; iteration over the array, or a reduction, would not.
+    at = lambda k: jax.tree.map(lambda past: jax.lax.index_in_dim(past, k, keepdims=False), history)  # noqa: E731
+    return _tree.lincomb(tuple(weights[1:]), [at(k) for k in range(len(weights) - 1)])
 
 
 def _average(rate, velocity, value):
@@ -166,7 +160,8 @@ def advance(key, denoiser, state, row, steer, g, last=False):
         m = velocity = _average(row.beta, velocity, m)
 
     if history is not None:
-        history = _store(m, history, row.slot)
+        write = lambda past, new: jax.lax.dynamic_update_index_in_dim(past, new, row.slot, 0)  # noqa: E731
+        history = jax.tree.map(write, history, m)
     base, kick = x, _kick_of_step(state, row, prediction)
     if row.take is not None:
         back = jax.tree.map(jnp.add, x, state.back)
