@@ -9,6 +9,7 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimised
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
@@ -268,7 +269,8 @@ def test_stored_features_give_the_quoted_floor():
 
 
 @pytest.mark.slow
-def test_shipped_denoiser_gives_the_figures_of_its_card():
+def test_shipped_denoiser_gives_the_figures_of_its_card(monkeypatch):
+    monkeypatch.setattr(draw_digits, "draw", optimised.jit(draw_digits.draw))
     assert (digits_net.MODELS / "mnist_denoiser.npz").stat().st_size < 1_000_000
     params = digits_net.load(digits_net.MODELS / "mnist_denoiser.npz")
     classifier = digits_net.load(digits_net.MODELS / "mnist_features.npz")

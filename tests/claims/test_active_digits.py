@@ -5,17 +5,19 @@ import sys
 
 import jax
 import numpy as np
+import optimised
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "examples"))
 
 
 @pytest.mark.slow
-def test_chosen_pixels_beat_fixed_and_random_ones_at_20_of_784():
+def test_chosen_pixels_beat_fixed_and_random_ones_at_20_of_784(monkeypatch):
     """Paired over 24 test digits with the shipped denoiser, in units of the standard error of the mean difference."""
     import active_digits
     import digits_net
 
+    monkeypatch.setattr(jax, "jit", optimised.jit)
     params = digits_net.load(digits_net.MODELS / "mnist_denoiser.npz")
     truths = active_digits.real_digits(0, 24)
     with jax.numpy_rank_promotion("allow"):

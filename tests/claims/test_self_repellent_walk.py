@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimised
 import pytest
 
 from jsamp import mcmc
@@ -25,7 +26,7 @@ def simulated(kernel, steps, walkers):
         return jnp.sum(share * jnp.asarray(F, jnp.float32)) * (count + 1) / count
 
     start = jax.random.choice(jax.random.key(5), 6, (walkers,), p=jnp.asarray(MU)).astype(jnp.int32)
-    means = np.asarray(jax.vmap(run)(jax.random.split(jax.random.key(0), walkers), start), np.float64)
+    means = np.asarray(optimised.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), walkers), start), np.float64)
     return steps * means.var(), np.sqrt(2 / walkers)
 
 
@@ -91,7 +92,7 @@ def token_error(alpha, walk_decay, decay, steps=8000, walkers=1000):
     def run(key):
         return mcmc.chain(key, kernel, mcmc.Token(jnp.int32(0), jnp.float32(0)), 1, thin=steps).x.theta[-1]
 
-    theta = np.asarray(jax.vmap(run)(jax.random.split(jax.random.key(1), walkers)), np.float64)
+    theta = np.asarray(optimised.jit(jax.vmap(run))(jax.random.split(jax.random.key(1), walkers)), np.float64)
     return np.mean((theta - MU @ F) ** 2) / (steps + 1.0) ** -decay
 
 
