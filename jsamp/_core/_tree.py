@@ -1,4 +1,4 @@
-"""Algebra on trees of arrays: sums, selections, inner products, noise. Elementwise only, never a matmul."""
+"""Algebra on trees of arrays: sums, selections, inner products, noise, reordering; never a matmul."""
 
 from __future__ import annotations
 
@@ -77,10 +77,9 @@ def take(trees: Sequence[Any], index: Any, axes: Sequence[int]) -> list[Any]:
     together: separate loops would leave XLA free to run them in an order that needs copies.
     """
     leaves, structure = jax.tree.flatten(list(trees))
-    axes = jax.tree.leaves([jax.tree.map(lambda _, axis=axis: axis, t) for t, axis in zip(trees, axes, strict=True)])
+    axes = [axis for tree, axis in zip(trees, axes, strict=True) for _ in jax.tree.leaves(tree)]
     parts = [math.ceil(leaf.size * leaf.dtype.itemsize / TAKEN_TWICE) if leaf.ndim > 1 else 1 for leaf in leaves]
-    large = [k for k, count in enumerate(parts) if count > 1]
-    steps = max(parts, default=1)
+    large, steps = {k: leaves[k] for k, count in enumerate(parts) if count > 1}, max(parts, default=1)
 
     def move(leaf, axis):
         return leaf[(slice(None),) * axis + (index,)]
@@ -94,8 +93,7 @@ def take(trees: Sequence[Any], index: Any, axes: Sequence[int]) -> list[Any]:
         done = start + jax.lax.broadcasted_iota(jnp.int32, part.shape, along) < i * width
         return jax.lax.dynamic_update_slice_in_dim(leaf, jnp.where(done, part, move(part, axis)), start, along)
 
-    moved = [leaf if k in large else move(leaf, axis) for k, (leaf, axis) in enumerate(zip(leaves, axes, strict=True))]
-    body = lambda i, state: [block(i, leaf, axes[k]) for k, leaf in zip(large, state, strict=True)]  # noqa: E731
-    for k, leaf in zip(large, jax.lax.fori_loop(0, steps, body, [leaves[k] for k in large]), strict=True):
-        moved[k] = leaf
+    body = lambda i, state: {k: block(i, leaf, axes[k]) for k, leaf in state.items()}  # noqa: E731
+    large = jax.lax.fori_loop(0, steps, body, large)
+    moved = [large[k] if k in large else move(leaf, axes[k]) for k, leaf in enumerate(leaves)]
     return jax.tree.unflatten(structure, moved)

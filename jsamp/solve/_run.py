@@ -162,6 +162,7 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     if history is not None:
         write = lambda past, new: jax.lax.dynamic_update_index_in_dim(past, new, row.slot, 0)  # noqa: E731
         history = jax.tree.map(write, history, m)
+
     base, kick = x, _kick_of_step(state, row, prediction)
     if row.take is not None:
         back = jax.tree.map(jnp.add, x, state.back)

@@ -82,6 +82,7 @@ class SampleInfo(NamedTuple):
 
 
 def state_dtype(leaf):
+    """The dtype in which a leaf of x runs: its own, float32 at least."""
     dtype = jnp.result_type(leaf)
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
@@ -104,11 +105,11 @@ def init(plan: Plan, x: Any, *, kicks: bool = False) -> SolveState:
         True
     """
     x = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, state_dtype(leaf)), x)
-    stack = lambda leaf: jnp.stack([jnp.zeros_like(leaf)] * plan.slots)  # noqa: E731
+    empty = lambda leaf: jnp.broadcast_to(jnp.zeros_like(leaf), (plan.slots, *leaf.shape))  # noqa: E731
     return SolveState(
         x=x,
         back=_tree.zeros_like(x) if plan.take is not None else None,
-        history=jax.tree.map(stack, x) if plan.slots else None,
+        history=jax.tree.map(empty, x) if plan.slots else None,
         velocity=_tree.zeros_like(x) if plan.beta is not None else None,
         drift=_tree.zeros_like(x) if plan.drag is not None else None,
         kick=Kick(_tree.zeros_like(x), _tree.zeros_like(x)) if kicks and plan.take is not None else None,

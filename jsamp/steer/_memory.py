@@ -77,4 +77,4 @@ class Memory(Hooks):
 
     def reorder(self, g, index):
         """Follow particles that another steer reordered."""
-        return g._replace(value=jax.tree.map(lambda a: a[index], g.value))
+        return g._replace(value=_tree.take([g.value], index, [0])[0])

@@ -54,9 +54,11 @@ def per_particle(who: str, values: Any, count: int, dtype: Any) -> Any:
 def take(tree: Any, index: Any) -> Any:
     """Particles of every leaf that has them on axis 0, by index."""
     leaves, structure = jax.tree.flatten(tree)
-    follows = [jnp.ndim(leaf) > 0 and leaf.shape[0] == index.shape[0] for leaf in leaves]
-    moved = iter(_tree.take([leaf for leaf, f in zip(leaves, follows, strict=True) if f], index, [0] * sum(follows)))
-    return jax.tree.unflatten(structure, [next(moved) if f else leaf for leaf, f in zip(leaves, follows, strict=True)])
+    follow = [k for k, leaf in enumerate(leaves) if jnp.ndim(leaf) and leaf.shape[0] == index.shape[0]]
+    moved = _tree.take([leaves[k] for k in follow], index, [0] * len(follow))
+    for k, leaf in zip(follow, moved, strict=True):
+        leaves[k] = leaf
+    return jax.tree.unflatten(structure, leaves)
 
 
 def total(tree: Any) -> Any:

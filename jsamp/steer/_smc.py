@@ -202,9 +202,9 @@ class SMC(Hooks):
         scores = jnp.where(jnp.isfinite(mean), share, 1.0)
         index = jnp.where(uneven, draw(key, scores, count, scheme=self.scheme).index, order)
         log_weight = jnp.where(uneven, mean, log_weight)
-        x, prediction, shift = _population.take((x, prediction, g.shift), index)
-        cloud = _Cloud(log_weight, (g.used + gain)[index], running[index], g.eve[index], g.resampled + uneven, shift)
-        return cloud, x, prediction, index
+        g = g._replace(used=g.used + gain, running=running)
+        g, x, prediction = _population.take((g, x, prediction), index)
+        return g._replace(log_weight=log_weight, resampled=g.resampled + uneven), x, prediction, index
 
     def post(self, key, g, x, info):
         """With a twist: the ratio of the plain transition to the twisted one."""
@@ -217,8 +217,7 @@ class SMC(Hooks):
 
     def reorder(self, g, index):
         """Follow particles that another steer reordered."""
-        kept = {name: getattr(g, name)[index] for name in ("log_weight", "used", "running", "eve")}
-        return g._replace(**kept, shift=_population.take(g.shift, index))
+        return _population.take(g, index)
 
     def final(self, g, x):
         """The true log-weights, and the evidence."""

@@ -81,7 +81,8 @@ class TrajectoryVariance(Hooks):
 
     def reorder(self, g, index):
         """Follow particles that another steer reordered."""
-        return g._replace(**{k: jax.tree.map(lambda a: a[index], getattr(g, k)) for k in ("mean", "square")})
+        mean, square = _tree.take((g.mean, g.square), index, (0, 0))
+        return g._replace(mean=mean, square=square)
 
     def final(self, g, x):
         """The mean variance of each sample."""
