@@ -209,11 +209,11 @@ def compile_ratio(name: str, model, x, repeats: int) -> list[str]:
     """Seconds to lower and compile a plan of one step and of twenty, and twenty steps written by hand."""
     denoiser = js.Denoiser(model, js.noise.VP(), predicts="eps")
     plans = {n: solvers(n)[name] for n in (1, STEPS)}
-    run = lambda d, x, p: js.sample(None, d, x, p).x  # noqa: E731
+    run, table = lambda d, x, p: js.sample(None, d, x, p).x, hand_tables(plans[STEPS])
     builds = {
         "one": lambda: jax.jit(run).lower(denoiser, x, plans[1]).compile(),
         "many": lambda: jax.jit(run).lower(denoiser, x, plans[STEPS]).compile(),
-        "hand": lambda: jax.jit(HAND[name]).lower(model, x, hand_tables(plans[STEPS])).compile(),
+        "hand": lambda: jax.jit(HAND[name]).lower(model, x, table).compile(),
     }
     seconds: dict[str, list[float]] = {label: [] for label in builds}
     for _ in range(repeats + 1):
