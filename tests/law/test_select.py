@@ -170,8 +170,10 @@ def test_runs_inside_shard_map(name):
 
     specs = (jax.P("seeds"), jax.P("seeds"))
     run = jax.jit(jax.shard_map(one, mesh=mesh, in_specs=specs, out_specs=jax.P("seeds")))
-    batch = run(keys, jnp.stack([case.x, other(case.x)]))
-    close(jax.tree.map(lambda leaf: leaf[0], batch), jax.jit(case.fun)(keys[0], case.x))
+    xs = jnp.stack([case.x, other(case.x)])
+    batch = run(keys, xs)
+    for i in range(2):
+        close(jax.tree.map(lambda leaf, i=i: leaf[i], batch), jax.jit(case.fun)(keys[i], xs[i]))
 
 
 @pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.smooth])
