@@ -34,7 +34,7 @@ def words(key: Any) -> Any:
 
 
 def fold_in(key: Any, number: Any) -> Any:
-    """`jax.random.fold_in`."""
+    """`jax.random.fold_in`, bit for bit, with Threefry written out."""
     seed = words(key)
     if seed.shape != (2,):
         return jax.random.fold_in(key, number)
@@ -43,7 +43,7 @@ def fold_in(key: Any, number: Any) -> Any:
 
 
 def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """`jax.random.normal`."""
+    """`jax.random.normal`, bit for bit; a float32 draw by a Threefry key is written out and joins its user's kernel."""
     seed, num = words(key), math.prod(shape)
     if seed.shape != (2,) or dtype != jnp.float32 or num >= 2**32:
         return jax.random.normal(key, shape, dtype)

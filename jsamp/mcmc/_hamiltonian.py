@@ -39,7 +39,7 @@ def leapfrog(kernel: Any, x: Any, r: Any, grad: Any, eps: Any) -> tuple[Any, Any
 
 
 def energy_of(logdensity: Any, r: Any) -> jax.Array:
-    """-l + |r|^2 / 2."""
+    """Total energy of a position of log-density l and a whitened momentum r: -l + |r|^2 / 2."""
     return _tree.dot(r, r) / 2 - logdensity
 
 

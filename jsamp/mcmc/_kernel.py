@@ -92,6 +92,7 @@ def _value_and_grad(logdensity, x):
 
 @jax.jit
 def call(function, *args):
+    """A function of a tree's own, compiled; trees of one structure share the program."""
     return function(*args)
 
 

@@ -38,7 +38,7 @@ class Bounds(NamedTuple):
 
 
 def check_power(p: Any, who: str, low: float = 1.0) -> float:
-    """P as a Python float >= low."""
+    """The power p as a Python float, at least low."""
     if is_traced(p):
         raise TypeError(f"{who}: p is traced, but it chooses the method. Pass a Python float.")
     check_number(f"{who}: p", p, low=low)

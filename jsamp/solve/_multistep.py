@@ -117,6 +117,7 @@ def rates(name: str, path: Path, tau: Any) -> list[Any] | None:
 
 
 def refuse_eps(name: str, path: Path, tau: Any = None) -> None:
+    """Refuse the eps form where a known grid makes it singular: no signal at the start, or tau > 0 at sigma = 0."""
     if path.xp is not np:
         return
     if path.signalless[0]:
