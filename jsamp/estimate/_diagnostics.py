@@ -25,6 +25,8 @@ def _each(who, x, function, *numbers):
         a = jnp.asarray(a)
         if not jnp.issubdtype(a.dtype, jnp.floating):
             a = a.astype(jnp.result_type(float))
+        # Ranks, transforms and sums of many draws want more than half precision.
+        a = a.astype(jnp.promote_types(a.dtype, jnp.float32))
         if a.ndim < 2 or a.shape[1] < 4:
             raise ValueError(f"{who}: want [chains, draws >= 4, ...], got shape {a.shape}. One chain: pass x[None].")
         flat = jnp.moveaxis(a.reshape(*a.shape[:2], -1), -1, 0)
@@ -297,4 +299,5 @@ def ebfmi(energy: Any) -> jax.Array:
         raise ValueError(f"ebfmi: want [chains, draws >= 2], got shape {energy.shape}. One chain: pass energy[None].")
     # Energies are large; their differences are not.
     energy = energy - energy[:, :1]
+    energy = energy.astype(jnp.promote_types(energy.dtype, jnp.float32))
     return jnp.mean(jnp.diff(energy, axis=1) ** 2, axis=1) / jnp.var(energy, axis=1, ddof=1)

@@ -75,8 +75,9 @@ def minority_score(
         return distance(x0, denoiser(x, t).x0)
 
     values = jax.vmap(one)(jax.random.split(key, draws))
+    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
     spread = jnp.std(values, ddof=1) if draws > 1 else jnp.full((), jnp.nan, values.dtype)
-    return Estimate(jnp.mean(values), spread / np.sqrt(draws), jnp.asarray(draws, values.dtype))
+    return Estimate(jnp.mean(values), spread / float(np.sqrt(draws)), jnp.asarray(draws, values.dtype))
 
 
 class QuantileLabels(NamedTuple):
