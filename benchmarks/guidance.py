@@ -101,7 +101,7 @@ def evaluations(x, batch: bool) -> list[str]:
     cond, uncond = counted(counts[0], 0.5), counted(counts[1], 0.4)
     plan = js.solve.dpmpp(SCHEDULE, js.noise.logsnr_grid(SCHEDULE, STEPS))
     guided = js.denoise.Interval.of_steps(js.denoise.ClassifierFree(cond, uncond, 3.0), cond, plan, 6, 14)
-    draw = lambda x: js.sample(None, guided, x, plan).x  # noqa: E731
+    draw = lambda x: js.sample(None, guided, x, plan).x
     jax.block_until_ready(jax.jit(jax.vmap(draw) if batch else draw)(x))
     jax.effects_barrier()
     return ["vmap over samples" if batch else "one sample", "20", "8", str(counts[0].calls), str(counts[1].calls)]
@@ -121,7 +121,7 @@ def ditto(weights, x) -> list[list[str]]:
 
     plan = js.solve.ddim(SCHEDULE, js.noise.logsnr_grid(SCHEDULE, STEPS))
     denoiser, rows = of_label(weights, 3), []
-    loss = lambda x0: jnp.mean(x0**2)  # noqa: E731
+    loss = lambda x0: jnp.mean(x0**2)
 
     def bytes_of(remat):
         run = jax.jit(lambda d, x: optimise_start(d, x, plan, loss, Sgd(), num=1, remat=remat).x)

@@ -113,8 +113,8 @@ def entries(target, tuned, chains) -> dict[tuple[str, str], Any]:
     """(algorithm, library) -> a maker of function(keys, x) -> draws [chains, num, d], each with a target of its own."""
     count = {kind: DRAWS[kind, chains] for kind in ("MALA", "HMC", "NUTS")}
     (mala, _), (hmc, hmc_metric), (nuts, nuts_metric) = (tuned[kind] for kind in ("MALA", "HMC", "NUTS"))
-    best = lambda f: mcmc.HMC(f, hmc, metric=hmc_metric)  # noqa: E731
-    fixed = lambda f: mcmc.HMC(f, hmc, STEPS * hmc, hmc_metric, jitter=False)  # noqa: E731
+    best = lambda f: mcmc.HMC(f, hmc, metric=hmc_metric)
+    fixed = lambda f: mcmc.HMC(f, hmc, STEPS * hmc, hmc_metric, jitter=False)
     makers = {
         ("MALA", "jsamp"): lambda: own(mcmc.MALA(target(), mala), count["MALA"]),
         ("MALA", "blackjax"): lambda: from_blackjax("mala", target(), (mala,), count["MALA"]),
@@ -373,7 +373,7 @@ def main():
     for name in options.targets:
         if late(name):
             continue
-        target = lambda name=name: TARGETS[name]()[0]  # noqa: E731
+        target = lambda name=name: TARGETS[name]()[0]
         logdensity, x = TARGETS[name]()
         tuned, starts = tune(target, x)
         sizes[name] = stored_bytes(logdensity, x)

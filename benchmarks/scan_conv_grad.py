@@ -55,7 +55,7 @@ def programs(model, weights, x):
     noise = jax.random.normal(jax.random.key(1), x.shape)
 
     def update(weights, _):
-        loss = lambda w: jnp.mean((model(w, x + noise, 0.5) - noise) ** 2)  # noqa: E731
+        loss = lambda w: jnp.mean((model(w, x + noise, 0.5) - noise) ** 2)
         return jax.tree.map(lambda w, g: w - 1e-3 * g, weights, jax.grad(loss)(weights)), None
 
     train_step = jax.jit(lambda w: update(w, None)[0])

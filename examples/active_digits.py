@@ -71,7 +71,7 @@ def reconstruct(key, params, truth, choice: str, particles: int):
 def run(params, truths, choice: str, particles: int, seed: int):
     """Means, masks and mean absolute error of each digit."""
     keys = jax.random.split(jax.random.key(seed), len(truths))
-    draw = lambda key, truth: reconstruct(key, params, truth, choice, particles)  # noqa: E731
+    draw = lambda key, truth: reconstruct(key, params, truth, choice, particles)
     means, masks = jax.jit(jax.vmap(draw))(keys, truths)
     return np.asarray(means), np.asarray(masks), np.abs(np.clip(means, -1, 1) - truths).mean((1, 2))
 

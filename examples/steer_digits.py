@@ -40,9 +40,9 @@ def reward_of(classifier, digit, x0):
 
 def steer_of(method: str, reward):
     """The steer of a method, for a population of images."""
-    potential = lambda x, prediction, info: reward(prediction.x0)  # noqa: E731
+    potential = lambda x, prediction, info: reward(prediction.x0)
     if method == "SMC":
-        strong = lambda x, prediction, info: STRENGTH * reward(prediction.x0)  # noqa: E731
+        strong = lambda x, prediction, info: STRENGTH * reward(prediction.x0)
         return js.steer.SMC(strong, lambda x0: STRENGTH * reward(x0))
     if method.startswith("soft value"):
         return js.steer.SoftValue(potential, reward, temperature=0.0 if "greedy" in method else 1 / STRENGTH)
@@ -83,7 +83,7 @@ def main() -> None:
     print(f"{'method':20s}{'reward':>9s}{'share p > 1/2':>15s}{'NFE per image':>15s}{'seconds':>9s}")
     for method in METHODS:
         start = time.perf_counter()
-        run = lambda key, method=method: draw(key, params, weights, args.digit, method, args.population)  # noqa: E731
+        run = lambda key, method=method: draw(key, params, weights, args.digit, method, args.population)
         x = np.asarray(jax.jit(jax.vmap(run))(keys))
         reward = np.asarray(reward_of(weights, args.digit, jnp.asarray(x)))
         calls = STEPS * (1 if method == "plain" else args.population)

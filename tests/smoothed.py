@@ -32,7 +32,7 @@ class Smoothed:
         shares = np.prod(np.stack(np.meshgrid(*[weights / weights.sum()] * dim), axis=-1), axis=-1).reshape(-1)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         places, shares = jnp.asarray(places, x.dtype), jnp.asarray(shares, x.dtype)
-        shift = lambda u: self.law(x + alpha * self.width * u.reshape((1,) * (x.ndim - 1) + (dim,)), t).x0  # noqa: E731
+        shift = lambda u: self.law(x + alpha * self.width * u.reshape((1,) * (x.ndim - 1) + (dim,)), t).x0
         found = jax.vmap(shift)(places)
         x0 = jnp.sum(shares.reshape(-1, *(1,) * x.ndim) * found, axis=0)
         return js.Prediction(x0, (x - alpha * x0) / sigma)

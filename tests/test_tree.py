@@ -34,7 +34,7 @@ def test_take_is_indexing(count, slots, block, seed, event):
 def test_take_by_blocks_maps_and_differentiates(monkeypatch):
     """Under vmap, and its derivative is that of indexing."""
     x, index = jax.random.normal(jax.random.key(0), (3, 4, 5)), jnp.array([[1, 1, 0, 3], [2, 2, 2, 2], [3, 0, 1, 2]])
-    loss = lambda take: lambda x: jnp.sum(jnp.sin(jax.vmap(take)(x, index)))  # noqa: E731
+    loss = lambda take: lambda x: jnp.sum(jnp.sin(jax.vmap(take)(x, index)))
     plain = jax.grad(loss(lambda x, i: x[i]))(x)
     monkeypatch.setattr(_tree, "TAKEN_TWICE", 32)
     assert jnp.array_equal(jax.grad(loss(lambda x, i: _tree.take([x], i, [0])[0]))(x), plain)

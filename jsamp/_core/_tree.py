@@ -93,7 +93,7 @@ def take(trees: Sequence[Any], index: Any, axes: Sequence[int]) -> list[Any]:
         done = start + jax.lax.broadcasted_iota(jnp.int32, part.shape, along) < i * width
         return jax.lax.dynamic_update_slice_in_dim(leaf, jnp.where(done, part, move(part, axis)), start, along)
 
-    body = lambda i, state: {k: block(i, leaf, axes[k]) for k, leaf in state.items()}  # noqa: E731
+    body = lambda i, state: {k: block(i, leaf, axes[k]) for k, leaf in state.items()}
     large = jax.lax.fori_loop(0, steps, body, large)
     moved = [large[k] if k in large else move(leaf, axes[k]) for k, leaf in enumerate(leaves)]
     return jax.tree.unflatten(structure, moved)

@@ -87,7 +87,7 @@ def solve_positive(matvec: Callable[[Any], Any], b: Any, iterations: int | None)
 def _solve_dense(matvec, b):
     m, dtype = b.shape[-1], jnp.promote_types(b.dtype, jnp.float32)
     # Zeros of b are added so that the unit vectors vary over the mesh axes over which b may vary.
-    unit = lambda e: jnp.broadcast_to(e, b.shape) + jnp.zeros_like(b)  # noqa: E731
+    unit = lambda e: jnp.broadcast_to(e, b.shape) + jnp.zeros_like(b)
     matrix = jnp.moveaxis(jax.vmap(lambda e: matvec(unit(e)))(jnp.eye(m, dtype=b.dtype)), 0, -1).astype(dtype)
     largest = jnp.max(jnp.abs(jnp.diagonal(matrix, axis1=-2, axis2=-1)), axis=-1)[..., None, None]
     # A ridge at rounding level: what it adds in the null space of K, the transposed measurement removes.

@@ -351,7 +351,7 @@ class LinearReward:
         u, s, vt = xp.linalg.svd(flat - center[None], full_matrices=False)
         floor = s[0] * max(flat.shape) * float(np.finfo(s.dtype).eps)
         gain = xp.where(s > floor, s / (xp.maximum(s, floor) ** 2 + penalty + (s[0] == 0)), 0)
-        product = lambda a, b: jnp.matmul(a, b, precision="highest") if xp is jnp else a @ b  # noqa: E731
+        product = lambda a, b: jnp.matmul(a, b, precision="highest") if xp is jnp else a @ b
         weight = product(vt.T, gain * product(u.T, values - values.mean()))
         offset = values.mean() - xp.sum(center * weight)
         return cls(weight.reshape(x.shape[1:]), offset)

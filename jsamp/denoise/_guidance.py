@@ -174,7 +174,7 @@ class Compose(Guidance):
         total = uncond
         for scale, cond in zip(self.scales, conds, strict=True):
             moves = extrapolate(scale, t, cond, uncond)
-            add = lambda a, b, u: a + (b - u)  # noqa: E731
+            add = lambda a, b, u: a + (b - u)
             x0, eps = (jax.tree.map(add, *(getattr(p, part) for p in (total, moves, uncond))) for part in ("x0", "eps"))
             total = total._replace(x0=x0, eps=eps)
         return total

@@ -80,7 +80,7 @@ class Interval:
         check_count("Interval.of_steps: stop", stop, low=start + 1, high=rows)
         rho = np.asarray(plan.sigma) / np.asarray(plan.alpha)
         # Ends between two rows: no rounding of a time moves a row across.
-        between = lambda row: np.sqrt(rho[row - 1] * rho[row])  # noqa: E731
+        between = lambda row: np.sqrt(rho[row - 1] * rho[row])
         return cls(guided, plain, between(stop) if stop < rows else 0.0, between(start) if start else np.inf)
 
     @property

@@ -371,7 +371,7 @@ class DDNM(Measurement):
         """The prediction with the measured part replaced."""
         prediction = self.denoiser(x, t, key=key)
         lead = leading("DDNM", prediction.x0, self.event_ndim)
-        fill = lambda x0: self.op.inverse(self._residual(x0), x0, iterations=self.iterations)  # noqa: E731
+        fill = lambda x0: self.op.inverse(self._residual(x0), x0, iterations=self.iterations)
         change = each(fill, lead)(prediction.x0)
         change = jax.tree.map(lambda c: weigh(self.scale, t, c) * c, change)
         return shift_x0(self.schedule, t, prediction, change)

@@ -117,7 +117,7 @@ class LinearOp:
         blocks, size = math.prod(n // f for n, f in zip(shape, factor, strict=True)), math.prod(factor)
         values = np.zeros((blocks, size))
         values[:, 0] = size**-0.5
-        part = lambda kind: _Pool(shape, factor, kind)  # noqa: E731
+        part = lambda kind: _Pool(shape, factor, kind)
         svd = SVD(values.ravel(), part("v"), part("vt"), part("ut"))
         return cls(part("mean"), part("transpose"), part("repeat"), svd)
 

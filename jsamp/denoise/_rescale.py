@@ -107,7 +107,7 @@ class Rescale:
         scaled = jax.tree.map(lambda g, c: g * self._factor(g, c), own, native(cond))
         new = CONVERSIONS[self.space](self.schedule, t, x, scaled)
         # Where nothing is scaled nothing is converted back and forth.
-        keep = lambda g, s, old, new: jnp.where(g == s, old, new)  # noqa: E731
+        keep = lambda g, s, old, new: jnp.where(g == s, old, new)
         x0, eps = (jax.tree.map(keep, own, scaled, getattr(guided, p), getattr(new, p)) for p in ("x0", "eps"))
         return guided._replace(x0=x0, eps=eps)
 
@@ -178,7 +178,7 @@ class APG(Guidance):
             object.__setattr__(self, name, value)
 
     def _project(self, c, diff, scale):
-        number = lambda value: jnp.asarray(value, diff.dtype)  # noqa: E731
+        number = lambda value: jnp.asarray(value, diff.dtype)
         if self.limit is not None:
             square = _inner(diff, diff, self.event_ndim)
             long = square > number(self.limit) ** 2

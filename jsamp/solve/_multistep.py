@@ -40,7 +40,7 @@ def build(
         point = list(range(i, i - size, -1))
         if integrals is None:
             a, _, c = first_order(path, i, kind, rate[i])
-            formula = lambda q, i=i, p=point: as_weights(path, i, p[:q], kind, variable, rate[i], variant)  # noqa: E731
+            formula = lambda q, i=i, p=point: as_weights(path, i, p[:q], kind, variable, rate[i], variant)
         else:
             a, c, formula = integrals(i, point)
         row = Row(path.at(i), path.at(i + 1), path.node(i, variable), a, {}, C=None if tau is None else c)

@@ -53,7 +53,7 @@ def _mix(row: Plan, prediction: Prediction) -> Any:
     if row.kind == "velocity":
         return jax.tree.map(jnp.subtract, prediction.eps, prediction.x0)
     # where, not a product alone: a prediction that this row does not use may be infinite.
-    part = lambda w, v: jnp.where(w == 0, 0, w * jnp.where(w == 0, 0, v))  # noqa: E731
+    part = lambda w, v: jnp.where(w == 0, 0, w * jnp.where(w == 0, 0, v))
     return jax.tree.map(lambda a, b: part(row.mix[0], a) + part(row.mix[1], b), prediction.x0, prediction.eps)
 
 
@@ -63,7 +63,7 @@ def _through_slots(rows: Plan) -> Plan:
         return rows
     slot = jnp.expand_dims(rows.slot, -1)
     own = slot == np.arange(-1, rows.slots).reshape((1,) * (slot.ndim - 1) + (-1,))
-    given = lambda weights: None if weights is None else jnp.where(own, weights[..., :1], weights)  # noqa: E731
+    given = lambda weights: None if weights is None else jnp.where(own, weights[..., :1], weights)
     return dataclasses.replace(rows, W=given(rows.W), Q=given(rows.Q))
 
 
@@ -72,7 +72,7 @@ def _combine(weights, m, history):
     if history is None:
         return _tree.lincomb((weights[0],), (m,))
     # Slices at fixed places join the sum's kernel; iteration over the array, or a reduction, would not.
-    at = lambda k: jax.tree.map(lambda past: jax.lax.index_in_dim(past, k, keepdims=False), history)  # noqa: E731
+    at = lambda k: jax.tree.map(lambda past: jax.lax.index_in_dim(past, k, keepdims=False), history)
     return _tree.lincomb(tuple(weights[1:]), [at(k) for k in range(len(weights) - 1)])
 
 
@@ -124,7 +124,7 @@ def _push(x: Any, kick: Kick, alpha: Any) -> Any:
 
 def kicks(denoiser: Any) -> bool:
     """Whether a denoiser, or one inside it, says that its predictions hold a kick."""
-    says = lambda node: getattr(node, "kicks", False) is True  # noqa: E731
+    says = lambda node: getattr(node, "kicks", False) is True
     return any(says(node) for node in jax.tree.leaves(denoiser, is_leaf=says))
 
 
@@ -137,7 +137,7 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     dtype = jnp.result_type(*jax.tree.leaves(state.x))
     row = row.astype(dtype)
     key = None if key is None else jax.random.fold_in(key, state.index)
-    draw = lambda stream: _tree.normal_like(_maybe_fold(key, stream), state.x)  # noqa: E731
+    draw = lambda stream: _tree.normal_like(_maybe_fold(key, stream), state.x)
     x, t = state.x, row.t
     if row.churn is not None:
         x = _axpy(row.churn, draw(1), x)
@@ -160,7 +160,7 @@ def advance(key, denoiser, state, row, steer, g, last=False):
         m = velocity = _average(row.beta, velocity, m)
 
     if history is not None:
-        write = lambda past, new: jax.lax.dynamic_update_index_in_dim(past, new, row.slot, 0)  # noqa: E731
+        write = lambda past, new: jax.lax.dynamic_update_index_in_dim(past, new, row.slot, 0)
         history = jax.tree.map(write, history, m)
 
     base, kick = x, _kick_of_step(state, row, prediction)

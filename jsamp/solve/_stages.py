@@ -42,7 +42,7 @@ def block(
     Where a traced `euler` holds, every stage stays at points[0] and the last row makes an Euler step from there.
     """
     if not isinstance(euler, bool):
-        pick = lambda a, b: path.xp.where(euler, a, b)  # noqa: E731
+        pick = lambda a, b: path.xp.where(euler, a, b)
         points = [points[0], *(tuple(map(pick, points[0], p)) for p in points[1:])]
         *inner, last = weights
         weights = [[pick(0.0, w) for w in row] for row in inner]
@@ -152,7 +152,7 @@ def heun(schedule: Any, grid: Any) -> Plan:
     rows: list[Row] = []
     for i in range(path.steps):
         start, end, length = path.at(i), path.at(i + 1), path.t[i + 1] - path.t[i]
-        one = lambda start, target: path.xp.ones(())  # noqa: E731
+        one = lambda start, target: path.xp.ones(())
         points, weights = [start, end], [[length], [length / 2, length / 2]]
         euler = ends_noiseless(path, i)
         if euler is True:

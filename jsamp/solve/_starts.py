@@ -121,7 +121,7 @@ def optimal_start(
 
     def evaluate(key):
         x = candidate(key)
-        error = lambda r, target: metric(sample(None, condition(r), x, plan).x, target)  # noqa: E731
+        error = lambda r, target: metric(sample(None, condition(r), x, plan).x, target)
         errors = jax.vmap(error)(references, targets)
         return jnp.mean(errors), jnp.std(errors) / np.sqrt(max(errors.shape[0] - 1, 1))
 

@@ -105,7 +105,7 @@ def init(plan: Plan, x: Any, *, kicks: bool = False) -> SolveState:
         True
     """
     x = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, state_dtype(leaf)), x)
-    empty = lambda leaf: jnp.broadcast_to(jnp.zeros_like(leaf), (plan.slots, *leaf.shape))  # noqa: E731
+    empty = lambda leaf: jnp.broadcast_to(jnp.zeros_like(leaf), (plan.slots, *leaf.shape))
     return SolveState(
         x=x,
         back=_tree.zeros_like(x) if plan.take is not None else None,

@@ -188,7 +188,7 @@ def as_weights(path: Path, i: int, nodes: list[int], kind: str, variable: str, t
 
 def lower(xp: Any, cap: Any, order: int, weights: Any) -> list[Any]:
     """Weights of at most `order` points, of which only `cap` may be used; `cap` may be traced."""
-    pad = lambda values: values + [0.0] * (order - len(values))  # noqa: E731
+    pad = lambda values: values + [0.0] * (order - len(values))
     if not is_traced(cap):
         return pad(weights(min(order, int(cap))))
     table = [pad(weights(q)) for q in range(1, order + 1)]

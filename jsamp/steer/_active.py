@@ -179,7 +179,7 @@ class ActiveSubsampling(Hooks):
             return self.rule(z, self.groups)
         labels = jnp.ravel(jnp.asarray(self.groups))
         flat = z.reshape(z.shape[0], -1)
-        by_group = lambda v: jnp.zeros(self.count, v.dtype).at[labels].add(v)  # noqa: E731
+        by_group = lambda v: jnp.zeros(self.count, v.dtype).at[labels].add(v)
         if self.score == "variance":
             return by_group(jnp.mean(_square(flat - jnp.mean(flat, axis=0, keepdims=True)), axis=0))
         precision = 1 / (2 * jnp.asarray(self.width, jnp.real(flat).dtype) ** 2)

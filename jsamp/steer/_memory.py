@@ -67,7 +67,7 @@ class Memory(Hooks):
             raise ValueError(
                 f"Memory: want one denoiser that remembers (APG, GradientFree), found {len(found)} in the run's."
             )
-        recall = lambda node: replace(node, memory=g) if _remembers(node) else node  # noqa: E731
+        recall = lambda node: replace(node, memory=g) if _remembers(node) else node
         return jax.tree.map(recall, denoiser, is_leaf=_remembers)
 
     def mid(self, key, g, x, prediction, info):

@@ -33,7 +33,7 @@ def matching(who: str, name: str, tree: Any, x: Any) -> Any:
         shape = np.shape(got)
         if shape != wanted.shape[wanted.ndim - len(shape) :]:
             raise ValueError(f"{who}: {name} must have the trailing shape of x, {wanted.shape}; got {shape}.")
-    one = lambda a, b: jnp.broadcast_to(jnp.asarray(a, b.dtype), b.shape)  # noqa: E731
+    one = lambda a, b: jnp.broadcast_to(jnp.asarray(a, b.dtype), b.shape)
     return jax.tree.map(one, tree, x)
 
 
@@ -105,7 +105,7 @@ class Repaint(Hooks):
     def post(self, key, g, x, info):
         """Paste the known part at the level of the next evaluation."""
         mask, y = matching("Repaint", "mask", self.mask, x), matching("Repaint", "y", self.y, x)
-        paste = lambda m, new, old: jnp.where(info.last, old, m * new + (1 - m) * old)  # noqa: E731
+        paste = lambda m, new, old: jnp.where(info.last, old, m * new + (1 - m) * old)
         return g, jax.tree.map(paste, mask, noised(key, info, y), x), False
 
 

@@ -211,7 +211,7 @@ class SMC(Hooks):
         if self.potential is not None:
             return g, x, True
         safe = jnp.where(info.noise_std > 0, info.noise_std, 1)
-        lift = lambda d, z: (d / safe) ** 2 + 2 * (d / safe) * (z / safe)  # noqa: E731
+        lift = lambda d, z: (d / safe) ** 2 + 2 * (d / safe) * (z / safe)
         ratio = -0.5 * _population.total(jax.tree.map(lift, g.shift, info.noise))
         return g._replace(log_weight=g.log_weight + jnp.where(info.noise_std > 0, ratio, 0)), x, True
 

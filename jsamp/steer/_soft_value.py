@@ -147,5 +147,5 @@ class SoftValue(Hooks):
 
 def _poison(bad, x):
     """NaN in place of a sample that no value chose."""
-    spoil = lambda leaf: jnp.where(bad, jnp.nan, leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf  # noqa: E731
+    spoil = lambda leaf: jnp.where(bad, jnp.nan, leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
     return jax.tree.map(spoil, x)

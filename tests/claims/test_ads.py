@@ -48,7 +48,7 @@ def test_measuring_where_particles_disagree_is_best():
     truths = jnp.asarray(truths, jnp.float32)
     keys = jax.random.split(jax.random.key(0), num)
     random = jax.vmap(lambda k: jax.random.uniform(k, (SIZE,)))(jax.random.split(jax.random.key(1), num))
-    order = lambda values: jax.tree_util.Partial(fixed, jnp.asarray(values, jnp.float32))  # noqa: E731
+    order = lambda values: jax.tree_util.Partial(fixed, jnp.asarray(values, jnp.float32))
     active, count = jax.jit(jax.vmap(lambda k, v: error(k, v, "variance")))(keys, truths)
     by_order = jax.jit(jax.vmap(lambda k, v, o: error(k, v, order(o))[0]))
     blind = by_order(keys, truths, random)

@@ -91,7 +91,7 @@ def test_metropolis_keeps_the_chain_on_the_curve():
     def density(x):
         return jax.nn.logsumexp(-jnp.sum((x[None, :] - curve) ** 2, axis=1) / 2 / sigma**2)
 
-    r = lambda x: x + sigma**2 * jax.grad(density)(x)  # noqa: E731
+    r = lambda x: x + sigma**2 * jax.grad(density)(x)
     score = mcmc.ReconstructionScore(r, sigma)
     with_mh = mcmc.AutoencoderMH(r, sigma=sigma, step_size=step)
     without = mcmc.ULA(score=score, step_size=step**2 / 2)

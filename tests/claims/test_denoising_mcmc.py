@@ -71,7 +71,7 @@ def test_argmax_is_not_gibbs():
 def test_score_only_moves_are_nearly_exact():
     _, logdensity = law(32)
     score = jax.grad(logdensity)
-    logits = lambda x: jax.vmap(lambda s: logdensity(x, s))(jnp.asarray(SIGMAS, jnp.float32))  # noqa: E731
+    logits = lambda x: jax.vmap(lambda s: logdensity(x, s))(jnp.asarray(SIGMAS, jnp.float32))
     kernel = mcmc.DenoisingLangevinGibbs(
         score, jnp.asarray(SIGMAS, jnp.float32), posterior=logits, step_size=0.3, x_move="mala"
     )

@@ -88,10 +88,10 @@ def isolation(x, to):
 def test_rare_samples_on_purpose():
     x0, scores, params = trained()
     logp = LAW.logdensity(x0, 1e-5)
-    rank = lambda v: np.argsort(np.argsort(v))  # noqa: E731
+    rank = lambda v: np.argsort(np.argsort(v))
     assert np.corrcoef(rank(scores), rank(-logp))[0, 1] > 0.5
     edge = np.quantile(logp, 0.1)
-    rare = lambda x: float(np.mean(LAW.logdensity(x, 1e-5) < edge))  # noqa: E731
+    rare = lambda x: float(np.mean(LAW.logdensity(x, 1e-5) < edge))
     classifier = jax.tree_util.Partial(classify, params)
     base = draw(LAW)
     found = {w: draw(js.denoise.Minority(LAW, classifier, scale=w)) for w in (0.0, 3.0)}

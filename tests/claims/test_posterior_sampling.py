@@ -42,7 +42,7 @@ def exact():
 
 def energy_distance(x, y):
     """Twice the mean distance across, less the mean distances within."""
-    gap = lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=-1).mean()  # noqa: E731
+    gap = lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=-1).mean()
     return 2 * gap(x, y) - gap(x, x) - gap(y, y)
 
 

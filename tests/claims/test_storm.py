@@ -49,6 +49,6 @@ def test_an_estimate_saves_most_of_the_steps():
 
 def test_regenerated_signals_are_plausible_where_the_regressor_is_blurred():
     x = samples(REGRESSED, 10)
-    far = lambda v: np.abs(np.abs(v) - 1)  # noqa: E731
+    far = lambda v: np.abs(np.abs(v) - 1)
     assert np.max(far(np.asarray(REGRESSED))) > 0.9
     assert np.quantile(far(x), 0.95) < 0.2

@@ -47,7 +47,7 @@ def test_guided_gaussians_have_the_product_variance(scale, variance, mean, x64):
     assert got == pytest.approx(variance, rel=1e-3 + 2 / 200)
     # The exact value at sigma_max = 200: flow ratios of both laws, raised to w and 1 - w.
     lo, hi = float(steep_plan().sigma_next[-1]) ** 2, float(steep_plan().sigma[0]) ** 2
-    ratio = lambda v: (v + lo) / (v + hi)  # noqa: E731
+    ratio = lambda v: (v + lo) / (v + hi)
     assert got == pytest.approx(hi * ratio(1.0) ** scale * ratio(2.0) ** (1 - scale), rel=1e-5)
     assert got_mean == pytest.approx(mean, rel=2e-2)
 
@@ -69,7 +69,7 @@ def test_interval_adds_the_logarithms_of_its_segments(x64):
     plan = S.concat(*(S.deis(VE, part, order=4, variable="rho") for part in parts))
     cond, uncond = gaussian(VE, 0.0, 0.5), gaussian(VE, 0.0, 2.0)
     sigma = np.append(plan.sigma, plan.sigma_next[-1]) ** 2
-    log_ratio = lambda v, i, j: np.log((v + sigma[j]) / (v + sigma[i]))  # noqa: E731
+    log_ratio = lambda v, i, j: np.log((v + sigma[j]) / (v + sigma[i]))
     plain = log_ratio(0.5, cut[0], cut[1]) + log_ratio(0.5, cut[2], cut[3])
     inside = scale * log_ratio(0.5, cut[1], cut[2]) + (1 - scale) * log_ratio(2.0, cut[1], cut[2])
     guided = D.Interval.of_steps(D.ClassifierFree(cond, uncond, scale), cond, plan, cut[1], cut[2])
@@ -86,7 +86,7 @@ def test_the_interval_of_everything_and_of_nothing(x64):
     nothing = D.Interval(guided, mixture(VP, 1), 1e5, 1e6)
     by_steps = D.Interval.of_steps(guided, mixture(VP, 1), plan, 0, 4)
     x = jnp.array([0.7, -1.3])
-    run = lambda d: js.sample(None, d, x, plan).x  # noqa: E731
+    run = lambda d: js.sample(None, d, x, plan).x
     pairs = [(everything, guided), (nothing, mixture(VP, 1)), (by_steps, guided)]
     with jax.disable_jit():
         for a, b in pairs:
@@ -130,7 +130,7 @@ def test_evaluations_outside_the_interval_do_not_happen(batch):
     plan = S.dpmpp(VP, js.noise.logsnr_grid(VP, 10))
     guided = D.Interval.of_steps(D.ClassifierFree(c, u, 3.0), c, plan, 3, 7)
     x = np.ones((2,) if batch is None else (batch, 2), np.float32)
-    draw = lambda x: js.sample(None, guided, x, plan).x  # noqa: E731
+    draw = lambda x: js.sample(None, guided, x, plan).x
     jax.block_until_ready(jax.jit(draw if batch is None else jax.vmap(draw))(x))
     jax.effects_barrier()
     assert (cond.calls, uncond.calls) == (10, 4)
@@ -158,7 +158,7 @@ def test_projected_guidance_bounds_and_damps(x64):
 
 def test_rescaled_guidance_has_the_spread_of_the_conditional(x64):
     rng = np.random.default_rng(0)
-    law = lambda m: D.GaussianMixture(VP, weights=[1.0], means=[m], stds=[0.7])  # noqa: E731
+    law = lambda m: D.GaussianMixture(VP, weights=[1.0], means=[m], stds=[0.7])
     cond, x = law(rng.normal(size=32)), jnp.asarray(rng.normal(size=32))
     guided = D.ClassifierFree(cond, law(rng.normal(size=32)), 7.0)
     alpha, sigma = VP.alpha(0.4), VP.sigma(0.4)
@@ -175,7 +175,7 @@ def test_rescaled_guidance_has_the_spread_of_the_conditional(x64):
 def test_zero_star_scales_the_unconditional_velocity(x64):
     flow = js.noise.Flow()
     cond, uncond, x = mixture(flow, 1), mixture(flow), jnp.array([0.4, -0.7])
-    velocity = lambda p: p.eps - p.x0  # noqa: E731
+    velocity = lambda p: p.eps - p.x0
     c, u = velocity(cond(x, 0.6)), velocity(uncond(x, 0.6))
     s = jnp.sum(c * u) / jnp.sum(u * u)
     for w in (1.0, 4.0):

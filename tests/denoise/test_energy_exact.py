@@ -86,7 +86,7 @@ def test_classifier_guided_samples_are_of_the_class():
 
 def test_an_energy_lowers_the_score_by_its_slope(x64):
     law, t, a, s = mixture(), 0.4, float(VP.alpha(0.4)), float(VP.sigma(0.4))
-    energy = lambda x0: jnp.sum(jnp.cos(x0)) + x0[..., 0] ** 2  # noqa: E731
+    energy = lambda x0: jnp.sum(jnp.cos(x0)) + x0[..., 0] ** 2
     plain, x = law(X, t), jnp.asarray(X)
     through = jax.jit(jax.grad(lambda x: energy(law(x, t).x0)))(x)
     clean = jax.jit(jax.grad(energy))(plain.x0)

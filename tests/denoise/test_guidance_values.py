@@ -72,7 +72,7 @@ def test_labels_of_different_shape_are_called_each():
     def model(leaves, x, t):
         return x * leaves["weight"] + jnp.sum(leaves["label"])
 
-    den = lambda label: js.Denoiser(jax.tree_util.Partial(model, {"weight": SHARED, "label": label}), VP)  # noqa: E731
+    den = lambda label: js.Denoiser(jax.tree_util.Partial(model, {"weight": SHARED, "label": label}), VP)
     guided = D.ClassifierFree(den(jnp.ones(2)), den(jnp.ones(5)), 2.0)
     c, u = den(jnp.ones(2))(X, 0.4).eps, den(jnp.ones(5))(X, 0.4).eps
     np.testing.assert_allclose(guided(X, 0.4).eps, u + 2.0 * (c - u), rtol=1e-5, atol=1e-6)
@@ -86,7 +86,7 @@ def test_integer_labels_are_batched():
         calls.append(1)
         return x * 0.3 + leaves["table"][leaves["label"]][None]
 
-    den = lambda label: js.Denoiser(jax.tree_util.Partial(model, {"table": table, "label": label}), VP)  # noqa: E731
+    den = lambda label: js.Denoiser(jax.tree_util.Partial(model, {"table": table, "label": label}), VP)
     guided = D.ClassifierFree(den(3), den(9), 4.0)
     got = guided(X, 0.4).eps
     assert len(calls) == 1

@@ -35,7 +35,7 @@ def operators():
 
 def matrix_of(op, shape):
     """The matrix of an operator, by its values at unit vectors."""
-    flat = lambda x: jnp.concatenate([jnp.ravel(v) for v in jax.tree.leaves(op(x.reshape(shape)))])  # noqa: E731
+    flat = lambda x: jnp.concatenate([jnp.ravel(v) for v in jax.tree.leaves(op(x.reshape(shape)))])
     return affine_map(flat, int(np.prod(shape)))[0]
 
 
@@ -222,14 +222,14 @@ def test_a_met_measurement_moves_nothing():
     """The slope of the norm at residual 0 is 0, not NaN."""
     op, x = D.LinearOp.mask(np.array([1.0, 0, 0, 1.0, 0, 0])), jnp.asarray(X, jnp.float32)
     met = js.Denoiser(lambda x, t: x * (1 - op(jnp.ones(6))), VP, predicts="x0")
-    kick = lambda x: D.DPS(met, op, np.zeros(6), 1.0)(x, 0.4).kick.x  # noqa: E731
+    kick = lambda x: D.DPS(met, op, np.zeros(6), 1.0)(x, 0.4).kick.x
     np.testing.assert_array_equal(jax.jit(kick)(x), 0)
     assert np.all(np.isfinite(jax.jit(jax.grad(lambda x: jnp.sum(kick(x))))(x)))
 
 
 def test_measurements_of_any_shape_and_of_complex_numbers(x64):
     """y need not have the shape of x: Fourier lines of an image, as a tree."""
-    op = lambda x: {"lines": jnp.fft.fft(x.reshape(2, 3))[:, :2], "total": jnp.sum(x)}  # noqa: E731
+    op = lambda x: {"lines": jnp.fft.fft(x.reshape(2, 3))[:, :2], "total": jnp.sum(x)}
     y = jax.tree.map(lambda v: v + 0.5, op(jnp.asarray(MEAN)))
     got = call(D.DPS(gaussian(), op, y, 1.0), X, 0.4).kick.x
 
@@ -238,7 +238,7 @@ def test_measurements_of_any_shape_and_of_complex_numbers(x64):
         return jnp.sqrt(sum(jnp.sum(jnp.abs(v) ** 2) for v in jax.tree.leaves(gap)))
 
     np.testing.assert_allclose(got, -jax.jit(jax.grad(misfit))(X), rtol=1e-10)
-    linear = lambda x: {"a": x[:2], "b": (x[2:3] * 2,)}  # noqa: E731
+    linear = lambda x: {"a": x[:2], "b": (x[2:3] * 2,)}
     seen = {"a": jnp.array([1.0, 2.0]), "b": (jnp.array([3.0]),)}
     matrix = np.diag([1.0, 1, 2, 0, 0, 0])[:3]
     exact = gaussian(*posterior(MEAN, COV, matrix, 0.2, [1.0, 2.0, 3.0]))(X, 0.4)

@@ -100,7 +100,7 @@ def _laws(name):
         result = js.sample(key, model, x, DDPM, steer=steer)
         return result.x, result.info.report
 
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-5, atol=2e-5)  # noqa: E731
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-5, atol=2e-5)
     eager, jitted = draw(x, steer), jax.jit(draw)
     out = jitted(x, steer)
     jax.tree.map(close, out, eager)
@@ -115,12 +115,12 @@ def _laws(name):
     assert any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (out, changed)), strict=True))
     # Independent problems do not mix: a batch of runs is a loop, and the same on eight devices.
     eight = jnp.stack([x, -x, *(x * (1 + 0.1 * i) for i in range(1, 7))])
-    batch = lambda x, steer: jax.vmap(draw, (0, None))(x, steer)  # noqa: E731
+    batch = lambda x, steer: jax.vmap(draw, (0, None))(x, steer)
     together = jax.jit(batch)(eight, steer)
     for i in range(2):
         jax.tree.map(lambda a, b, i=i: close(a[i], b), together, jitted(eight[i], steer))
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    local = lambda x: batch(x, steer)[0]  # noqa: E731
+    local = lambda x: batch(x, steer)[0]
     sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data")))(eight)
     close(np.asarray(sharded), together[0])
     assert jax.eval_shape(draw, jnp.asarray(x, jnp.bfloat16), steer)[0].dtype == jnp.bfloat16

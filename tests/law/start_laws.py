@@ -31,7 +31,7 @@ def _shifted(model, reference, x, t):
 
 
 def search(key, weights, traces, x):
-    condition = lambda r: js.Denoiser(shifted(traces.bind(weights), r), VP, predicts="x0")  # noqa: E731
+    condition = lambda r: js.Denoiser(shifted(traces.bind(weights), r), VP, predicts="x0")
     return S.optimal_start(key, condition, jnp.stack([x, -x]), jnp.stack([x, -x]), PLAN, num=4)
 
 
@@ -54,7 +54,7 @@ STARTS = {"optimal_start": search, "optimise_start": optimise, "sdedit": edit, "
 def law_start(name):
     """jit, traces, vmap, keys, gradients and half precision of a run that brings its own start."""
     traces, function = Traces(), STARTS[name]
-    run = lambda key, weights, x: function(key, weights, traces, x).x  # noqa: E731
+    run = lambda key, weights, x: function(key, weights, traces, x).x
     jitted = jax.jit(run)
     out = jitted(KEY, WEIGHTS[0], X)
     np.testing.assert_allclose(out, run(KEY, WEIGHTS[0], X), rtol=2e-5, atol=2e-5)

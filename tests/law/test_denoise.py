@@ -194,7 +194,7 @@ def test_inside_shard_map(name):
     denoiser = CASES[name][0]
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     x = np.random.default_rng(1).normal(size=(16, 2)).astype(np.float32)
-    call = lambda d, x: jax.vmap(lambda x: d(x, 0.4))(x)  # noqa: E731
+    call = lambda d, x: jax.vmap(lambda x: d(x, 0.4))(x)
     out = jax.jit(jax.shard_map(call, mesh=mesh, in_specs=(P(), P("data")), out_specs=P("data")))(denoiser, x)
     alone = jax.jit(call)(denoiser, x)
     for a, b in zip(out, alone, strict=True):
@@ -383,7 +383,7 @@ def law_gradient_free(name):
             D.GradientFree(**({"main": LABELLED, "label": 1, "classifier": CLASSIFIER} | change))(X[0], 0.4)
     # No gradient is taken: nothing in the program is a transpose of another part.
     traces = Traces()
-    model = lambda k: js.Denoiser(traces.bind({"gain": 0.1 * k, "bend": np.float32(1)}), VP)  # noqa: E731
+    model = lambda k: js.Denoiser(traces.bind({"gain": 0.1 * k, "bend": np.float32(1)}), VP)
     jax.make_jaxpr(D.GradientFree(model, 1, CLASSIFIER))(X[0], 0.4)
     assert traces.count == 2
 
@@ -587,7 +587,7 @@ def test_every_denoiser_is_in_the_cases():
 
 def test_guidance_numbers_never_retrace():
     traces = Traces()
-    label = lambda v: js.Denoiser(traces.bind({"gain": np.float32(v), "bend": np.float32(1)}), VP)  # noqa: E731
+    label = lambda v: js.Denoiser(traces.bind({"gain": np.float32(v), "bend": np.float32(1)}), VP)
     call = jax.jit(lambda d, x: d(x, 0.4))
     numbers = [(1, 0, 2.0, 0.9), (1, 0, 7.5, 0.9), (0.5, 0.2, 2.0, 0.9), (1, 0, 2.0, 0.5)]
     outs = [call(D.Threshold(D.ClassifierFree(label(a), label(b), w), q), X[0]).x0 for a, b, w, q in numbers]

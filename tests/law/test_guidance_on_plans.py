@@ -143,7 +143,7 @@ def test_off_is_off_bit_for_bit(name):
 @pytest.mark.parametrize("name", GUIDANCE)
 def test_a_batch_is_a_loop(name):
     starts = np.stack([X, 0.5 * X, -X])
-    run = lambda x: draw(name, OTHER, 0.6, PLAIN, x)  # noqa: E731
+    run = lambda x: draw(name, OTHER, 0.6, PLAIN, x)
     together, one = jax.jit(jax.vmap(run))(starts), jax.jit(run)
     for x, got in zip(starts, together, strict=True):
         np.testing.assert_allclose(got, one(x), rtol=2e-5, atol=2e-6)

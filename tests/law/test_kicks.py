@@ -53,7 +53,7 @@ def test_one_kick_for_each_step_of_every_plan(name, x64):
         return np.asarray(u.x0), np.asarray(u.eps), steps_to[r] * 0.6 * np.asarray(c.x0 - u.x0)
 
     calls: list = []
-    noise = lambda row, stream: np.asarray(  # noqa: E731
+    noise = lambda row, stream: np.asarray(
         jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, row), stream), (2,), jnp.float64)
     )
     wanted = interpret(plan, predict, x, noise)

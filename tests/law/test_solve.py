@@ -486,7 +486,7 @@ def test_a_traced_grid_may_end_at_zero_noise(which, n, only, x64):
         return x0, (x - alpha * x0) / sigma
 
     start = START.astype(np.float64)
-    noise = lambda row, stream: np.random.default_rng([row, stream]).normal(size=3)  # noqa: E731
+    noise = lambda row, stream: np.random.default_rng([row, stream]).normal(size=3)
     for name, plan in host.items():
         wanted = interpret(plan, predict, start, noise)
         got = interpret(jax.tree.map(np.asarray, traced[name]), predict, start, noise)
@@ -949,7 +949,7 @@ def test_a_slice_is_the_plan_of_the_rest_of_the_grid(name):
         wanted, part = SOLVERS[name](VP, grid[i:]), whole[i:]
         rng = np.random.default_rng(0)
         noise = {(r, 0): rng.normal(size=3) for r in range(n + 1)}
-        predict = lambda x, t: ((x - np.tanh(x) * VP.sigma(t)) / VP.alpha(t), np.tanh(x))  # noqa: E731
+        predict = lambda x, t: ((x - np.tanh(x) * VP.sigma(t)) / VP.alpha(t), np.tanh(x))
         found, target = (interpret(p, predict, START, lambda r, s: noise[r, s]) for p in (part, wanted))
         np.testing.assert_allclose(found, target, rtol=1e-9, atol=1e-11, err_msg=f"{name}[{i}:]")
 

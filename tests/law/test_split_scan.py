@@ -63,7 +63,7 @@ def test_the_split_changes_no_value(name):
     plan, steer = plans()[name], T.TrajectoryVariance(3)
 
     def run(low, high):
-        keep = lambda x, p: {"x": x, "x0": p.x0}  # noqa: E731
+        keep = lambda x, p: {"x": x, "x0": p.x0}
         return js.sample(KEY, interval(low, high), X, plan, steer=steer, keep=keep)
 
     got, wanted = run(LOW, HIGH), jax.jit(run)(LOW, HIGH)
@@ -77,7 +77,7 @@ def test_the_split_changes_no_gradient():
     def loss(x, scale, cond, low, high):
         return jnp.sum(js.sample(KEY, interval(low, high, scale, cond), x, plans()["deis"]).x ** 2)
 
-    slope = lambda low, high: jax.grad(loss, argnums=(0, 1, 2))(X, 3.0, COND, low, high)  # noqa: E731
+    slope = lambda low, high: jax.grad(loss, argnums=(0, 1, 2))(X, 3.0, COND, low, high)
     got, wanted = jax.jit(lambda: slope(LOW, HIGH))(), jax.jit(slope)(LOW, HIGH)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-6), got, wanted)
 
@@ -117,7 +117,7 @@ def test_numbers_never_retrace_and_ends_do_when_a_row_crosses():
         cond, uncond = (js.Denoiser(traces.bind({"gain": g, "bend": np.float32(1)}), VP) for g in gain)
         return js.sample(None, interval(low, high, scale, cond, uncond), X, plan).x
 
-    between = lambda i, share: rho[i] ** (1 - share) * rho[i + 1] ** share  # noqa: E731
+    between = lambda i, share: rho[i] ** (1 - share) * rho[i + 1] ** share
     first = run(less, 3.0, between(5, 0.3), between(2, 0.3))
     count = traces.count
     again = run(more, 5.0, between(5, 0.7), between(2, 0.6))
@@ -146,7 +146,7 @@ def test_a_level_at_an_end_belongs_where_the_docstring_says():
     """low < rho <= high, for ends that are levels of the plan, on the host and on the device alike."""
     plan = plans()["ddim"]
     rho = plan.sigma / plan.alpha
-    seen = lambda d, x, t: np.array_equal(d(x, t).x0, UNCOND(x, t).x0)  # noqa: E731
+    seen = lambda d, x, t: np.array_equal(d(x, t).x0, UNCOND(x, t).x0)
     for high, low in [(1, 4), (0, 3), (2, 7)]:
         chosen = D.Interval(UNCOND, COND, float(rho[low]), float(rho[high]))
         wanted = [high <= r < low for r in range(plan.nfe)]
@@ -174,7 +174,7 @@ def test_a_steer_that_moves_times_leaves_the_choice_to_the_rows():
     )
     chosen = interval(LOW, HIGH, 3.0, cond, uncond)
     image = np.random.default_rng(0).normal(size=16).astype(np.float32)
-    run = lambda x, steer: js.sample(None, chosen, x, plan, steer=steer).x  # noqa: E731
+    run = lambda x, steer: js.sample(None, chosen, x, plan, steer=steer).x
     shift = T.chain(T.Hooks(), T.TimeShift(discrete, 30, 5))
     count = primitives(lambda x: run(x, shift), image)
     assert count["cond"] >= 1
@@ -214,9 +214,9 @@ def test_any_denoiser_may_branch():
     for r in range(3, plan.nfe):
         state = S.step(KEY, UNCOND, state, jax.tree.map(lambda a, r=r: a[r], plan))
     np.testing.assert_allclose(got.x, S.output(state), rtol=1e-5)
-    reward = lambda x0: -0.5 * jnp.sum((x0 - 0.5) ** 2, -1)  # noqa: E731
+    reward = lambda x0: -0.5 * jnp.sum((x0 - 0.5) ** 2, -1)
     steer = T.SMC(lambda x, p, info: reward(p.x0), reward, ess=1.0)
     cloud = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
-    split = lambda x, low: js.sample(KEY, interval(low), x, plan, steer=steer)  # noqa: E731
+    split = lambda x, low: js.sample(KEY, interval(low), x, plan, steer=steer)
     got, wanted = jax.jit(lambda x: split(x, LOW))(cloud), jax.jit(split)(cloud, LOW)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, wanted)

@@ -65,7 +65,7 @@ class Recorder(T.Hooks):
         return {"t": rows, "asked": rows, "std": rows, "coef": rows, "last": rows}
 
     def mid(self, key, g, x, prediction, info):
-        put = lambda name, value: g[name].at[info.index].set(value)  # noqa: E731
+        put = lambda name, value: g[name].at[info.index].set(value)
         new = {"t": put("t", info.t), "std": put("std", info.noise_std), "coef": put("coef", info.data_coef)}
         return {**g, **new, "last": put("last", info.last)}, x, prediction, None
 
@@ -222,13 +222,13 @@ def test_laws_of_a_steer(name):
     assert traces.count == count
     # A batch of runs is a loop, and the same inside shard_map, one run on each device.
     eight = jnp.stack([x, -x, *(x * (1 + 0.1 * i) for i in range(1, 7))])
-    batch = lambda x, steer: jax.vmap(draw, (0, None))(x, steer)  # noqa: E731
+    batch = lambda x, steer: jax.vmap(draw, (0, None))(x, steer)
     together = jax.jit(batch)(eight, steer)
     for i in range(2):
         alone = jitted(eight[i], steer)
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=2e-5, atol=1e-5), together, alone)
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    local = lambda x: batch(x, steer)[0]  # noqa: E731
+    local = lambda x: batch(x, steer)[0]
     sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data")))(eight)
     np.testing.assert_allclose(np.asarray(sharded), together[0], rtol=2e-5, atol=1e-5)
     # bfloat16 in, bfloat16 out.
@@ -380,7 +380,7 @@ def law_memory(name):
         with pytest.raises(ValueError, match="one denoiser that remembers"):
             run(T.Memory(), plans()["ddim"], START[:2], wrong)
     # One sample with memory is one of a batch; the memory follows particles and works inside other wrappers.
-    draw = lambda x: run(T.Memory(), plans()["ddim"], x, apg).x  # noqa: E731
+    draw = lambda x: run(T.Memory(), plans()["ddim"], x, apg).x
     x = np.stack([START[:2], -START[:2]])
     np.testing.assert_allclose(jax.vmap(draw)(x)[1], draw(x[1]), rtol=2e-5)
     outer = js.denoise.Threshold(apg, limit=100.0)

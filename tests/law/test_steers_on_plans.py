@@ -96,7 +96,7 @@ def perceptron(weights, x, t):
 def test_memory_of_a_population_is_that_of_its_particles(steer, build):
     """P times the memory of one sample, and two blocks of 16 MiB: reordering holds nothing twice. Compiled, not run."""
     plan, size = build(VP, GRID), 2**14
-    arrays = lambda *shapes: tuple(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes)  # noqa: E731
+    arrays = lambda *shapes: tuple(jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes)
 
     def temporary(count, steer):
         def run(weights, key, x):

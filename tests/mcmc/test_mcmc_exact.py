@@ -178,7 +178,7 @@ def test_sgld_temperature_and_minibatch_noise(temperature, center):
 
 def test_sghmc_and_psgld_reach_a_known_variance():
     count = 20_000
-    score = lambda x, batch: -x  # noqa: E731
+    score = lambda x, batch: -x
     x = jax.random.normal(jax.random.key(0), (count,))
     kernel = mcmc.SGHMC(score, jnp.zeros(1), step_size=1e-3, friction=0.1)
     y = np.asarray(end_points(jax.random.key(1), kernel, x, 200, count))
@@ -192,7 +192,7 @@ def test_sghmc_and_psgld_reach_a_known_variance():
     want = want + transient @ (began - want) @ transient.T
     assert abs(np.var(y) / want[0, 0] - 1) < 5 * np.sqrt(2 / count)
     # pSGLD with a frozen preconditioner G (rate 0, constant |g|) is preconditioned ULA.
-    sign = lambda x, batch: -jnp.sign(x)  # noqa: E731
+    sign = lambda x, batch: -jnp.sign(x)
     kernel = mcmc.pSGLD(sign, jnp.zeros(1), step_size=0.05, rate=0.0, floor=1.0)
     ula = mcmc.ULA(score=lambda x: -jnp.sign(x), step_size=0.05, metric=0.5)
     np.testing.assert_allclose(

@@ -140,7 +140,7 @@ def test_annealed_langevin_mode_weights():
 
 
 def test_corrector_scales_with_its_own_norms():
-    score = lambda x, t: -x / (1 + t**2)  # noqa: E731
+    score = lambda x, t: -x / (1 + t**2)
     kernel = mcmc.Corrector(score, 0.5, snr=0.2)
     x = jnp.array([1.0, -2.0, 0.5])
     state, _ = kernel.step(KEY, kernel.init(x))
@@ -276,6 +276,6 @@ def test_line_integral_is_exact_for_polynomials(nodes):
     # Gauss-Legendre with n nodes integrates degree 2 n - 1: a quartic log-density has a cubic integrand.
     degree = 2 * nodes
     x, y = jnp.array([0.3, -0.4]), jnp.array([0.9, 0.8])
-    f = lambda x: -jnp.sum(x ** min(degree, 4))  # noqa: E731
+    f = lambda x: -jnp.sum(x ** min(degree, 4))
     got = line_integral(jax.tree_util.Partial(jax.grad(f)), x, y, nodes)
     np.testing.assert_allclose(got, f(y) - f(x), rtol=1e-5)

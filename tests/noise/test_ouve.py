@@ -17,7 +17,7 @@ def test_the_variance_solves_the_lyapunov_equation():
     """d sigma^2 / dt = -2 stiffness sigma^2 + g^2, by Runge-Kutta from 0, to 1e-10."""
     for stiffness, low, high in ((1.5, 0.05, 0.5), (0.7, 0.01, 1.0)):
         schedule, spread = js.noise.OUVE(stiffness, low, high), np.log(high / low)
-        rate = lambda t, v: -2 * stiffness * v + low**2 * np.exp(2 * spread * t) * 2 * spread  # noqa: E731
+        rate = lambda t, v: -2 * stiffness * v + low**2 * np.exp(2 * spread * t) * 2 * spread
         v, n = 0.0, 2000
         for i in range(n):
             t, h = i / n, 1 / n

@@ -21,7 +21,7 @@ STARTS = np.random.default_rng(1).standard_normal((16, 1))
 
 
 def same(a, b, tolerance=1e-12):
-    silent = lambda r, stream: 0 * STARTS  # noqa: E731
+    silent = lambda r, stream: 0 * STARTS
     gap = np.abs(run_table(a, LAW, STARTS, silent) - run_table(b, LAW, STARTS, silent)).max()
     assert gap < tolerance, gap
 
@@ -55,8 +55,8 @@ def test_named_solvers_that_are_one_method(grid):
 
 
 def test_two_point_adams_is_the_midpoint_rule_only_on_uniform_log_snr():
-    adams2 = lambda g: solve.ghvb(VP, g, order=2, beta=1.0)  # noqa: E731
-    midpoint = lambda g: solve.dpm_solver(VP, g, variant="reference", lower_order_final=False)  # noqa: E731
+    adams2 = lambda g: solve.ghvb(VP, g, order=2, beta=1.0)
+    midpoint = lambda g: solve.dpm_solver(VP, g, variant="reference", lower_order_final=False)
     same(adams2(UNIFORM), midpoint(UNIFORM))
     gap = run_table(adams2(GRIDS["uniform t"]), LAW, STARTS) - run_table(midpoint(GRIDS["uniform t"]), LAW, STARTS)
     assert np.abs(gap).max() > 1e-2
@@ -121,7 +121,7 @@ def test_quadrature_equals_the_phi_functions():
         path = check_grid("test", VP, js.noise.logsnr_grid(VP, n))
         h = path.lam[1] - path.lam[0]
         # int_0^1 e^{(s-1) h} s^k ds = k! phi_{k+1}(-h), here by its series.
-        phi = lambda k: sum((-h) ** j / math.factorial(j + k) for j in range(80))  # noqa: E731
+        phi = lambda k: sum((-h) ** j / math.factorial(j + k) for j in range(80))
         flat, linear, square = moments(path, 0, "x0", 0.0, 3)
         np.testing.assert_allclose(flat, path.alpha[1] * h * phi(1), rtol=1e-12)
         np.testing.assert_allclose(linear, path.alpha[1] * h * phi(2), rtol=1e-12)

@@ -104,7 +104,7 @@ def test_exact_third_order_beats_the_published_formula():
 
 def test_lowering_the_last_step_is_load_bearing_on_uniform_times():
     grid = js.noise.time_grid(VP, 10)
-    rmse = lambda plan: np.sqrt(np.mean((run_table(plan, BIMODAL, STARTS) - exact_flow()) ** 2))  # noqa: E731
+    rmse = lambda plan: np.sqrt(np.mean((run_table(plan, BIMODAL, STARTS) - exact_flow()) ** 2))
     first, lowered = rmse(solve.ddim(VP, grid)), rmse(solve.dpmpp(VP, grid, order=3))
     assert rmse(solve.dpmpp(VP, grid, order=3, lower_order_final=False)) > 3 * first
     assert lowered < first

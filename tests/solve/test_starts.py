@@ -62,7 +62,7 @@ def test_a_shared_start_serves_held_out_inputs():
     y = rng.normal(size=(3, 100, 6)).astype(np.float32)
     z = (y + rng.normal(size=y.shape)).astype(np.float32)
     plan = js.solve.dpmpp(VE, js.noise.logsnr_grid(VE, 20))
-    find = lambda i: js.solve.optimal_start(jax.random.key(0), gaussian(1.0), y[i], z[i], plan, num=64, batch_size=64)  # noqa: E731
+    find = lambda i: js.solve.optimal_start(jax.random.key(0), gaussian(1.0), y[i], z[i], plan, num=64, batch_size=64)
     (x, one), (_, two) = find(0), find(1)
     assert np.corrcoef(one.score, two.score)[0, 1] > 0.5
     solve = jax.vmap(lambda x, y: js.sample(None, gaussian(1.0)(y), x, plan).x)
@@ -98,7 +98,7 @@ def test_gradient_through_the_sampler_is_exact(x64):
             plan.alpha[r] * np.array([0.49, 1.69]) / (plan.alpha[r] ** 2 * np.array([0.49, 1.69]) + plan.sigma[r] ** 2)
         )
         factor *= plan.A[r] + plan.W[r, 0] * gain
-    loss = lambda remat: lambda x: jnp.sum((run_remat(None, law, x, plan, remat=remat) - target) ** 2)  # noqa: E731
+    loss = lambda remat: lambda x: jnp.sum((run_remat(None, law, x, plan, remat=remat) - target) ** 2)
     slope = jax.grad(loss(True))(x)
     np.testing.assert_allclose(slope, 2 * (factor * np.asarray(x) - target) * factor, rtol=1e-9)
     np.testing.assert_allclose(slope, jax.grad(loss(False))(x), rtol=1e-12)
@@ -133,7 +133,7 @@ def test_the_optimised_start_reaches_the_target():
         (js.solve.dpmpp(VP, js.noise.logsnr_grid(VP, 10)), None),
         (js.solve.ddim(VP, js.noise.logsnr_grid(VP, 10), eta=0.3), jax.random.key(4)),
     ):
-        feature = lambda x0: (jnp.sum(x0**2) - 2.0) ** 2  # noqa: E731
+        feature = lambda x0: (jnp.sum(x0**2) - 2.0) ** 2
         x, info = js.solve.optimise_start(law, jnp.array([0.3, -0.2]), plan, feature, optax.adam(0.1), num=100, key=key)
         assert int(info.num) == 100
         final = float(feature(js.sample(key, law, x, plan).x))
@@ -152,7 +152,7 @@ def test_the_optimised_start_reaches_the_target():
 def test_the_shell_keeps_the_radius_of_noise():
     law = js.denoise.GaussianMixture(VP, weights=[1.0], means=[np.zeros(64)], stds=[1.0])
     plan, x = js.solve.ddim(VP, js.noise.logsnr_grid(VP, 6)), jax.random.normal(jax.random.key(0), (64,))
-    loss = lambda x0: (jnp.mean(x0) - 1.5) ** 2  # noqa: E731
+    loss = lambda x0: (jnp.mean(x0) - 1.5) ** 2
     free = js.solve.optimise_start(law, x, plan, loss, optax.adam(0.1), num=60).info
     kept = js.solve.optimise_start(law, x, plan, loss, optax.adam(0.1), num=60, shell=10.0).info
     assert abs(float(kept.radius) - 1) < 0.3 < abs(float(free.radius) - 1)
@@ -173,8 +173,8 @@ def test_the_surrogate_finds_the_start_of_the_full_run():
     a1, s1 = float(plan.alpha_next[-1]), float(plan.sigma_next[-1])
     mean = jnp.array([0.3, 0.1])
     ratio = np.sqrt((a1**2 * std**2 + s1**2) / (a**2 * std**2 + s**2))
-    decode = lambda x: a1 * mean + ratio * (x - a * mean)  # noqa: E731
-    loss = lambda x0: jnp.sum((x0 - jnp.array([1.0, -0.5])) ** 2)  # noqa: E731
+    decode = lambda x: a1 * mean + ratio * (x - a * mean)
+    loss = lambda x0: jnp.sum((x0 - jnp.array([1.0, -0.5])) ** 2)
     options = {"optimizer": optax.adam(0.2), "num": 200}
     full = js.solve.optimise_start(law, jnp.zeros(2), plan, loss, **options).x
     model = js.Denoiser(counted, VP, predicts="x0")

@@ -70,7 +70,7 @@ def test_a_run_follows_pivoted_cholesky():
     cov = std[:, None] * corr * std
     law = js.denoise.GaussianMixture(VP, weights=[1.0], means=[np.zeros(5)], covs=[cov])
     plan = js.solve.ddpm(VP, js.noise.logsnr_grid(VP, 60))
-    tmpd = lambda d, mask, y: js.denoise.TMPD(d, js.denoise.LinearOp.mask(mask), y, noise=0.05, event_ndim=1)  # noqa: E731
+    tmpd = lambda d, mask, y: js.denoise.TMPD(d, js.denoise.LinearOp.mask(mask), y, noise=0.05, event_ndim=1)
     truth = jnp.asarray(np.linalg.cholesky(cov) @ np.array([1.0, -0.5, 0.3, 0.8, -1.2]), jnp.float32)
     when = np.isin(np.arange(60), [30, 38, 46])
     choose = js.steer.ActiveSubsampling(tmpd, lambda index: truth, when, np.zeros(5), score="variance")
@@ -103,7 +103,7 @@ def test_lines_of_complex_measurements():
     z = rng.normal(size=(5, 3, 4)) + 1j * rng.normal(size=(5, 3, 4))
     lines = np.broadcast_to(np.arange(4), (3, 4))
     options = {"view": jnp.fft.fft2, "groups": lines}
-    make = lambda score: js.steer.ActiveSubsampling(  # noqa: E731
+    make = lambda score: js.steer.ActiveSubsampling(
         dps, lambda index: 0.0, [True, False], np.zeros((3, 4)), score=score, **options)  # fmt: skip
     variance = np.sum(np.mean(np.abs(z - z.mean(0)) ** 2, 0), 0)
     np.testing.assert_allclose(make("variance").scores(jnp.asarray(z, jnp.complex64)), variance, rtol=1e-5)
@@ -115,7 +115,7 @@ def test_lines_of_complex_measurements():
 def test_measured_places_are_never_chosen_again_and_own_scores_work():
     """All scores negative: a mask by multiplication would choose a measured place."""
     when = np.ones(12, bool)
-    negative = lambda z, groups: jnp.array([-1.0, -2.0, -3.0])  # noqa: E731
+    negative = lambda z, groups: jnp.array([-1.0, -2.0, -3.0])
     law = js.denoise.GaussianMixture(VP, weights=[1.0], means=[[0.0] * 3], stds=[1.0])
     with pytest.raises(ValueError, match="only 3 of 3 groups"):
         js.steer.ActiveSubsampling(dps, lambda index: 0.0, when, np.zeros(3), score=negative)
@@ -135,7 +135,7 @@ def test_an_instrument_is_asked_only_on_the_rows_that_measure():
         asked.append(int(index))
         return np.zeros(4, np.float32)
 
-    ask = lambda index: jax.pure_callback(instrument, jax.ShapeDtypeStruct((4,), jnp.float32), index)  # noqa: E731
+    ask = lambda index: jax.pure_callback(instrument, jax.ShapeDtypeStruct((4,), jnp.float32), index)
     when = np.arange(12) % 4 == 3
     choose = js.steer.ActiveSubsampling(dps, ask, when, np.zeros(4))
     report = js.sample(jax.random.key(0), LAW, VP.prior(jax.random.key(1), (8, 4)), PLAN, steer=choose).info.report
@@ -144,7 +144,7 @@ def test_an_instrument_is_asked_only_on_the_rows_that_measure():
 
 
 def test_refusals():
-    run = lambda steer, x=jnp.ones((4, 4)): js.sample(jax.random.key(0), LAW, x, PLAN, steer=steer)  # noqa: E731
+    run = lambda steer, x=jnp.ones((4, 4)): js.sample(jax.random.key(0), LAW, x, PLAN, steer=steer)
     with pytest.raises(ValueError, match="axis 0"):
         run(steer(), jnp.ones((1, 4)))
     with pytest.raises(ValueError, match="one boolean for each of 12 rows, got 8"):

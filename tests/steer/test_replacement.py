@@ -275,7 +275,7 @@ def test_ddrm_meets_a_noiseless_measurement():
 
 def test_refusals():
     plan, x = js.solve.ddpm(VP, js.noise.time_grid(VP, 5)), jnp.zeros(2)
-    run = lambda steer, plan=plan: js.sample(jax.random.key(0), LAW, x, plan, steer=steer)  # noqa: E731
+    run = lambda steer, plan=plan: js.sample(jax.random.key(0), LAW, x, plan, steer=steer)
     with pytest.raises(ValueError, match="0 and 1 only"):
         js.steer.Repaint(jnp.array([0.5, 1.0]), x)
     with pytest.raises(ValueError, match="mask must have the trailing shape"):
