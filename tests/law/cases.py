@@ -118,8 +118,14 @@ def is_floating(leaf):
 
 
 def moved(tree, factor=0.97):
-    """Scale the floating leaves of a tree and keep their types."""
-    return jax.tree.map(lambda leaf: leaf * jnp.result_type(leaf).type(factor) if is_floating(leaf) else leaf, tree)
+    """Scale the floating leaves of a tree and keep their types: a Python number stays one."""
+
+    def scale(leaf):
+        if not is_floating(leaf):
+            return leaf
+        return leaf * factor if isinstance(leaf, float) else (leaf * factor).astype(leaf.dtype)
+
+    return jax.tree.map(scale, tree)
 
 
 def close(a, b, tolerance=2e-5):
