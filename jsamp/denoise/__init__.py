@@ -3,10 +3,6 @@
 from jsamp.denoise._analytic import Empirical as Empirical
 from jsamp.denoise._analytic import GaussianMixture as GaussianMixture
 from jsamp.denoise._denoiser import Denoiser as Denoiser
-from jsamp.denoise._denoiser import DenoiserLike as DenoiserLike
-from jsamp.denoise._denoiser import Guided as Guided
-from jsamp.denoise._denoiser import Kick as Kick
-from jsamp.denoise._denoiser import Prediction as Prediction
 from jsamp.denoise._energy import Classifier as Classifier
 from jsamp.denoise._energy import Energy as Energy
 from jsamp.denoise._energy import LinearReward as LinearReward
@@ -25,6 +21,10 @@ from jsamp.denoise._measure import TMPD as TMPD
 from jsamp.denoise._measure import PiGDM as PiGDM
 from jsamp.denoise._operator import SVD as SVD
 from jsamp.denoise._operator import LinearOp as LinearOp
+from jsamp.denoise._protocol import DenoiserLike as DenoiserLike
+from jsamp.denoise._protocol import Guided as Guided
+from jsamp.denoise._protocol import Kick as Kick
+from jsamp.denoise._protocol import Prediction as Prediction
 from jsamp.denoise._rescale import APG as APG
 from jsamp.denoise._rescale import CFGZero as CFGZero
 from jsamp.denoise._rescale import Rescale as Rescale

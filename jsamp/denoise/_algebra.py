@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core._checks import check_count
-from jsamp.denoise._denoiser import Guided, Kick
+from jsamp.denoise._protocol import Guided, Kick, aux_of, kick_of
 
 SMALL = 64
 
@@ -40,9 +40,9 @@ def add_kick(prediction: Any, kick: Kick) -> Guided:
     def both(old, new):
         return new if old is None else old if new is None else jax.tree.map(jnp.add, old, new)
 
-    old = getattr(prediction, "kick", None) or Kick()
+    old = kick_of(prediction) or Kick()
     merged = Kick(both(old.x, kick.x), both(old.x0, kick.x0))
-    return Guided(prediction.x0, prediction.eps, merged, getattr(prediction, "aux", None))
+    return Guided(prediction.x0, prediction.eps, merged, aux_of(prediction))
 
 
 def check_event(who: str, event_ndim: int | None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jsamp._core._checks import check_number, concrete, is_traced
 from jsamp._core._pytree import pytree
-from jsamp.denoise._denoiser import Prediction
+from jsamp.denoise._protocol import Prediction
 
 
 def _moment(a, b):

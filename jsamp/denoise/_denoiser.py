@@ -2,91 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jsamp._core import _checks
 from jsamp._core._pytree import pytree, static
-
-
-class Prediction(NamedTuple):
-    """What a denoiser says at (x, t): the clean signal and the noise, with x = alpha x0 + sigma eps.
-
-    Both are formed from the network's native output, so neither is recovered from the other by a difference that
-    cancels.
-
-    Args:
-        x0: estimate of E[x0 | x_t = x], of the structure of x.
-        eps: estimate of E[eps | x_t = x], of the structure of x.
-
-    Example:
-        >>> import jsamp as js
-        >>> js.Prediction(x0=1.0, eps=0.0).x0
-        1.0
-    """
-
-    x0: Any
-    eps: Any
-
-
-class Kick(NamedTuple):
-    """A move of x after a step, which the solver does not store in its history: x <- x + kick.x + alpha_next kick.x0.
-
-    Corrections that papers define once per step (DPS, CFG++) are kicks. Multi-stage steps take the kick of their first
-    evaluation, when the step ends.
-
-    Args:
-        x: move in units of x, of the structure of x, or None.
-        x0: move in units of x0, or None.
-
-    Example:
-        >>> import jsamp as js
-        >>> js.denoise.Kick(x=1.0).x0 is None
-        True
-    """
-
-    x: Any = None
-    x0: Any = None
-
-
-class Guided(NamedTuple):
-    """A `Prediction` that brings more: a kick of the trajectory, or by-products for a steer or for `keep`.
-
-    A denoiser whose predictions hold a kick says so by a class attribute `kicks = True`.
-
-    Args:
-        x0: estimate of E[x0 | x_t = x].
-        eps: estimate of E[eps | x_t = x].
-        kick: a `Kick`, or None.
-        aux: any tree, or None.
-
-    Example:
-        >>> import jsamp as js
-        >>> js.denoise.Guided(x0=1.0, eps=0.0).aux is None
-        True
-    """
-
-    x0: Any
-    eps: Any
-    kick: Any = None
-    aux: Any = None
-
-
-@runtime_checkable
-class DenoiserLike(Protocol):
-    """Any tree with a `schedule` that maps (x, t, *, key) to a `Prediction` (or a `Guided` one) is a denoiser.
-
-    Example:
-        >>> import jsamp as js
-        >>> isinstance(js.Denoiser(lambda x, t: x, js.noise.VP(), predicts="x0"), js.denoise.DenoiserLike)
-        True
-    """
-
-    @property
-    def schedule(self) -> Any: ...
-    def __call__(self, x: Any, t: Any, *, key: Any = None) -> Prediction: ...
+from jsamp.denoise._protocol import Prediction
 
 
 def _from_eps(schedule, t, x, m):

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._checks import check_callable, check_choice, check_number, concrete, is_traced
+from jsamp._core._checks import check_choice, check_number, concrete, is_traced
 from jsamp._core._pytree import pytree, static
 from jsamp.denoise._algebra import change_score, check_event, each, leading, spread_over, transpose_x0
 from jsamp.denoise._denoiser import as_tree
 from jsamp.denoise._pair import check_scale, weigh
+from jsamp.denoise._protocol import check_denoiser
 
 
 def _classify(who: str, classifier: Any, label: Any, x: Any, t: Any) -> Any:
@@ -86,7 +87,7 @@ class Classifier:
     scale: Any = 1.0
 
     def __post_init__(self):
-        check_callable("Classifier: denoiser", self.denoiser, "denoiser(x, t)")
+        check_denoiser("Classifier: denoiser", self.denoiser)
         classifier = as_tree("Classifier: classifier", self.classifier, "classifier(x, t)")
         object.__setattr__(self, "classifier", classifier)
         _check_label("Classifier: label", self.label)
@@ -145,7 +146,7 @@ class Minority:
     scale: Any = 3.5
 
     def __post_init__(self):
-        check_callable("Minority: denoiser", self.denoiser, "denoiser(x, t)")
+        check_denoiser("Minority: denoiser", self.denoiser)
         object.__setattr__(self, "classifier", as_tree("Minority: classifier", self.classifier, "classifier(x, t)"))
         if self.level is not None:
             _check_label("Minority: level", self.level)
@@ -205,7 +206,7 @@ class Energy:
     through: str = static(default="model")
 
     def __post_init__(self):
-        check_callable("Energy: denoiser", self.denoiser, "denoiser(x, t)")
+        check_denoiser("Energy: denoiser", self.denoiser)
         object.__setattr__(self, "energy", as_tree("Energy: energy", self.energy, "energy(x0)"))
         object.__setattr__(self, "scale", check_scale("Energy: scale", self.scale))
         check_choice("Energy: through", self.through, ("model", "x0"))
@@ -275,7 +276,7 @@ class Reward:
     event_ndim: int | None = static(default=None)
 
     def __post_init__(self):
-        check_callable("Reward: denoiser", self.denoiser, "denoiser(x, t)")
+        check_denoiser("Reward: denoiser", self.denoiser)
         object.__setattr__(self, "reward", as_tree("Reward: reward", self.reward, "reward(x0)"))
         check_number("Reward: target", self.target)
         check_number("Reward: noise", self.noise, low=0)

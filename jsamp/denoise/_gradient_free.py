@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from jsamp._core._checks import check_callable, check_number, concrete
 from jsamp._core._pytree import pytree, static
-from jsamp.denoise._denoiser import Guided, as_tree
+from jsamp.denoise._denoiser import as_tree
 from jsamp.denoise._pair import extrapolate, join
+from jsamp.denoise._protocol import Guided
 
 
 def _runner_up(probabilities: Any, label: Any) -> Any:

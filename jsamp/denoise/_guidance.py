@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._checks import check_number
-from jsamp._core._pytree import pytree
-from jsamp.denoise._denoiser import Guided, Kick
+from jsamp._core._pytree import pytree, replace
 from jsamp.denoise._pair import Joint, check_scale, extrapolate, join, weigh
+from jsamp.denoise._protocol import Guided, Kick, aux_of
 
 
 class Guidance:
@@ -226,19 +226,22 @@ class CFGpp(Guidance):
         """The unconditional prediction, with the kick scale (c - u)."""
         cond, uncond = found
         kick = jax.tree.map(lambda c, u: weigh(self.scale, t, c) * (c - u), cond.x0, uncond.x0)
-        return Guided(uncond.x0, uncond.eps, Kick(x0=kick), getattr(cond, "aux", None))
+        return Guided(uncond.x0, uncond.eps, Kick(x0=kick), aux_of(cond))
 
 
 @pytree
 class PerStep:
     """A weight for each row of a plan, as a callable of t that guidance takes as its `scale`.
 
+    In a run each row has its own weight, also where rows share their time (stages, jumps, restarts): the runner says
+    which row is running. Called by hand, it looks for the row whose time is nearest.
+
     Args:
-        plan: the plan that will run; its times must differ from row to row.
+        plan: the plan that will run.
         values: [R] one weight for each row, or [R, ...] with axes that broadcast against x over leading axes.
 
     Returns:
-        Called with t: the value of the row whose time is nearest.
+        Called with t: the weight of the row.
 
     Raises:
         ValueError: when there is not one value for each row, or one is not finite.
@@ -247,12 +250,14 @@ class PerStep:
         >>> import jsamp as js
         >>> schedule = js.noise.VP()
         >>> plan = js.solve.ddim(schedule, js.noise.time_grid(schedule, 3))
-        >>> float(js.denoise.PerStep(plan, [5.0, 3.0, 1.0])(plan.t[1]))
-        3.0
+        >>> weight = js.denoise.PerStep(plan, [5.0, 3.0, 1.0])
+        >>> float(weight(plan.t[1])), float(weight.at_row(2)(plan.t[1]))
+        (3.0, 1.0)
     """
 
     times: Any
     values: Any
+    row: Any
 
     def __init__(self, plan: Any, values: Any):
         check_number("PerStep: values", values)
@@ -260,9 +265,14 @@ class PerStep:
             raise ValueError(f"PerStep: want one value for each of {len(plan)} rows, got shape {np.shape(values)}.")
         object.__setattr__(self, "times", plan.t)
         object.__setattr__(self, "values", values)
+        object.__setattr__(self, "row", np.int32(-1))
+
+    def at_row(self, index: Any) -> PerStep:
+        """The weight as it is on row `index` of the plan."""
+        return replace(self, row=jnp.asarray(index, jnp.int32))
 
     def __call__(self, t):
-        """The weight of the row nearest in time."""
+        """The weight of the row that runs, else of the row nearest in time."""
         t = jnp.asarray(t)
         nearest = jnp.argmin(jnp.abs(jnp.asarray(self.times, t.dtype) - t))
-        return jnp.asarray(self.values, t.dtype)[nearest]
+        return jnp.asarray(self.values, t.dtype)[jnp.where(self.row < 0, nearest, self.row)]

@@ -10,8 +10,8 @@ import numpy as np
 
 from jsamp._core._checks import check_count, check_number, concrete, is_traced
 from jsamp._core._pytree import pytree
-from jsamp.denoise._denoiser import Prediction
 from jsamp.denoise._pair import join
+from jsamp.denoise._protocol import Prediction, kick_of
 
 # Relative distance at which a noise level counts as equal to an end of an interval.
 TIE = 1e-5
@@ -129,6 +129,6 @@ class _Bare:
     def __call__(self, x, t, *, key=None):
         """The prediction, without by-products."""
         prediction = self.inside(x, t, key=key)
-        if getattr(prediction, "kick", None) is not None:
+        if kick_of(prediction) is not None:
             raise TypeError("Interval: a kick has no place outside the interval; put DPS, CFGpp, ... around Interval.")
         return Prediction(prediction.x0, prediction.eps)

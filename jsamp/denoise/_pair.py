@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_callable, check_number
+from jsamp._core._checks import check_number
 from jsamp._core._pytree import pytree, static
 from jsamp.denoise._denoiser import as_tree
+from jsamp.denoise._protocol import check_denoiser, kick_of
 
 
 @pytree
@@ -42,7 +43,7 @@ class Joint:
         """The prediction of each."""
         found = self._separate(x, t, key) if self.places is None else self._batched(self.places, x, t, key)
         for prediction in found:
-            if getattr(prediction, "kick", None) is not None:
+            if kick_of(prediction) is not None:
                 raise TypeError("guidance mixes predictions, and a kick is not one: put DPS, CFGpp, ... outermost.")
         return found
 
@@ -73,9 +74,7 @@ class Joint:
 def join(who: str, **denoisers: Any) -> Joint:
     """Denoisers as one, or a refusal that names the one which is not a denoiser."""
     for name, denoiser in denoisers.items():
-        check_callable(f"{who}: {name}", denoiser, "denoiser(x, t)")
-        if not hasattr(denoiser, "schedule"):
-            raise TypeError(f"{who}: {name} must be a denoiser. Wrap the network in js.Denoiser.")
+        check_denoiser(f"{who}: {name}", denoiser)
     first, *rest = denoisers.values()
     differing = [_differing(first, other) for other in rest]
     if any(places is None for places in differing):

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from jsamp._core._checks import check_choice, check_count, check_number
 from jsamp._core._pytree import pytree, static
-from jsamp.denoise._denoiser import CONVERSIONS, Guided, shift_x0
+from jsamp.denoise._denoiser import CONVERSIONS, shift_x0
 from jsamp.denoise._guidance import Guidance
 from jsamp.denoise._pair import Joint, check_scale, join, weigh
+from jsamp.denoise._protocol import Guided
 
 SPACES = ("x0", "eps", "v")
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from jsamp._core._checks import check_number
 from jsamp._core._pytree import pytree
-from jsamp.denoise._denoiser import Denoiser, Guided, as_tree, match
+from jsamp.denoise._denoiser import Denoiser, as_tree, match
+from jsamp.denoise._protocol import Guided
 
 
 @pytree

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._checks import check_callable, check_count, check_number
+from jsamp._core._checks import check_count, check_number
 from jsamp._core._pytree import pytree, static
+from jsamp.denoise._protocol import check_denoiser
 
 
 @pytree
@@ -51,7 +52,7 @@ class Threshold:
     event_ndim: int | None = static(default=None)
 
     def __post_init__(self):
-        check_callable("Threshold: denoiser", self.denoiser, "denoiser(x, t)")
+        check_denoiser("Threshold: denoiser", self.denoiser)
         check_number("Threshold: limit", self.limit, low=0, open_low=True)
         if self.quantile is not None:
             check_number("Threshold: quantile", self.quantile, low=0, high=1, open_low=True)

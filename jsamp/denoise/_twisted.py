@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_callable, check_number
+from jsamp._core._checks import check_number
 from jsamp._core._pytree import pytree
-from jsamp.denoise._denoiser import Guided, as_tree
+from jsamp.denoise._denoiser import as_tree
+from jsamp.denoise._protocol import Guided, check_denoiser, kick_of
 
 
 class Twist(NamedTuple):
@@ -74,7 +75,7 @@ class Twisted:
     scale: Any = 1.0
 
     def __post_init__(self):
-        check_callable("Twisted: denoiser", self.denoiser, "denoiser(x, t)")
+        check_denoiser("Twisted: denoiser", self.denoiser)
         likelihood = as_tree("Twisted: log_likelihood", self.log_likelihood, "log_likelihood(x0, var)")
         object.__setattr__(self, "log_likelihood", likelihood)
         if not np.ndim(self.spread) and isinstance(self.spread, float) and self.spread == np.inf:
@@ -105,4 +106,4 @@ class Twisted:
         scale = jnp.asarray(self.scale, dtype)
         x0 = jax.tree.map(lambda d, g: d + scale * (sigma**2 / alpha) * g, prediction.x0, slope)
         eps = jax.tree.map(lambda e, g: e - scale * sigma * g, prediction.eps, slope)
-        return Guided(x0, eps, getattr(prediction, "kick", None), Twist(found, prediction.x0))
+        return Guided(x0, eps, kick_of(prediction), Twist(found, prediction.x0))

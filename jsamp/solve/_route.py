@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jsamp.denoise._protocol import branches, nodes
 from jsamp.solve._plan import Plan
 
 # Each segment is a scan body of its own to trace and compile; beyond this many the branches are chosen on the device.
@@ -28,10 +29,6 @@ class Segment(NamedTuple):
     levels: tuple[tuple[int, ...], ...] = ()
 
 
-def _branches(node: Any) -> bool:
-    return getattr(node, "branches", None) is not None and hasattr(node, "branch_of_rows")
-
-
 def route(denoiser: Any, plan: Plan) -> tuple[Segment, ...]:
     """The segments of a run: one for all rows when nothing branches, ends are traced, or there were too many."""
     found = tuple(_split(denoiser, plan, 0, plan.nfe))
@@ -39,8 +36,7 @@ def route(denoiser: Any, plan: Plan) -> tuple[Segment, ...]:
 
 
 def _split(denoiser: Any, plan: Plan, start: int, stop: int) -> list[Segment]:
-    nodes = [node for node in jax.tree.leaves(denoiser, is_leaf=_branches) if _branches(node)]
-    rows = [node.branch_of_rows(plan) for node in nodes]
+    rows = [node.branch_of_rows(plan) for node in nodes(denoiser, branches)]
     if all(branch is None for branch in rows):
         return [Segment(start, stop)]
     # -1: the node stays as it is.
@@ -58,10 +54,10 @@ def _take(denoiser: Any, level: tuple[int, ...]) -> Any:
     taken = iter(level)
 
     def choose(node):
-        branch = next(taken) if _branches(node) else -1
+        branch = next(taken) if branches(node) else -1
         return node if branch < 0 else node.branches[branch]
 
-    return jax.tree.map(choose, denoiser, is_leaf=_branches)
+    return jax.tree.map(choose, denoiser, is_leaf=branches)
 
 
 def follow(denoiser: Any, segment: Segment) -> Any:

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._checks import check_callable, check_floating, check_key, concrete
+from jsamp._core._checks import check_floating, check_key, concrete
+from jsamp._core._steering import check_steer, explain_missing_key, stochastic, wrapped
 from jsamp._core._types import Result
 from jsamp.denoise import Denoiser, Kick, Prediction
 from jsamp.denoise._denoiser import as_tree
+from jsamp.denoise._protocol import at_row, check_denoiser, check_prediction, kick_of, kicks
 from jsamp.solve._plan import ACCEPT, KEEP, Plan
 from jsamp.solve._route import Segment, follow, route
 from jsamp.solve._state import SampleInfo, SolveState, StepInfo, init, output, state_dtype
@@ -104,7 +106,7 @@ def _permute(state: SolveState, index: Any) -> SolveState:
 
 def _kick_of_step(state: SolveState, row: Plan, prediction: Any) -> Kick | None:
     """The kick that the step under way ends with: that of its first evaluation."""
-    kick = getattr(prediction, "kick", None)
+    kick = kick_of(prediction)
     if kick is None or row.take is None:
         return kick
     if state.kick is None:
@@ -122,16 +124,6 @@ def _push(x: Any, kick: Kick, alpha: Any) -> Any:
     return x if kick.x0 is None else _axpy(alpha, kick.x0, x)
 
 
-def kicks(denoiser: Any) -> bool:
-    """Whether a denoiser, or one inside it, says that its predictions hold a kick."""
-    says = lambda node: getattr(node, "kicks", False) is True
-    return any(says(node) for node in jax.tree.leaves(denoiser, is_leaf=says))
-
-
-def _wrapped(steer: Any, g: Any, denoiser: Any) -> Any:
-    return steer.wrap(g, denoiser) if hasattr(steer, "wrap") else denoiser
-
-
 def advance(key, denoiser, state, row, steer, g, last=False):
     """The scan body: one row `_through_slots`, with the steering hooks where a steer is given."""
     dtype = jnp.result_type(*jax.tree.leaves(state.x))
@@ -144,8 +136,9 @@ def advance(key, denoiser, state, row, steer, g, last=False):
     info = functools.partial(_describe_row, row, state.index, last)
     if steer is not None:
         t = steer.time(g, x, t)
-        denoiser = _wrapped(steer, g, denoiser)
-    prediction = denoiser(x, t, key=None if key is None else jax.random.fold_in(key, 2))
+        denoiser = wrapped(steer, g, denoiser)
+    prediction = at_row(denoiser, state.index)(x, t, key=None if key is None else jax.random.fold_in(key, 2))
+    check_prediction("sample", prediction, x)
     if steer is not None:
         g, x, prediction, index = steer.mid(_maybe_fold(key, 3), g, x, prediction, info())
         state = state if index is None else _permute(state, index)
@@ -212,7 +205,7 @@ def _run(key, denoiser, x, plan, steer, *, keep, segments):
     state, g = init(plan, x, kicks=kicks(denoiser)), None
     if steer is not None:
         g = steer.init(_maybe_fold(key, plan.nfe), state.x, plan)
-        state = init(plan, x, kicks=kicks(_wrapped(steer, g, denoiser)))
+        state = init(plan, x, kicks=kicks(wrapped(steer, g, denoiser)))
         # Made from the data, so that it varies over the mesh axes over which a steering edit may vary.
         state = state._replace(reset=jnp.zeros_like(jnp.ravel(jax.tree.leaves(state.x)[0])[0], bool))
         # Branches were chosen for the plan's times: a steer that moves them leaves the choice to the rows.
@@ -281,13 +274,20 @@ def sample(key: Any, denoiser: Any, x: Any, plan: Plan, *, steer: Any = None, ke
         raise ValueError(
             "sample: this is a stack of plans. Use jax.vmap(lambda p: js.sample(key, denoiser, x, p))(plan)."
         )
-    check_callable("sample: denoiser", denoiser, "denoiser(x, t)")
+    check_denoiser("sample: denoiser", denoiser, schedule=False)
     check_floating("sample: x", x)
-    if key is not None or plan.stochastic or getattr(steer, "stochastic", False):
+    if steer is not None:
+        check_steer("sample: steer", steer)
+    if key is not None or plan.stochastic or stochastic(steer):
         check_key(key, "sample")
     _check_signal(denoiser, plan)
     denoiser = as_tree("sample: denoiser", denoiser, "denoiser(x, t)")
-    x, ok, kept, report = _run(key, denoiser, x, plan, steer, keep=keep, segments=route(denoiser, plan))
+    try:
+        x, ok, kept, report = _run(key, denoiser, x, plan, steer, keep=keep, segments=route(denoiser, plan))
+    except TypeError as error:
+        if key is None and steer is not None:
+            explain_missing_key("sample", steer, error)
+        raise
     return Result(x, SampleInfo(ok, plan.nfe, kept, report))
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jsamp._core import _tree
 from jsamp._core._pytree import pytree, replace
+from jsamp.denoise._protocol import nodes, remembers
 from jsamp.steer._protocol import Hooks
 
 
@@ -27,10 +28,6 @@ class Recall(NamedTuple):
 
     value: Any
     seen: Any
-
-
-def _remembers(node: Any) -> bool:
-    return getattr(node, "remembers", False) is True
 
 
 @pytree
@@ -62,13 +59,13 @@ class Memory(Hooks):
 
     def wrap(self, g, denoiser):
         """The denoiser with its memory."""
-        found = [node for node in jax.tree.leaves(denoiser, is_leaf=_remembers) if _remembers(node)]
+        found = nodes(denoiser, remembers)
         if len(found) != 1:
             raise ValueError(
                 f"Memory: want one denoiser that remembers (APG, GradientFree), found {len(found)} in the run's."
             )
-        recall = lambda node: replace(node, memory=g) if _remembers(node) else node
-        return jax.tree.map(recall, denoiser, is_leaf=_remembers)
+        recall = lambda node: replace(node, memory=g) if remembers(node) else node
+        return jax.tree.map(recall, denoiser, is_leaf=remembers)
 
     def mid(self, key, g, x, prediction, info):
         """Keep the row's by-product."""

@@ -1,4 +1,15 @@
-"""The steering protocol: hooks on a running plan, chainable like gradient transformations."""
+"""The page of steers: their hooks, what one may say about itself, and who asks.
+
+A steer is a tree with the hooks init, time, mid, post, final of `Steer`; `Hooks` has each in neutral form. Optional:
+
+    name                   default           asked by              meaning
+    stochastic             False             js.sample, Chain      whether a hook draws: a run then wants a key
+    wrap(g, denoiser)      the denoiser      the runner, Chain     the denoiser of this row, for example with new leaves
+    reorder(g, index)      g                 Chain                 the state after another steer reordered the particles
+                                                                   along axis 0, by [P] integers
+
+The runner's side of it, below every room, is `jsamp/_core/_steering.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from jsamp._core._pytree import pytree
+from jsamp._core._steering import check_steer, reordered, stochastic, wrapped
 
 
 @runtime_checkable
@@ -91,7 +103,7 @@ class Chain:
     @property
     def stochastic(self) -> bool:
         """Whether any of them draws random numbers."""
-        return any(getattr(steer, "stochastic", False) for steer in self.steers)
+        return any(stochastic(steer) for steer in self.steers)
 
     def _keys(self, key):
         return [None if key is None else jax.random.fold_in(key, i) for i in range(len(self.steers))]
@@ -103,7 +115,7 @@ class Chain:
     def wrap(self, g, denoiser):
         """Each wraps what the one before returned, so the last is outermost."""
         for steer, own in zip(self.steers, g, strict=True):
-            denoiser = steer.wrap(own, denoiser) if hasattr(steer, "wrap") else denoiser
+            denoiser = wrapped(steer, own, denoiser)
         return denoiser
 
     def time(self, g, x, t):
@@ -120,8 +132,7 @@ class Chain:
             if index is not None:
                 total = index if total is None else total[index]
                 for j, other in enumerate(self.steers):
-                    if j != i and hasattr(other, "reorder"):
-                        states[j] = other.reorder(states[j], index)
+                    states[j] = states[j] if j == i else reordered(other, states[j], index)
         return tuple(states), x, prediction, total
 
     def post(self, key, g, x, info):
@@ -160,9 +171,6 @@ def chain(*steers: Any) -> Chain:
         >>> len(js.steer.chain(js.steer.TrajectoryVariance(5), js.steer.Hooks()).steers)
         2
     """
-    for steer in steers:
-        if not isinstance(steer, Steer):
-            raise TypeError(
-                f"chain: {type(steer).__name__} lacks the hooks init, time, mid, post, final of js.steer.Steer."
-            )
+    for i, steer in enumerate(steers):
+        check_steer(f"chain: steer {i}", steer)
     return Chain(steers)

@@ -11,6 +11,7 @@ from jsamp._core import _tree
 from jsamp._core._checks import check_choice, check_number
 from jsamp._core._pytree import pytree, static
 from jsamp.denoise._denoiser import as_tree
+from jsamp.denoise._protocol import aux_of, kick_of
 from jsamp.denoise._twisted import Twist
 from jsamp.estimate import Estimate
 from jsamp.select import draw
@@ -238,7 +239,7 @@ def _log_mean(log_weight):
 
 def _untwist(g, prediction, info):
     """The prediction with which the row moves, and by how much it shifts the mean of the transition."""
-    if not isinstance(getattr(prediction, "aux", None), Twist):
+    if not isinstance(aux_of(prediction), Twist):
         raise TypeError(
             "SMC: potential is None, but the run's denoiser brings no twist. Use js.denoise.Twisted as the outermost "
             "denoiser, or give a potential(x, prediction, info)."
@@ -249,7 +250,7 @@ def _untwist(g, prediction, info):
     ratio = info.alpha / info.sigma
     x0 = jax.tree.map(jnp.subtract, prediction.x0, removed)
     eps = jax.tree.map(lambda e, r: e + ratio * r, prediction.eps, removed)
-    if getattr(prediction, "kick", None) is not None:
+    if kick_of(prediction) is not None:
         raise TypeError("SMC: a twisted proposal must not be kicked as well; remove DPS, CFGpp, ... from the denoiser.")
     shift = jax.tree.map(lambda d: info.data_coef * d, change)
     return g._replace(shift=shift), prediction._replace(x0=x0, eps=eps)

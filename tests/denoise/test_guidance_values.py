@@ -124,6 +124,23 @@ def test_guided_sampling_with_any_plan_is_one_trace():
     assert np.all(np.isfinite(x))
 
 
+@pytest.mark.parametrize("name", ["heun", "rho_rk", "pndm", "jumps", "restart"])
+def test_each_row_has_its_own_weight(name):
+    """Rows that share a time (stages, jumps, restarts) too: between predictions 0 and 1 the guided x0 is the weight."""
+    grid, S = js.noise.time_grid(VP, 4), js.solve
+    plan = {
+        "heun": lambda: S.heun(VP, grid), "rho_rk": lambda: S.rho_rk(VP, grid, tableau="4rk"),
+        "pndm": lambda: S.pndm(VP, grid), "jumps": lambda: S.jumps(S.ddpm(VP, grid), length=2, num=2),
+        "restart": lambda: S.restart(S.ddim(VP, grid), S.ddim(VP, grid[1:3])),
+    }[name]()  # fmt: skip
+    assert len(np.unique(plan.t)) < plan.nfe
+    one, zero = (js.Denoiser(lambda x, t, v=v: jnp.full_like(x, v), VP, predicts="x0") for v in (1.0, 0.0))
+    weights = np.arange(1.0, plan.nfe + 1)
+    guided = D.ClassifierFree(one, zero, D.PerStep(plan, weights))
+    kept = js.sample(jax.random.key(0), guided, X[:, 0], plan, keep=lambda x, p: p.x0[0]).info.kept
+    np.testing.assert_allclose(kept, weights, rtol=1e-6)
+
+
 # ---------------------------------------------------------------- thresholds
 
 

@@ -1,0 +1,50 @@
+"""How a runner asks a steer: the helpers behind the page `jsamp/steer/_protocol.py`, below every room that runs one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+HOOKS = ("init", "time", "mid", "post", "final")
+
+
+def stochastic(steer: Any) -> bool:
+    """Whether a steer says that its hooks draw random numbers; a steer that says nothing does not."""
+    return bool(getattr(steer, "stochastic", False))
+
+
+def wrapped(steer: Any, g: Any, denoiser: Any) -> Any:
+    """The denoiser of this row, as the steer's optional `wrap` makes it."""
+    return steer.wrap(g, denoiser) if hasattr(steer, "wrap") else denoiser
+
+
+def reordered(steer: Any, g: Any, index: Any) -> Any:
+    """The steer's state after another one has reordered the particles, by its optional `reorder`."""
+    return steer.reorder(g, index) if hasattr(steer, "reorder") else g
+
+
+def check_steer(who: str, steer: Any) -> None:
+    """Refuse what is no steer: lacking hooks, a class in place of an instance, an object that is no JAX tree."""
+    if isinstance(steer, type):
+        raise TypeError(f"{who} must be a steer, got the class {steer.__name__}. Pass an instance of it.")
+    missing = [name for name in HOOKS if not callable(getattr(steer, name, None))]
+    if missing:
+        raise TypeError(
+            f"{who}: {type(steer).__name__} lacks the hooks {', '.join(missing)} of js.steer.Steer. Derive the class "
+            f"from js.steer.Hooks, which has all of them in neutral form."
+        )
+    if any(leaf is steer for leaf in jax.tree.leaves(steer)):
+        raise TypeError(
+            f"{who}: {type(steer).__name__} is not a JAX tree. Decorate its class with @js.pytree, or derive it from "
+            f"js.steer.Hooks."
+        )
+
+
+def explain_missing_key(who: str, steer: Any, error: Exception) -> None:
+    """Say that hooks drew without a key, when this is what JAX's error means; else return."""
+    if "PRNG key" in str(error) and "None" in str(error):
+        raise ValueError(
+            f"{who}: key is None, but a hook of {type(steer).__name__} draws random numbers. Pass "
+            f"key=jax.random.key(0), and give the steer the class attribute stochastic = True."
+        ) from error
