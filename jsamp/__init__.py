@@ -12,6 +12,9 @@ from jsamp import noise as noise
 from jsamp import select as select
 from jsamp import solve as solve
 from jsamp import steer as steer
+from jsamp._core._pytree import field as field
+from jsamp._core._pytree import pytree as pytree
+from jsamp._core._pytree import static as static
 from jsamp._core._types import Result as Result
 from jsamp.denoise import Denoiser as Denoiser
 from jsamp.denoise import Prediction as Prediction
@@ -24,6 +27,6 @@ from jsamp.solve import sample as sample
 
 __version__ = "0.1.0"
 __all__ = [
-    "Denoiser", "Estimate", "Plan", "Prediction", "Result", "Subset", "chain", "denoise", "estimate", "mcmc", "noise",
-    "sample", "select", "solve", "steer", "stream",
+    "Denoiser", "Estimate", "Plan", "Prediction", "Result", "Subset", "chain", "denoise", "estimate", "field", "mcmc",
+    "noise", "pytree", "sample", "select", "solve", "static", "steer", "stream",
 ]  # fmt: skip

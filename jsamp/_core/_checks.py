@@ -35,37 +35,104 @@ def check_key(key: Any, who: str) -> None:
         raise ValueError(f"{who}: key must be one key, got a batch of shape {key.shape}. Use jax.vmap over the keys.")
 
 
+def _number(name: str, value: Any) -> np.ndarray | None:
+    """The value as a numpy array of numbers, or None when it is traced, or a refusal."""
+    if is_traced(value):
+        return None
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise TypeError(f"{name} must be a number, got a random key. Pass keys first, numbers by name.")
+    if isinstance(value, (str, bytes)) or value is None:
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    try:
+        known = np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a number or an array, got {shown(value)}.") from error
+    if not jnp.issubdtype(known.dtype, jnp.number):
+        raise TypeError(f"{name} must be a number, got {shown(value)}.")
+    return known
+
+
+def shown(value: Any) -> str:
+    """A value in a message: its own text when short, else its type and shape."""
+    shape = getattr(value, "shape", None)
+    if shape is not None and shape != ():
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{type(value).__name__} {text[:60]}..."
+
+
 def check_number(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False) -> None:
     """Refuse a concrete value that is not finite or lies outside [low, high], or (low, high] when `open_low`."""
-    known = concrete(value)
+    known = _number(name, value)
     if known is None:
         return
-    if not np.issubdtype(known.dtype, np.number):
-        raise TypeError(f"{name} must be a number, got {value!r}.")
-    inside = (known > low if open_low else known >= low) & (known <= high) & np.isfinite(known)
+    if np.iscomplexobj(known):
+        raise TypeError(f"{name} must be real, got {shown(value)}.")
+    with np.errstate(invalid="ignore"):
+        inside = (known > low if open_low else known >= low) & (known <= high) & np.isfinite(known)
     if not np.all(inside):
         left = f"{'(' if open_low else '['}{low:g}"
-        raise ValueError(f"{name} must be finite and in {left}, {high:g}], got {value!r}.")
+        raise ValueError(f"{name} must be finite and in {left}, {high:g}], got {shown(value)}.")
+
+
+def check_scalar(name: str, value: Any, *, low: float = -np.inf, high: float = np.inf, open_low: bool = False) -> None:
+    """Refuse what is not one number, or a number outside its range; a tracer must be a scalar too."""
+    shape = np.shape(value) if is_traced(value) else getattr(_number(name, value), "shape", ())
+    if shape != ():
+        raise ValueError(f"{name} must be one number, got an array of shape {shape}. Use jax.vmap for several.")
+    check_number(name, value, low=low, high=high, open_low=open_low)
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return a static option that is on or off, or refuse anything but True and False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {shown(value)}.")
+    return bool(value)
 
 
 def check_count(name: str, value: Any, *, low: int = 1, high: int | None = None) -> int:
-    """Return a static count as int, or refuse one that is not an integer >= low (and <= high)."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be a Python int, got {value!r}. It fixes shapes, so it cannot be traced.")
-    if value < low or (high is not None and value > high):
-        wanted = f">= {low}" if high is None else f"in {low}..{high}"
+    """Return a static count as int, or refuse one that is not an integer >= low (and <= high, or below 2^31)."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be a Python int, got {shown(value)}. It fixes shapes, so it cannot be traced.")
+    most = 2**31 - 1 if high is None else high
+    if not low <= value <= most:
+        wanted = f">= {low}" if high is None and value < low else f"in {low}..{most}"
         raise ValueError(f"{name} must be {wanted}, got {value}.")
     return int(value)
 
 
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """Refuse a value that is not one of the named choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}.")
+    if not any(value is one or (isinstance(value, type(one)) and value == one) for one in choices):
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {shown(value)}.")
+
+
+def check_finite(name: str, value: Any, *, remedy: str = "") -> None:
+    """Refuse concrete numbers of which some are NaN or infinite, saying where the first one is."""
+    known = _number(name, value)
+    if known is None or np.all(good := np.isfinite(known)):
+        return
+    where = tuple(int(i) for i in np.argwhere(~good)[0])
+    raise ValueError(f"{name} must be finite, got {known[where]} at {list(where)}. {remedy}".rstrip())
+
+
+def check_rows(name: str, value: Any, *, num: int | None = None, ndim: int | None = None) -> None:
+    """Refuse what is not an array of rows, `num` of them, with `ndim` axes in all where these are given."""
+    shape = jnp.shape(value) if is_traced(value) else getattr(_number(name, value), "shape", ())
+    if not shape or (ndim is not None and len(shape) != ndim):
+        wanted = "an array of rows" if ndim is None else f"an array with {ndim} axes, rows first"
+        raise ValueError(f"{name} must be {wanted}, got shape {shape}.")
+    if shape[0] == 0:
+        raise ValueError(f"{name} has no rows: shape {shape}.")
+    if num is not None and shape[0] != num:
+        raise ValueError(f"{name} must have {num} rows, one for each of the others; got shape {shape}.")
 
 
 def check_callable(name: str, value: Any, signature: str) -> None:
     """Refuse something that cannot be called."""
+    if isinstance(value, type):
+        raise TypeError(f"{name} must be callable as {signature}, got the class {value.__name__}. Pass an instance.")
     if not callable(value):
         raise TypeError(f"{name} must be callable as {signature}, got {type(value).__name__}.")
 
@@ -76,6 +143,11 @@ def check_floating(name: str, tree: Any) -> None:
     if not leaves:
         raise ValueError(f"{name} is an empty tree; pass an array or a tree of arrays.")
     for leaf in leaves:
-        dtype = jnp.result_type(leaf)
+        try:
+            dtype = jnp.result_type(leaf)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} must be an array or a tree of arrays, got {shown(leaf)}.") from error
+        if jnp.issubdtype(dtype, jnp.complexfloating):
+            raise TypeError(f"{name} is complex ({dtype}). Pass real and imaginary part as a tree or on an axis.")
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"{name} must be floating point, got {dtype}. Convert it, for example x.astype('float32').")

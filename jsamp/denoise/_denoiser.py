@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _checks
+from jsamp._core._callable import as_tree
+from jsamp._core._like import match
 from jsamp._core._pytree import pytree, static
 from jsamp.denoise._protocol import Prediction
 
@@ -51,16 +53,11 @@ def shift_x0(schedule: Any, t: Any, prediction: Any, change: Any) -> Any:
     return prediction._replace(x0=x0, eps=jax.tree.map(lambda e, c: e - ratio * c, prediction.eps, change))
 
 
+REMEDY = (
+    "Return the prediction alone. If the network wants a batch axis, give x one and keep t a scalar, or add it inside "
+    "the model."
+)
 CONVERSIONS = {"eps": _from_eps, "x0": _from_x0, "v": _from_v, "score": _from_score, "velocity": _from_velocity}
-
-
-def as_tree(name: str, function: Any, signature: str) -> Any:
-    """A callable tree: bare functions are wrapped, so that they travel through jit as structure."""
-    _checks.check_callable(name, function, signature)
-    leaves = jax.tree.leaves(function)
-    if any(leaf is function for leaf in leaves):
-        return jax.tree_util.Partial(function)
-    return function
 
 
 @pytree
@@ -124,20 +121,6 @@ class Denoiser:
         """Predict x0 and eps at noise level t."""
         t = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(x)))
         output = self.model(x, t if self.time_map is None else self.time_map(t))
-        return CONVERSIONS[self.predicts](self.schedule, t, x, match("Denoiser: the model's output", output, x))
-
-
-def match(name: str, output: Any, x: Any) -> Any:
-    """The output in the dtypes of x, or a refusal when structure or shapes differ."""
-    if jax.tree.structure(output) != jax.tree.structure(x):
-        raise TypeError(
-            f"{name} must have the structure of x, {jax.tree.structure(x)}; got {jax.tree.structure(output)}. "
-            f"Return the prediction alone."
+        return CONVERSIONS[self.predicts](
+            self.schedule, t, x, match("Denoiser: the model's output", output, x, remedy=REMEDY)
         )
-    for got, wanted in zip(jax.tree.leaves(output), jax.tree.leaves(x), strict=True):
-        if jnp.shape(got) != jnp.shape(wanted):
-            raise TypeError(
-                f"{name} must have the shape of x, {jnp.shape(wanted)}; got {jnp.shape(got)}. If the network wants "
-                f"a batch axis, give x one and keep t a scalar, or add it inside the model."
-            )
-    return jax.tree.map(lambda got, wanted: jnp.asarray(got, jnp.result_type(wanted)), output, x)

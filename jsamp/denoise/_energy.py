@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_choice, check_number, concrete, is_traced
 from jsamp._core._pytree import pytree, static
 from jsamp.denoise._algebra import change_score, check_event, each, leading, spread_over, transpose_x0
-from jsamp.denoise._denoiser import as_tree
 from jsamp.denoise._pair import check_scale, weigh
 from jsamp.denoise._protocol import check_denoiser
 

@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_callable, check_number, concrete
 from jsamp._core._pytree import pytree, static
-from jsamp.denoise._denoiser import as_tree
 from jsamp.denoise._pair import extrapolate, join
 from jsamp.denoise._protocol import Guided
 

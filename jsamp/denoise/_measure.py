@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_choice, check_count, check_number, concrete
 from jsamp._core._pytree import pytree, static
 from jsamp.denoise._algebra import add_kick, change_score, check_event, each, leading, solve_positive, transpose_x0
-from jsamp.denoise._denoiser import as_tree, shift_x0
+from jsamp.denoise._denoiser import shift_x0
 from jsamp.denoise._operator import check_operator
 from jsamp.denoise._pair import check_scale, weigh
 from jsamp.denoise._protocol import Kick, check_denoiser

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_callable, check_count, check_number, concrete, is_traced
 from jsamp._core._pytree import pytree, static
 from jsamp.denoise._algebra import solve_positive
-from jsamp.denoise._denoiser import as_tree
 
 
 @pytree

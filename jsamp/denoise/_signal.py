@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_number
+from jsamp._core._like import match
 from jsamp._core._pytree import pytree
-from jsamp.denoise._denoiser import Denoiser, as_tree, match
+from jsamp.denoise._denoiser import Denoiser
 from jsamp.denoise._protocol import Guided
 
 

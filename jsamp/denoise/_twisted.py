@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_number
 from jsamp._core._pytree import pytree
-from jsamp.denoise._denoiser import as_tree
 from jsamp.denoise._protocol import Guided, check_denoiser, kick_of
 
 

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _tree
+from jsamp._core._callable import as_tree as as_tree
+from jsamp._core._like import as_arrays as arrays
+from jsamp._core._mesh import vary as vary
 from jsamp._core._random import normal_once
 
 
@@ -111,14 +114,6 @@ def value(logdensity: Any, x: Any) -> jax.Array:
     return result
 
 
-def as_tree(name: str, function: Any, signature: str) -> Any:
-    """A callable tree: bare functions are wrapped, so that they travel through jit as structure."""
-    _checks.check_callable(name, function, signature)
-    if any(leaf is function for leaf in jax.tree.leaves(function)):
-        return jax.tree_util.Partial(function)
-    return function
-
-
 def prepare(kernel: Any, *, score: bool = False, positive: tuple[str, ...] = ("step_size",)) -> None:
     """Check and normalise a kernel at construction: its target, and the numbers that must be positive."""
     who = type(kernel).__name__
@@ -132,11 +127,6 @@ def prepare(kernel: Any, *, score: bool = False, positive: tuple[str, ...] = ("s
         object.__setattr__(kernel, "logdensity", tree)
     for name in positive:
         _checks.check_number(f"{who}: {name}", getattr(kernel, name), low=0, open_low=True)
-
-
-def arrays(x: Any) -> Any:
-    """The tree as arrays that keep their dtype: a weakly typed leaf would change it inside a loop."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, getattr(leaf, "dtype", jnp.result_type(leaf))), x)
 
 
 def position(who: str, x: Any, *, metropolis: bool = True) -> Any:
@@ -169,28 +159,6 @@ def like(tree: Any, x: Any) -> Any:
         return jnp.asarray(new, old.dtype)
 
     return jax.tree.map(one, tree, x)
-
-
-def _mesh_axes(leaf: Any) -> frozenset:
-    aval = jax.typeof(leaf)
-    kind = getattr(aval, "manual_axis_type", None)
-    # Releases differ in where an abstract value says over which mesh axes it varies.
-    return frozenset(getattr(aval, "vma", ()) if kind is None else kind.varying)
-
-
-def vary(tree: Any, *sources: Any) -> Any:
-    """The tree, varying over every mesh axis that a source varies over, so that loop carries keep their type."""
-    axes: frozenset = frozenset()
-    for leaf in jax.tree.leaves(sources):
-        axes |= _mesh_axes(leaf)
-    if not axes:
-        return tree
-
-    def one(leaf):
-        missing = axes - _mesh_axes(leaf)
-        return jax.lax.pcast(jnp.asarray(leaf), tuple(sorted(missing)), to="varying") if missing else leaf
-
-    return jax.tree.map(one, tree)
 
 
 def rebuild_cost(state: Any) -> int:

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jsamp._core._checks import check_count, check_key
+from jsamp._core._mesh import over_mesh
 from jsamp.select._draw import draw_categorical
 from jsamp.select._leverage import check_matrix
 from jsamp.select._neighbors import squared_distances
-from jsamp.select._whiten import map_rows, over_mesh
+from jsamp.select._whiten import map_rows
 
 
 def lightweight(X: Any, *, axis_name: Any = None) -> jax.Array:

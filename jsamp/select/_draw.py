@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jsamp._core._checks import check_choice, check_count, check_floating, check_key, concrete, is_traced
+from jsamp._core._mesh import everywhere, mesh_axis, over_mesh
 from jsamp.select._bits import log_clocks, pair_add, sum_tree, tree_draw, tree_find, uniform, wide
 from jsamp.select._subset import Subset
-from jsamp.select._whiten import everywhere, mesh_axis, over_mesh
 
 SCHEMES = ("poisson", "multinomial", "systematic", "priority", "stratified", "topk")
 

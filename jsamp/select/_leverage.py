@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jsamp._core._checks import check_choice, check_count, check_floating, check_number, is_traced
+from jsamp._core._mesh import over_mesh
 from jsamp.select._bits import wide
-from jsamp.select._whiten import gram_of, map_rows, matmul, over_mesh, squared_norms, whiten
+from jsamp.select._whiten import gram_of, map_rows, matmul, squared_norms, whiten
 
 METHODS = ("auto", "cholqr2", "shifted3", "qr")
 ROWS = 32_768  # per block: enough work for a product on all cores

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jsamp._core._checks import check_count, check_number, is_traced
+from jsamp._core._mesh import over_mesh
 from jsamp.select._leverage import check_matrix, check_weights, leverage_rows
-from jsamp.select._whiten import BLOCK, over_mesh
+from jsamp.select._whiten import BLOCK
 
 
 class Lewis(NamedTuple):

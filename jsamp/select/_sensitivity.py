@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core._checks import check_choice, check_count, check_number, is_traced
+from jsamp._core._mesh import mesh_axis, over_mesh
 from jsamp.select._draw import draw
 from jsamp.select._leverage import check_matrix, leverage
 from jsamp.select._lewis import lewis
 from jsamp.select._reweight import reweight, walk_vertices
-from jsamp.select._whiten import BLOCK, gram_of, map_rows, matmul, mesh_axis, over_mesh, whiten
+from jsamp.select._whiten import BLOCK, gram_of, map_rows, matmul, whiten
 
 WHOLE = 2048  # up to this many rows serve as their own embedding
 CHUNK = 256  # rows solved at a time

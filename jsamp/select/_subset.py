@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp.select._whiten import everywhere
+from jsamp._core._mesh import everywhere
 
 
 class Subset(NamedTuple):

@@ -60,36 +60,6 @@ def sum_rows(fun: Callable[..., Any], *rows: Any, block: int = BLOCK) -> Any:
     return total
 
 
-def mesh_axis(rows: Any) -> Any:
-    """The axis of an explicit mesh over which these rows are sharded, or None."""
-    sharding = jax.typeof(rows).sharding
-    axis = sharding.spec[0] if len(sharding.spec) else None
-    if axis is not None and any(other is not None for other in sharding.spec[1:]):
-        raise ValueError(f"rows may be sharded, columns not; got {sharding.spec}. Use jax.reshard(A, jax.P({axis!r})).")
-    return axis
-
-
-def everywhere(x: jax.Array) -> jax.NamedSharding:
-    """The sharding that gives every device of x's explicit mesh a whole copy."""
-    return jax.NamedSharding(jax.typeof(x).sharding.mesh, jax.P())
-
-
-def over_mesh(fun: Callable[..., Any], axis_name: Any, *rows: Any, out_specs: Any = None) -> Any:
-    """fun(axis_name, *rows), in a `shard_map` of its own for rows sharded over an axis of an explicit mesh."""
-    axis = mesh_axis(rows[0]) if axis_name is None else None
-    if axis is None:
-        return fun(axis_name, *rows)
-    spec = jax.P(axis)
-    mesh = jax.typeof(rows[0]).sharding.mesh
-    run = jax.shard_map(
-        lambda *part: fun(axis, *part),
-        mesh=mesh,
-        in_specs=tuple(None if x is None else spec for x in rows),
-        out_specs=spec if out_specs is None else out_specs(spec),
-    )
-    return run(*rows)
-
-
 def block_gram(rows: jax.Array, weight: Any, transform: Any) -> jax.Array:
     """(rows T)^T diag(weight) (rows T) of one block."""
     rows = rows if transform is None else matmul(rows, transform)

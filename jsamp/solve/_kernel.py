@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _tree
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_callable
 from jsamp._core._pytree import pytree
-from jsamp.denoise._denoiser import as_tree
 from jsamp.denoise._protocol import kicks
 from jsamp.solve._plan import Plan
 from jsamp.solve._run import step

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_floating, check_key, concrete
 from jsamp._core._steering import check_steer, explain_missing_key, stochastic, wrapped
 from jsamp._core._types import Result
 from jsamp.denoise import Denoiser, Kick, Prediction
-from jsamp.denoise._denoiser import as_tree
 from jsamp.denoise._protocol import at_row, check_denoiser, check_prediction, kick_of, kicks
 from jsamp.solve._plan import ACCEPT, KEEP, Plan
 from jsamp.solve._route import Segment, follow, route

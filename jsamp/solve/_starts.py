@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import (
     check_callable,
     check_choice,
@@ -21,7 +22,6 @@ from jsamp._core._checks import (
 from jsamp._core._pytree import pytree, replace, static
 from jsamp._core._types import Result
 from jsamp.denoise import Denoiser
-from jsamp.denoise._denoiser import as_tree
 from jsamp.solve._plan import Plan
 from jsamp.solve._run import kicks, sample, step
 from jsamp.solve._state import SampleInfo, init, output

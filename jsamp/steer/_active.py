@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_choice, check_number, concrete
 from jsamp._core._pytree import pytree, static
-from jsamp.denoise._denoiser import as_tree
 from jsamp.steer import _population
 from jsamp.steer._protocol import Hooks
 

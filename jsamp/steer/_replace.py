@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_number, concrete, is_traced
 from jsamp._core._pytree import pytree, static
 from jsamp.denoise import LinearOp
-from jsamp.denoise._denoiser import as_tree
 from jsamp.steer._protocol import Hooks
 
 

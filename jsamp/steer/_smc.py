@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _tree
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_choice, check_number
 from jsamp._core._pytree import pytree, static
-from jsamp.denoise._denoiser import as_tree
 from jsamp.denoise._protocol import aux_of, kick_of
 from jsamp.denoise._twisted import Twist
 from jsamp.estimate import Estimate

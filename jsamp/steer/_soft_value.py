@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_number
 from jsamp._core._pytree import pytree
-from jsamp.denoise._denoiser import as_tree
 from jsamp.select import draw_categorical
 from jsamp.steer import _population
 from jsamp.steer._protocol import Hooks

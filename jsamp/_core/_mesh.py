@@ -1,0 +1,61 @@
+"""Meshes: rows sharded over an explicit axis, and values that vary over mesh axes inside `shard_map`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def mesh_axis(rows: Any) -> Any:
+    """The axis of an explicit mesh over which these rows are sharded, or None."""
+    sharding = jax.typeof(rows).sharding
+    axis = sharding.spec[0] if len(sharding.spec) else None
+    if axis is not None and any(other is not None for other in sharding.spec[1:]):
+        raise ValueError(f"rows may be sharded, columns not; got {sharding.spec}. Use jax.reshard(A, jax.P({axis!r})).")
+    return axis
+
+
+def everywhere(x: jax.Array) -> jax.NamedSharding:
+    """The sharding that gives every device of x's explicit mesh a whole copy."""
+    return jax.NamedSharding(jax.typeof(x).sharding.mesh, jax.P())
+
+
+def over_mesh(fun: Callable[..., Any], axis_name: Any, *rows: Any, out_specs: Any = None) -> Any:
+    """Call fun(axis_name, *rows), in a `shard_map` of its own for rows sharded over an axis of an explicit mesh."""
+    axis = mesh_axis(rows[0]) if axis_name is None else None
+    if axis is None:
+        return fun(axis_name, *rows)
+    spec = jax.P(axis)
+    mesh = jax.typeof(rows[0]).sharding.mesh
+    run = jax.shard_map(
+        lambda *part: fun(axis, *part),
+        mesh=mesh,
+        in_specs=tuple(None if x is None else spec for x in rows),
+        out_specs=spec if out_specs is None else out_specs(spec),
+    )
+    return run(*rows)
+
+
+def vary(tree: Any, *sources: Any) -> Any:
+    """The tree, varying over every mesh axis that a source varies over, so that loop carries keep their type."""
+    axes: frozenset = frozenset()
+    for leaf in jax.tree.leaves(sources):
+        axes |= _varying(leaf)
+    if not axes:
+        return tree
+
+    def one(leaf):
+        missing = axes - _varying(leaf)
+        return jax.lax.pcast(jnp.asarray(leaf), tuple(sorted(missing)), to="varying") if missing else leaf
+
+    return jax.tree.map(one, tree)
+
+
+def _varying(leaf: Any) -> frozenset:
+    """Mesh axes over which a value varies; releases differ in where an abstract value says so."""
+    aval = jax.typeof(leaf)
+    kind = getattr(aval, "manual_axis_type", None)
+    return frozenset(getattr(aval, "vma", ()) if kind is None else kind.varying)

@@ -1,0 +1,174 @@
+"""Callables as trees: captured arrays are leaves and are seen when they change; constants and code are structure."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsamp._core._callable import Bound, as_tree
+
+TABLE = jnp.array([1.0, 2.0])
+X = jnp.array([3.0, 5.0])
+
+
+def tree(function):
+    return as_tree("test: function", function, "function(x)")
+
+
+def global_reader(x):
+    return x * TABLE
+
+
+def helper(x):
+    return global_reader(x) + 1
+
+
+class Plain:
+    def __init__(self, w):
+        self.w, self.calls = w, 0
+
+    def __call__(self, x):
+        self.calls += 1
+        return self.w * x
+
+    def method(self, x):
+        return self(x)
+
+
+def closure(w):
+    return lambda x: w * x
+
+
+FORMS = {
+    "closure": closure,
+    "partial": lambda w: functools.partial(jnp.multiply, w),
+    "partial of closure": lambda w: functools.partial(lambda a, x: a + closure(w)(x) - a, 1.0),
+    "jax partial of closure": lambda w: jax.tree_util.Partial(closure(w)),
+    "default": lambda w: lambda x, w=w: w * x,
+    "keyword default": lambda w: lambda x, *, w=w: w * x,
+    "object": Plain,
+    "method": lambda w: Plain(w).method,
+    "jitted closure": lambda w: jax.jit(closure(w)),
+    "closure of closure": lambda w: (lambda inner: lambda x: inner(x))(closure(w)),
+    "dictionary": lambda w: (lambda weights: lambda x: weights["w"] * x)({"w": w, "name": "layer"}),
+    "comprehension": lambda w: lambda x: sum(w * x for _ in range(1)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_captured_arrays_are_leaves(form):
+    traces = []
+
+    @jax.jit
+    def run(f, x):
+        traces.append(1)
+        return f(x)
+
+    for w in (2.0, 7.0):
+        bound = tree(FORMS[form](jnp.float32(w)))
+        assert [float(leaf) for leaf in jax.tree.leaves(bound)] == [w]
+        np.testing.assert_allclose(run(bound, X), w * X)
+        leaves, structure = jax.tree.flatten(bound)
+        assert jax.tree.structure(jax.tree.unflatten(structure, leaves)) == structure
+    # An object is known by its identity: its other attributes may differ.
+    assert len(traces) == (2 if form in ("object", "method") else 1)
+
+
+def test_a_name_that_is_bound_anew_is_seen():
+    global TABLE
+    run = jax.jit(lambda f, x: f(x))
+    for function in (global_reader, helper, lambda x: helper(x)):
+        bound = tree(function)
+        before = run(bound, X)
+        TABLE = TABLE + 1
+        np.testing.assert_allclose(run(bound, X) - before, X)
+
+
+def test_a_closed_over_name_that_is_bound_anew_is_seen():
+    w, scale = jnp.float32(2.0), 1.0
+    bound = tree(lambda x: scale * w * x)
+    run = jax.jit(lambda f, x: f(x))
+    np.testing.assert_allclose(run(bound, X), 2 * X)
+    w = jnp.float32(3.0)
+    np.testing.assert_allclose(run(bound, X), 3 * X)
+    scale = 2.0
+    np.testing.assert_allclose(run(bound, X), 6 * X)
+
+
+def test_weights_changed_in_place_are_seen():
+    nnx = pytest.importorskip("flax.nnx")
+    net = nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+    run = jax.jit(lambda f, x: f(x))
+    for function in (lambda x: net(x), functools.partial(lambda n, x: n(x), net), net.__call__, net):
+        bound = tree(function)
+        before = run(bound, X)
+        net.kernel[...] = net.kernel[...] * 2
+        np.testing.assert_allclose(run(bound, X), 2 * before, rtol=1e-6)
+
+
+def test_counters_and_lists_stay_what_they_are():
+    seen, count = [], 0
+
+    def counting(x):
+        nonlocal count
+        count += 1
+        seen.append(1)
+        return TABLE * x
+
+    bound = tree(counting)
+    run = jax.jit(lambda f, x: f(x))
+    for _ in range(3):
+        run(bound, X)
+    assert count == len(seen) == 1
+
+
+def test_small_numpy_arrays_are_constants_and_large_ones_leaves():
+    small, large = np.array([0, 1]), np.ones(5000, np.float32)
+    bound = tree(lambda x: x[small] * large.sum())
+    assert [leaf.shape for leaf in jax.tree.leaves(bound)] == [(5000,)]
+    run = jax.jit(lambda f, x: f(x))
+    np.testing.assert_allclose(run(bound, X), 5000 * X)
+    small[:] = [1, 0]
+    np.testing.assert_allclose(run(bound, X), 5000 * X[::-1])
+
+
+def test_a_function_without_arrays_has_no_leaves_and_a_gradient_passes():
+    assert jax.tree.leaves(tree(jnp.tanh)) == []
+    w = jnp.float32(2.0)
+    slope = jax.grad(lambda f: jnp.sum(f(X)))(tree(lambda x: w * x))
+    assert [float(leaf) for leaf in jax.tree.leaves(slope)] == [8.0]
+
+
+def test_recursion_and_no_leak():
+    w = jnp.float32(2.0)
+
+    def power(x, n=2):
+        return x if n == 0 else w * power(x, n - 1)
+
+    with jax.checking_leaks():
+        out = jax.jit(lambda f, x: jax.jit(lambda f, x: f(x))(f, x))(tree(power), X)
+    np.testing.assert_allclose(out, 4 * X)
+
+
+def test_what_is_no_number_becomes_structure():
+    eqx = pytest.importorskip("equinox")
+
+    net = eqx.nn.Sequential(
+        [
+            eqx.nn.MLP(2, 2, 4, 1, activation=jax.nn.gelu, key=jax.random.key(0)),
+            eqx.nn.Lambda(closure(jnp.float32(2))),
+            eqx.nn.Dropout(0.5, inference=True),
+        ]
+    )
+    bound = tree(net)
+    assert all(hasattr(leaf, "dtype") or isinstance(leaf, float) for leaf in jax.tree.leaves(bound))
+    np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(bound, X), net(X), rtol=1e-4)
+    assert bound.layers[2].inference is True
+
+
+def test_what_cannot_be_called_is_refused():
+    with pytest.raises(TypeError, match=r"test: function must be callable as function\(x\), got int"):
+        tree(3)
+    assert isinstance(tree(jnp.sin), Bound)
