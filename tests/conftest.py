@@ -8,12 +8,14 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Thousands of small programs are compiled and run a few times: the time goes into making them fast.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
+import compile_cache
 import jax
 import pytest
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+compile_cache.start()
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +27,7 @@ def _float64_never_leaks():
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs_are_freed():
-    """Thousands of compiled programs would fill the memory. No persistent cache: two workers reading one crashed."""
+    """Thousands of compiled programs would fill the memory; the cache on disk keeps them for the next run."""
     yield
     jax.clear_caches()
 

@@ -1,0 +1,84 @@
+"""A compile cache for each test worker, so that a second run on a machine pays for tracing alone.
+
+Folders are `<user's cache>/jsamp-tests/<jax version>/<worker>`. JAX does not write an entry atomically, so no two
+processes share a folder: each holds a lock on its own, and takes what others finished earlier by hard links.
+`JAX_COMPILATION_CACHE_DIR` chooses another place, `JAX_ENABLE_COMPILATION_CACHE=false` switches the cache off.
+"""
+
+import os
+import pathlib
+import time
+
+import jax
+
+LARGEST = 512 * 2**20  # bytes in one folder; the least recently used entries go first
+SETTLED = 60.0  # seconds after which nobody is writing an entry any more
+_held = []  # open lock files: the lock ends with the process
+
+
+def start():
+    """Choose, lock, bound and fill the folder of this worker; without one that can be written, tests just compile."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if given and worker == "main":
+        folder = _own(pathlib.Path(given).parent, pathlib.Path(given).name)
+    else:
+        folder = _own(pathlib.Path(given) if given else _users_cache() / "jsamp-tests" / jax.__version__, worker)
+    if folder is None:
+        jax.config.update("jax_enable_compilation_cache", False)
+        return
+    _bound(folder)
+    if not given:
+        _borrow(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    for name, value in (("min_compile_time_secs", 0.0), ("min_entry_size_bytes", -1)):
+        if f"JAX_PERSISTENT_CACHE_{name.upper()}" not in os.environ:
+            jax.config.update(f"jax_persistent_cache_{name}", value)
+
+
+def _users_cache():
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+
+
+def _own(base, name):
+    """The first folder of this name, or of the name with a number, that no other process holds; None if there is none."""
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        return None
+    for number in range(16):
+        folder = base / (f"{name}.{number}" if number else name)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = open(folder / ".lock", "w")  # noqa: SIM115 (held until the process ends)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        _held.append(lock)
+        return folder
+    return None
+
+
+def _bound(folder):
+    """Remove empty entries, which a full disk leaves behind, and the oldest of those beyond the largest size."""
+    entries = [(max(s.st_atime, s.st_mtime), s.st_size, path) for path in folder.glob("*-cache") for s in [path.stat()]]
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries, key=lambda entry: entry[0]):
+        if not size or total > LARGEST:
+            path.unlink(missing_ok=True)
+            total -= size
+
+
+def _borrow(folder):
+    """Link the finished entries of the other workers."""
+    mine, now = {path.name for path in folder.iterdir()}, time.time()
+    for path in folder.parent.glob("*/*-cache"):
+        try:
+            if path.name not in mine and path.stat().st_size and now - path.stat().st_mtime > SETTLED:
+                os.link(path, folder / path.name)
+        except OSError:  # removed meanwhile, linked meanwhile, or a file system without links
+            continue
