@@ -24,27 +24,26 @@ ROOMS = sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py") if not p.par
 
 # Which rooms each room may import, beside itself.
 GROUND = {"_core"}
-FLOOR_1 = GROUND | {"noise", "select"}
-FLOOR_2 = FLOOR_1 | {"estimate"}
-BELOW_SOLVE = FLOOR_2 | {"denoise"}
+BELOW_DENOISE = GROUND | {"noise", "select", "estimate"}
+BELOW_SOLVE = BELOW_DENOISE | {"denoise"}
 BELOW_LOSS = BELOW_SOLVE | {"solve", "steer", "mcmc", "tokens"}
 FLOORS = {
     "_core": set(),
     "noise": GROUND,
     "select": GROUND,
-    "estimate": FLOOR_1,
-    "denoise": FLOOR_2,
-    "tokens": FLOOR_2,
+    "estimate": GROUND | {"noise", "select"},
+    "denoise": BELOW_DENOISE,
     "solve": BELOW_SOLVE,
     "steer": BELOW_SOLVE | {"solve"},
     "mcmc": BELOW_SOLVE,
+    "tokens": BELOW_DENOISE,
     "loss": BELOW_LOSS,
     "fit": BELOW_LOSS | {"loss"},
     "plot": BELOW_LOSS | {"loss", "fit"},
 }
 EXTRAS = {
     "flax", "numpyro", "scipy", "sklearn", "matplotlib", "blackjax", "arviz", "tqdm", "optax", "torch", "pandas",
-    "chex", "diffusers", "xarray", "PIL",
+    "chex", "diffusers", "xarray", "PIL", "equinox",
 }  # fmt: skip
 
 
