@@ -16,6 +16,7 @@ from jsamp._core._pytree import field as field
 from jsamp._core._pytree import pytree as pytree
 from jsamp._core._pytree import static as static
 from jsamp._core._types import Result as Result
+from jsamp._many import many as many
 from jsamp.denoise import Denoiser as Denoiser
 from jsamp.denoise import Prediction as Prediction
 from jsamp.estimate import Estimate as Estimate
@@ -27,6 +28,6 @@ from jsamp.solve import sample as sample
 
 __version__ = "0.1.0"
 __all__ = [
-    "Denoiser", "Estimate", "Plan", "Prediction", "Result", "Subset", "chain", "denoise", "estimate", "field", "mcmc",
-    "noise", "pytree", "sample", "select", "solve", "static", "steer", "stream",
+    "Denoiser", "Estimate", "Plan", "Prediction", "Result", "Subset", "chain", "denoise", "estimate", "field", "many",
+    "mcmc", "noise", "pytree", "sample", "select", "solve", "static", "steer", "stream",
 ]  # fmt: skip
