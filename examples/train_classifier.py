@@ -20,6 +20,8 @@ import numpy as np
 import optax
 from flax import nnx
 
+import jsamp as js
+
 BATCH, HELD = 128, 2000
 
 
@@ -63,14 +65,11 @@ def scale(images):
     return jnp.asarray(images, jnp.float32) / 127.5 - 1
 
 
-@nnx.jit
-def train_step(model, optimiser, images, labels, key, step):
-    """One Adam step of label-smoothed cross-entropy on 128 random images."""
-    index = jax.random.randint(jax.random.fold_in(key, step), (BATCH,), 0, images.shape[0])
-    inputs, targets = scale(images[index]), optax.smooth_labels(jax.nn.one_hot(labels[index], 10), 0.1)
-    value, grads = nnx.value_and_grad(lambda m: optax.softmax_cross_entropy(m(inputs), targets).mean())(model)
-    optimiser.update(model, grads)
-    return value
+def loss(key, model, batch):
+    """Label-smoothed cross-entropy of images as bytes."""
+    images, labels = batch
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, 10), 0.1)
+    return optax.softmax_cross_entropy(model(scale(images)), targets).mean(), None
 
 
 def pixel_gaussian(key, images, num):
@@ -92,13 +91,13 @@ def main() -> None:
     x_train, y_train, x_test, y_test = load_images(options.data)
     images, labels = jnp.asarray(x_train), jnp.asarray(y_train)
     model = Classifier(nnx.Rngs(options.seed))
-    rate = optax.cosine_decay_schedule(2e-3, options.steps)
-    optimiser = nnx.Optimizer(model, optax.adam(rate), wrt=nnx.Param)
-    key, start = jax.random.key(options.seed + 1), time.perf_counter()
-    for step in range(options.steps):
-        value = train_step(model, optimiser, images, labels, key, step)
-        if (step + 1) % 500 == 0:
-            print(f"step {step + 1}: loss {value:.4f}, {time.perf_counter() - start:.0f} s", flush=True)
+    optimiser, start = optax.adam(optax.cosine_decay_schedule(2e-3, options.steps)), time.perf_counter()
+    key = jax.random.key(options.seed + 1)
+    model, info = js.fit.minimise(
+        key, loss, model, (images, labels), optimiser=optimiser, steps=options.steps, batch=min(BATCH, len(images)),
+        progress=True,
+    )  # fmt: skip
+    print(f"loss {info.loss[-100:].mean():.4f}, {time.perf_counter() - start:.0f} s", flush=True)
 
     stored = {name: np.asarray(p, np.float16) for name, p in arrays(model).items()}
     params = {name: jnp.asarray(p, jnp.float32) for name, p in stored.items()}

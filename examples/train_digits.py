@@ -10,7 +10,6 @@ constant and falls linearly over the last fifth, so a run may be lengthened: res
 from __future__ import annotations
 
 import argparse
-import functools
 import pathlib
 import pickle
 import time
@@ -21,6 +20,8 @@ import numpy as np
 import optax
 from digits_net import CLASSES, NULL, SIGMA_DATA, denoise, init
 from flax import nnx
+
+import jsamp as js
 
 
 class DigitsModule(nnx.Module):
@@ -45,17 +46,16 @@ def load_images(path: str | None) -> tuple[np.ndarray, np.ndarray]:
     return images[:60000].reshape(-1, 28, 28).astype(np.uint8), labels[:60000].astype(np.int32)
 
 
-def loss(model, key, images, labels):
-    """EDM denoising loss: log sigma ~ N(-0.6, 1.3^2) stratified over the batch, labels dropped one time in ten."""
-    k_sigma, k_noise, k_drop = jax.random.split(key, 3)
-    batch = images.shape[0]
-    level = (jnp.arange(batch) + jax.random.uniform(k_sigma)) / batch
-    sigma = jnp.exp(-0.6 + 1.3 * jax.scipy.special.ndtri(jnp.clip(level, 1e-4, 1 - 1e-4)))
-    x0 = images.astype(jnp.float32) / 127.5 - 1
-    x = x0 + sigma[:, None, None] * jax.random.normal(k_noise, x0.shape)
-    label = jnp.where(jax.random.bernoulli(k_drop, 0.1, (batch,)), NULL, labels)
-    weight = (sigma**2 + SIGMA_DATA**2) / (sigma * SIGMA_DATA) ** 2
-    return jnp.mean(weight[:, None, None] * (model(x, sigma, label) - x0) ** 2)
+# EDM denoising: log sigma ~ N(-0.6, 1.3^2) stratified over the batch, labels dropped one time in ten.
+LOSS = js.loss.Match(
+    js.noise.VE(),
+    predicts="x0",
+    weight=js.loss.EDMWeight(SIGMA_DATA),
+    times=js.loss.LogNormalTimes(-0.6, 1.3),
+    drop=0.1,
+    null=NULL,
+    batched=True,
+)
 
 
 def learning_rate(peak: float, steps: int):
@@ -65,18 +65,6 @@ def learning_rate(peak: float, steps: int):
         [optax.linear_schedule(0, peak, 500), optax.constant_schedule(peak), optax.linear_schedule(peak, 0, fall)],
         [500, steps - fall],
     )
-
-
-@functools.partial(nnx.jit, donate_argnames=("average",))
-def train_step(model, optimiser, average, images, labels, key, step):
-    """One AdamW step on 128 random images; returns the loss and the moving average of the parameters."""
-    k_batch, k_loss = jax.random.split(jax.random.fold_in(key, step))
-    index = jax.random.randint(k_batch, (128,), 0, images.shape[0])
-    value, grads = nnx.value_and_grad(loss)(model, k_loss, images[index], labels[index])
-    optimiser.update(model, grads)
-    decay = jnp.minimum(0.9995, (1 + step) / (10 + step))
-    params = nnx.state(model, nnx.Param)
-    return value, jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, average, params)
 
 
 def save_weights(path: pathlib.Path, average) -> None:
@@ -96,31 +84,29 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("examples/models/mnist_denoiser.npz"))
     options = parser.parse_args()
 
-    images, labels = (jnp.asarray(a) for a in load_images(options.data))
-    model = DigitsModule(nnx.Rngs(options.seed))
-    rate = learning_rate(options.rate, options.steps)
-    chain = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.99, weight_decay=0.01))
-    optimiser = nnx.Optimizer(model, chain, wrt=nnx.Param)
-    average = jax.tree.map(jnp.copy, nnx.state(model, nnx.Param))
-    key, first = jax.random.key(options.seed + 1), 0
+    images, labels = load_images(options.data)
+    data = (jnp.asarray(images, jnp.float32) / 127.5 - 1, jnp.asarray(labels, jnp.int32))
+    model, rate = DigitsModule(nnx.Rngs(options.seed)), learning_rate(options.rate, options.steps)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.99, weight_decay=0.01))
+    key, state = jax.random.key(options.seed + 1), None
     if options.checkpoint and options.checkpoint.exists():
-        first, states = pickle.loads(options.checkpoint.read_bytes())
-        nnx.update(model, states[0]), nnx.update(optimiser, states[1])
-        average = states[2]
-    count = sum(p.size for p in jax.tree.leaves(average))
+        state = pickle.loads(options.checkpoint.read_bytes())
+    count = sum(p.size for p in jax.tree.leaves(model))
     print(f"{count:,} parameters, {len(images):,} images of {CLASSES} classes", flush=True)
 
-    recent, start = [], time.perf_counter()
-    for step in range(first, options.steps):
-        value, average = train_step(model, optimiser, average, images, labels, key, step)
-        recent.append(value)
-        if (step + 1) % 1000 == 0 or step + 1 == options.steps:
-            print(f"step {step + 1}: loss {np.mean(recent):.4f}, {time.perf_counter() - start:.0f} s", flush=True)
-            recent = []
-            save_weights(options.out, average)
-            if options.checkpoint:
-                states = jax.device_get((nnx.state(model), nnx.state(optimiser), average))
-                options.checkpoint.write_bytes(pickle.dumps((step + 1, states)))
+    start, done = time.perf_counter(), 0 if state is None else state.step
+    while done < options.steps:
+        done = min(done + 1000, options.steps)
+        model, info = js.fit.minimise(
+            key, LOSS, model, data, optimiser=optimiser, steps=done, batch=128, ema=0.9995, state=state
+        )
+        state = info.state
+        print(f"step {state.step}: loss {info.loss.mean():.4f}, {time.perf_counter() - start:.0f} s", flush=True)
+        save_weights(options.out, nnx.state(info.average, nnx.Param))
+        if options.checkpoint:
+            options.checkpoint.write_bytes(pickle.dumps(jax.device_get(state)))
+        if info.stopped:
+            break
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 Pure functions that draw them, for JAX. Rooms: `noise` (schedules, grids), `denoise` (predictions, guidance), `solve`
 (diffusion solvers as tables), `steer` (acting on a running trajectory), `mcmc` (kernels as trees), `select` (scores and
-draws), `estimate` (diagnostics).
+draws), `estimate` (diagnostics), `loss` (training objectives), `fit` (fitting them).
 """
 
 from jsamp import denoise as denoise
 from jsamp import estimate as estimate
+from jsamp import fit as fit
+from jsamp import loss as loss
 from jsamp import mcmc as mcmc
 from jsamp import noise as noise
 from jsamp import select as select
@@ -28,6 +30,6 @@ from jsamp.solve import sample as sample
 
 __version__ = "0.1.0"
 __all__ = [
-    "Denoiser", "Estimate", "Plan", "Prediction", "Result", "Subset", "chain", "denoise", "estimate", "field", "many",
-    "mcmc", "noise", "pytree", "sample", "select", "solve", "static", "steer", "stream",
+    "Denoiser", "Estimate", "Plan", "Prediction", "Result", "Subset", "chain", "denoise", "estimate", "field", "fit",
+    "loss", "many", "mcmc", "noise", "pytree", "sample", "select", "solve", "static", "steer", "stream",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from jsamp.denoise._analytic import Empirical as Empirical
 from jsamp.denoise._analytic import GaussianMixture as GaussianMixture
 from jsamp.denoise._denoiser import Denoiser as Denoiser
+from jsamp.denoise._edm import EDM as EDM
 from jsamp.denoise._energy import Classifier as Classifier
 from jsamp.denoise._energy import Energy as Energy
 from jsamp.denoise._energy import LinearReward as LinearReward
@@ -35,7 +36,7 @@ from jsamp.denoise._twisted import Twist as Twist
 from jsamp.denoise._twisted import Twisted as Twisted
 
 __all__ = [
-    "APG", "DDNM", "DPS", "SVD", "TMPD", "Auto", "CFGZero", "CFGpp", "Classifier", "ClassifierFree", "Compose",
+    "APG", "DDNM", "DPS", "EDM", "SVD", "TMPD", "Auto", "CFGZero", "CFGpp", "Classifier", "ClassifierFree", "Compose",
     "Denoiser", "DenoiserLike", "Empirical", "Energy", "ForwardModel", "GaussianMixture", "GradientFree", "Guided",
     "Interval", "Kick", "LinearOp", "LinearReward", "Minority", "PerStep", "PiGDM", "Prediction", "Rescale", "Reward",
     "Threshold", "Twist", "Twisted", "from_reconstruction",

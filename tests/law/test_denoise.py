@@ -54,6 +54,7 @@ def TWIST(x0, var):
 CASES = {
     **{f"Denoiser({p})": (js.Denoiser(MODEL, VP, predicts=p), js.Denoiser(OTHER, VP, predicts=p))
        for p in ("eps", "x0", "v", "score", "velocity")},
+    "EDM": (js.Denoiser(D.EDM(MODEL, 0.7), VP, "x0"), js.Denoiser(D.EDM(OTHER, 0.6), VP, "x0")),
     "Denoiser(time_map)": (js.Denoiser(MODEL, VP, time_map=lambda t: t / 2), None),
     "GaussianMixture": (mixture(VP), mixture(js.noise.VP(0.2, 15.0))),
     "GaussianMixture(covs)": (
@@ -542,6 +543,7 @@ REGISTRY = {
     "Classifier": "classifier",
     "DDNM": "measurement",
     "DPS": "measurement",
+    "EDM": "denoiser",
     "Energy": "energy",
     "ForwardModel": "signal",
     "LinearOp": "operator",

@@ -1,0 +1,109 @@
+"""Where the batches of a run come from: arrays, an iterator, or a function of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core import _checks
+
+
+def batches(key: Any, data: Any, batch: Any) -> Callable[[int], Any]:
+    """Return step -> (tree, order, position, size): a batch, or arrays with where in their order to take it."""
+    if callable(data) and not hasattr(data, "__next__"):
+        _no_batch(batch)
+        return _Same(lambda step: (data(step), True))
+    if hasattr(data, "__next__") or (jax.tree_util.all_leaves([data]) and _is_iterable(data)):
+        _no_batch(batch)
+        return _Same(_Endless(data))
+    if not jax.tree.leaves(data):
+        raise ValueError("minimise: data is empty; pass arrays [n, ...], an iterator of batches, or step -> batch.")
+    rows = _rows(data)
+    if batch is None:
+        raise ValueError("minimise: batch, the rows per step, must be given for data in arrays.")
+    size = _checks.check_count("minimise: batch", batch)
+    if size > rows:
+        raise ValueError(f"minimise: batch must be at most the {rows} rows of data, got {size}.")
+    return _Rows(key, data, rows, size)
+
+
+def _is_iterable(data):
+    return hasattr(data, "__iter__") and not hasattr(data, "shape") and not isinstance(data, (str, bytes))
+
+
+def _no_batch(batch):
+    if batch is not None:
+        raise ValueError(f"minimise: data gives whole batches: batch must be None, got {batch!r}.")
+
+
+def _rows(data):
+    for leaf in jax.tree.leaves(data):
+        if not hasattr(leaf, "shape") or np.ndim(leaf) < 1:
+            raise TypeError(f"minimise: data must be arrays [n, ...], got {leaf!r}. Convert lists by jnp.asarray.")
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        if isinstance(leaf, jax.Array) and floating and not bool(jnp.all(jnp.isfinite(leaf))):
+            raise ValueError("minimise: data holds NaN or infinity. Clean it first.")
+    lengths = {leaf.shape[0] for leaf in jax.tree.leaves(data)}
+    if len(lengths) != 1 or not min(lengths):
+        raise ValueError(f"minimise: data must have one leading axis of rows in all arrays, got {sorted(lengths)}.")
+    return lengths.pop()
+
+
+class _Rows:
+    """Rows without replacement, in an order that the key and the epoch fix."""
+
+    def __init__(self, key, data, rows, size):
+        self.key, self.data, self.rows, self.size = jax.random.fold_in(key, 2**31), data, rows, size
+        self.on_host = all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(data))
+        self.epoch, self.order = -1, np.arange(rows)
+
+    def __call__(self, step):
+        epoch, place = divmod(step, self.rows // self.size)
+        if epoch != self.epoch:
+            order = jax.random.permutation(jax.random.fold_in(self.key, epoch), self.rows)
+            self.epoch, self.order = epoch, np.asarray(order) if self.on_host else order  # pyright: ignore
+        start = place * self.size
+        if not self.on_host:
+            return self.data, self.order, start, self.size
+        index = self.order[start : start + self.size]
+        return jax.tree.map(lambda leaf: np.asarray(leaf[index]), self.data), None, 0, 0
+
+
+class _Endless:
+    """The next batch of an iterator; an iterable that can start again does so."""
+
+    def __init__(self, data):
+        self.data, self.iterator = data, iter(data)
+
+    def __call__(self, step):
+        found = next(self.iterator, self)
+        if found is self and self.iterator is not self.data:
+            self.iterator = iter(self.data)
+            found = next(self.iterator, self)
+        return (None, False) if found is self else (found, True)
+
+
+class _Same:
+    """Batches of one structure, of one dtype and of one shape but for their number of rows."""
+
+    def __init__(self, source):
+        self.source, self.wanted = source, None
+
+    def __call__(self, step):
+        batch, more = self.source(step)
+        if not more:
+            return None
+        if not jax.tree.leaves(batch):
+            raise TypeError(f"minimise: batch {step} of data is empty, got {batch!r}.")
+        for leaf in jax.tree.leaves(batch):
+            if not hasattr(leaf, "dtype") or np.ndim(leaf) < 1:
+                raise TypeError(f"minimise: batch {step} of data must hold arrays [n, ...], got {leaf!r}.")
+        found = jax.tree.map(lambda leaf: f"{leaf.dtype}[n, {', '.join(map(str, leaf.shape[1:]))}]", batch)
+        self.wanted = found if self.wanted is None else self.wanted
+        if found != self.wanted:
+            raise ValueError(f"minimise: batch {step} of data is {found}, the first was {self.wanted}.")
+        return batch, None, 0, 0

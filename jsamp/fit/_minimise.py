@@ -1,0 +1,344 @@
+"""The one optimisation loop of the house."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core import _checks
+from jsamp._core._progress import bar
+from jsamp._core._types import Result
+from jsamp.fit import _layout
+from jsamp.fit._data import batches
+
+
+class MinimiseState(NamedTuple):
+    """Everything that continues a run: pass it as `state=`.
+
+    Args:
+        step: updates made.
+        model: the model, or tuple of players, after them.
+        loss: the tuple of losses, with what they remember.
+        optimiser: the tuple of optimiser states.
+        average: moving average of the trained arrays, or None.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.fit.MinimiseState(0, None, (), (), None).step
+        0
+    """
+
+    step: Any
+    model: Any
+    loss: Any
+    optimiser: Any
+    average: Any
+
+
+class MinimiseInfo(NamedTuple):
+    """Report a run of `minimise`.
+
+    Args:
+        loss: [steps] values before each update of this call, float32; [steps, players] for several losses.
+        average: the model with the moving average of its trained arrays, or None.
+        kept: what `keep` returned, stacked over the steps, or None.
+        state: a `MinimiseState` to go on from.
+        stopped: "" when all steps were made, "interrupted" after Ctrl-C, "data ended" when the iterator ran out.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.fit.MinimiseInfo(loss=[1.0], average=None, kept=None, state=None, stopped="").stopped
+        ''
+    """
+
+    loss: Any
+    average: Any
+    kept: Any
+    state: Any
+    stopped: str
+
+
+def minimise(
+    key: Any,
+    loss: Any,
+    model: Any,
+    data: Any,
+    *,
+    optimiser: Any,
+    steps: int,
+    batch: int | None = None,
+    ema: Any = None,
+    follow: Any = None,
+    trainable: Callable | None = None,
+    keep: Callable | None = None,
+    progress: bool = False,
+    state: MinimiseState | None = None,
+) -> Result:
+    """Train a model on a loss: one compiled step, called `steps` times.
+
+    Step k uses the key `fold_in(key, k)`. Arrays are drawn without replacement in a fresh order each epoch (rows left
+    over at its end wait for the next order). A run continued from `info.state` is bit for bit the run that was not
+    interrupted. Gradients flow to the floating arrays of the model; Python numbers, integers and functions inside it
+    stay as they are, as do variables of an nnx module that are not `nnx.Param`. NaN is left visible.
+
+    Several players: a tuple of models, a tuple of losses, each of which names its player, and one optimiser or a tuple.
+    Within a step the losses act in turn, each on what the ones before it left.
+
+    Args:
+        key: one key.
+        loss: a `js.loss` object, any callable (key, model, batch) -> (scalar, aux), or a tuple of them.
+        model: a callable tree: an nnx or equinox module, `jax.tree_util.Partial(linen.apply, variables)`, a dataclass;
+            or a tuple of players.
+        data: a tree of arrays [n, ...], of which each step takes `batch` rows (numpy arrays and memory maps are
+            gathered on the host, JAX arrays on the device); an iterator of batches; or a callable tree step -> batch.
+        optimiser: an optax gradient transformation, or any object with `init(params)` and `update(slope, state,
+            params)`; a tuple gives each loss its own.
+        steps: updates of the whole run, those before `state` included.
+        batch: rows per step; None when `data` gives batches.
+        ema: decay of a moving average of the trained arrays: a number in [0, 1), warmed up as min(ema, (1 + k) / (10 +
+            k)), or a function of the step. The average is `info.average`.
+        follow: decay by which the last player follows the first, the target network of a consistency loss: a number
+            (0 copies) or a function of the step.
+        trainable: (path, array) -> bool; False freezes an array. The path is as `jax.tree_util.keystr` gives it.
+        keep: (model, aux) -> tree to record at every step; model is before the update.
+        progress: draw a tqdm bar when tqdm is installed.
+        state: None, or the `info.state` of a run to go on with; it replaces `model`, and `loss` where it remembers.
+
+    Returns:
+        `Result(model, MinimiseInfo)`. Ctrl-C ends the run and returns what there is.
+
+    Raises:
+        TypeError: for a loss, optimiser, model or batch of the wrong kind.
+        ValueError: for data without rows, a batch larger than the data, NaN in the data, a model without arrays.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax, jsamp as js
+        >>> data = 2.0 * jax.random.normal(jax.random.key(1), (1000, 1))
+        >>> gain = jax.tree_util.Partial(lambda c, x, t: c * x, jnp.zeros(()))
+        >>> at_one = js.loss.UniformTimes(1.0, 1.001)
+        >>> loss = js.loss.Match(js.noise.VE(), predicts="x0", times=at_one)
+        >>> model, info = js.fit.minimise(
+        ...     jax.random.key(0), loss, gain, data, optimiser=optax.adam(0.02), steps=300, batch=250, ema=0.99)
+        >>> round(float(info.average.args[0]), 1)  # s^2 / (s^2 + sigma^2)
+        0.8
+
+    Cost:
+        A step of the optimiser written by hand. Memory: twice the model, its gradients and the optimiser's state. The
+        step is compiled once for all calls with one loss structure, model structure and optimiser object.
+    """
+    losses, optimisers = _players(loss, optimiser)
+    _checks.check_key(key, "minimise")
+    steps = _checks.check_count("minimise: steps", steps)
+    ema, follow = _layout.as_decay("minimise: ema", ema), _layout.as_decay("minimise: follow", follow)
+    for name, value, form in (("trainable", trainable, "trainable(path, array)"), ("keep", keep, "keep(model, aux)")):
+        if value is not None:
+            _checks.check_callable(f"minimise: {name}", value, form)
+    if state is not None:
+        state = _resumed(state, steps)
+        model = state.model
+    program = _program(model, losses, optimisers, ema, follow, trainable, keep)
+    source = batches(key, data, batch)
+    run = program.begin(model, losses) if state is None else state
+    first = run.step
+    run, values, kept, stopped = _loop(key, program, source, run, steps, progress)
+    made = jnp.stack(values) if values else jnp.zeros((run.step - first,), jnp.float32)
+    kept = jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept) if kept else None
+    return Result(run.model, MinimiseInfo(made, program.averaged(run), kept, run, stopped))
+
+
+def _players(loss: Any, optimiser: Any) -> tuple[tuple, tuple]:
+    losses = loss if type(loss) is tuple else (loss,)
+    if not losses:
+        raise ValueError("minimise: loss is an empty tuple.")
+    for one in losses:
+        _checks.check_callable("minimise: loss", one, "loss(key, model, batch)")
+    # Optimisers are NamedTuples: a bare tuple is one for each loss.
+    optimisers = optimiser if type(optimiser) is tuple else (optimiser,) * len(losses)
+    if len(optimisers) != len(losses):
+        raise ValueError(f"minimise: {len(losses)} losses need as many optimisers, got {len(optimisers)}.")
+    for one in optimisers:
+        if not (callable(getattr(one, "init", None)) and callable(getattr(one, "update", None))):
+            raise TypeError(f"minimise: optimiser must have init and update, as optax.adam(1e-3) has; got {type(one)}.")
+    return losses, optimisers
+
+
+def _resumed(state: Any, steps: int) -> MinimiseState:
+    if not isinstance(state, MinimiseState):
+        raise TypeError(f"minimise: state must be the info.state of an earlier run, got {type(state).__name__}.")
+    if int(state.step) > steps:
+        raise ValueError(f"minimise: the state is at step {int(state.step)}, the whole run is {steps} steps.")
+    return state._replace(step=int(state.step))
+
+
+class _Program(NamedTuple):
+    """What is static about a run; hashable, so that one compiled step serves every call with the same parts."""
+
+    layout: Any
+    losses: tuple
+    trained: tuple
+    optimisers: tuple
+    followers: tuple | None
+    ema: Any
+    follow: Any
+    keep: Any
+
+    def begin(self, model, losses):
+        _, numbers = _layout.take_apart(model)
+        numbers = [jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in numbers]
+        params = [self.layout.masked(numbers, chosen) for chosen in self.trained]
+        states = tuple(one.init(p) for one, p in zip(self.optimisers, params, strict=True))
+        average = None
+        if self.ema is not None:
+            average = [_wide(numbers[k]) for k in self.averaged_places()]
+        return MinimiseState(0, self.layout.build(numbers), tuple(losses), states, average)
+
+    def averaged_places(self):
+        return sorted(set().union(*self.trained))
+
+    def changed_places(self):
+        count, start = self.followers or (0, 0)
+        return sorted(set().union(*self.trained, range(start, start + count)))
+
+    def put(self, numbers, changed):
+        numbers = list(numbers)
+        for k, leaf in zip(self.changed_places(), changed, strict=True):
+            numbers[k] = leaf
+        return numbers
+
+    def put_losses(self, losses, remembered):
+        pairs = zip(self.losses, losses, remembered, strict=True)
+        return tuple(old if new is None else shape.build(new) for shape, old, new in pairs)
+
+    def averaged(self, run):
+        if run.average is None:
+            return None
+        numbers = _layout.take_apart(run.model)[1]
+        for k, value in zip(self.averaged_places(), run.average, strict=True):
+            numbers[k] = value.astype(numbers[k].dtype)
+        return self.layout.build(numbers)
+
+
+def _wide(leaf):
+    return jnp.asarray(leaf, jnp.promote_types(leaf.dtype, jnp.float32))
+
+
+def _program(model, losses, optimisers, ema, follow, trainable, keep) -> _Program:
+    layout = _layout.take_apart(model)[0]
+    trained = tuple(_layout.trained_by("minimise", model, getattr(one, "player", None), trainable) for one in losses)
+    followers = None
+    if follow is not None:
+        if type(model) is not tuple or len(model) < 2:
+            raise TypeError("minimise: follow needs a tuple of players, of which the last follows the first.")
+        if jax.tree.structure(model[0]) != jax.tree.structure(model[-1]):
+            raise TypeError("minimise: the last player must have the structure of the first to follow it.")
+        counts = [len(_layout.take_apart(player)[1]) for player in model]
+        followers = (counts[0], sum(counts[:-1]))
+    shapes = tuple(_layout.take_apart(one)[0] for one in losses)
+    return _Program(layout, shapes, trained, optimisers, followers, ema, follow, keep)
+
+
+def _step(program: _Program, key, step, numbers, losses, states, average, data, order, position, size):
+    """One update of every player, on one batch."""
+    if order is not None:
+        index = jax.lax.dynamic_slice_in_dim(order, position, size)
+        data = jax.tree.map(lambda leaf: leaf[index], data)
+    key, numbers, values, auxes, remembered = jax.random.fold_in(key, step), list(numbers), [], [], ()
+    before = program.layout.build(numbers)
+    for i, chosen in enumerate(program.trained):
+        loss = program.losses[i].build(losses[i])
+        one = key if len(losses) == 1 else jax.random.fold_in(key, i)
+
+        def objective(part, loss=loss, one=one, chosen=chosen, held=tuple(numbers)):
+            model = list(held)
+            for k, leaf in zip(chosen, part, strict=True):
+                model[k] = leaf
+            return _scalar(loss(one, program.layout.build(model), data))
+
+        part = [numbers[k] for k in chosen]
+        (value, aux), slope = jax.value_and_grad(objective, has_aux=True)(part)
+        tree = lambda leaves, chosen=chosen: program.layout.masked(
+            [dict(zip(chosen, leaves, strict=True)).get(k) for k in range(len(numbers))], chosen
+        )
+        inside = lambda params, objective=objective: objective(jax.tree.leaves(params))[0]
+        extra = {"value": value, "grad": tree(slope), "value_fn": inside} if _takes_extra(program.optimisers[i]) else {}
+        updates, state = program.optimisers[i].update(tree(slope), states[i], tree(part), **extra)
+        for k, leaf, move in zip(chosen, part, jax.tree.leaves(updates), strict=True):
+            numbers[k] = (leaf + move).astype(leaf.dtype)
+        states = (*states[:i], state, *states[i + 1 :])
+        kept = loss.remember(aux) if hasattr(loss, "remember") else loss
+        remembered = (*remembered, None if kept is loss else _layout.take_apart(kept)[1])
+        values.append(value.astype(jnp.float32))
+        auxes.append(aux)
+    numbers, average = _averages(program, step, numbers, average)
+    record = None if program.keep is None else program.keep(before, auxes[0] if len(auxes) == 1 else tuple(auxes))
+    changed = [numbers[k] for k in program.changed_places()]
+    return changed, remembered, states, average, values[0] if len(values) == 1 else jnp.stack(values), record
+
+
+_compiled = jax.jit(_step, static_argnums=(0, 10))
+
+
+def _scalar(found):
+    if type(found) is not tuple or len(found) != 2:
+        raise TypeError("minimise: loss(key, model, batch) must return a pair (scalar, aux).")
+    if jnp.shape(found[0]) != ():
+        raise TypeError(f"minimise: the loss must be a scalar, got shape {jnp.shape(found[0])}. Take its mean.")
+    return found
+
+
+def _takes_extra(optimiser):
+    parameters = inspect.signature(optimiser.update).parameters.values()
+    return any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+
+
+def _averages(program, step, numbers, average):
+    """Move the average and the follower towards the trained arrays."""
+    mix = lambda decay, old, new: old + (1 - decay).astype(old.dtype) * (new.astype(old.dtype) - old)
+    if program.ema is not None:
+        count = step.astype(jnp.float32)
+        decay = program.ema(step) if callable(program.ema) else jnp.minimum(program.ema, (1 + count) / (10 + count))
+        decay = jnp.asarray(decay, jnp.float32)
+        average = [mix(decay, old, numbers[k]) for k, old in zip(program.averaged_places(), average, strict=True)]
+    if program.followers is not None:
+        count, start = program.followers
+        decay = jnp.asarray(program.follow(step) if callable(program.follow) else program.follow, jnp.float32)
+        for k in range(count):
+            old = numbers[start + k]
+            if isinstance(old, jax.Array) and jnp.issubdtype(old.dtype, jnp.inexact):
+                numbers[start + k] = mix(decay, old, jnp.asarray(numbers[k]))
+    return numbers, average
+
+
+def _loop(key, program, source, run, steps, progress):
+    """Call the compiled step until the end, an interrupt, or the end of the data."""
+    carry = (run.step, _layout.take_apart(run.model)[1], run.loss, run.optimiser, run.average)
+    values, kept, stopped = [], [], ""
+    with bar(progress, steps, done=run.step, unit="step") as advance, contextlib.suppress(KeyboardInterrupt):
+        stopped = "interrupted"
+        while carry[0] < steps:
+            found = source(carry[0])
+            if found is None:
+                stopped = "data ended"
+                break
+            step, numbers, losses, states, average = carry
+            leaves = tuple(_layout.take_apart(one)[1] for one in losses)
+            made = _compiled(program, key, step, numbers, leaves, states, average, *found)
+            changed, remembered, states, average, value, record = made
+            values.append(value)
+            kept.append(record)
+            # One assignment: an interrupt comes before or after it.
+            carry = (
+                step + 1, program.put(numbers, changed), program.put_losses(losses, remembered), states, average
+            )  # fmt: skip
+            advance(1)
+        else:
+            stopped = ""
+    done = carry[0] - run.step
+    state = MinimiseState(carry[0], program.layout.build(carry[1]), *carry[2:])
+    return state, values[:done], [record for record in kept[:done] if record is not None], stopped

@@ -1,0 +1,134 @@
+"""Laws of the noise level, as quantile functions: times(schedule, u) -> t, so that a batch can be stratified."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core._checks import check_number, concrete
+from jsamp._core._pytree import pytree
+
+
+@pytree
+class UniformTimes:
+    """Spread times evenly between two ends.
+
+    t = low + u (high - low).
+
+    Args:
+        low: earliest time, or None for the schedule's t_min.
+        high: latest time, or None for the schedule's t_max.
+
+    Returns:
+        t, of the shape of u.
+
+    Raises:
+        ValueError: for ends that are not finite or not increasing.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> js.loss.UniformTimes(0.0, 1.0)(js.noise.Flow(), jnp.array([0.25])).tolist()
+        [0.25]
+    """
+
+    low: Any = None
+    high: Any = None
+
+    def __post_init__(self):
+        ends = [v for v in (self.low, self.high) if v is not None]
+        for name in ("low", "high"):
+            if getattr(self, name) is not None:
+                check_number(f"UniformTimes: {name}", getattr(self, name))
+        known = [bound for bound in map(concrete, ends) if bound is not None]
+        if len(known) == 2 and np.any(known[0] >= known[1]):
+            raise ValueError(f"UniformTimes: low must be below high, got {self.low} and {self.high}.")
+
+    def __call__(self, schedule, u):
+        """Return the times at quantiles u."""
+        low = jnp.asarray(schedule.t_min if self.low is None else self.low, u.dtype)
+        high = jnp.asarray(schedule.t_max if self.high is None else self.high, u.dtype)
+        return low + u * (high - low)
+
+
+@pytree
+class LogNormalTimes:
+    """Draw the noise-to-signal ratio sigma / alpha from a lognormal law, truncated to [low, high].
+
+    log ratio ~ N(mean, std^2); t = schedule.time(-log ratio). On `js.noise.VE` the ratio is sigma.
+
+    Args:
+        mean: mean of the log ratio.
+        std: its standard deviation, > 0.
+        low: least ratio, >= 0.
+        high: greatest ratio, > low.
+
+    Returns:
+        t, of the shape of u.
+
+    Raises:
+        ValueError: for a std that is not positive, or bounds that do not increase.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> js.loss.LogNormalTimes(0.0, 1.0)(js.noise.VE(), jnp.array([0.5])).tolist()
+        [1.0]
+
+    References:
+        Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
+    """
+
+    mean: Any = -1.2
+    std: Any = 1.2
+    low: Any = 0.0
+    high: Any = np.inf
+
+    def __post_init__(self):
+        check_number("LogNormalTimes: mean", self.mean)
+        check_number("LogNormalTimes: std", self.std, low=0, open_low=True)
+        check_number("LogNormalTimes: low", self.low, low=0)
+        low, high = concrete(self.low), concrete(self.high)
+        if low is not None and high is not None and not np.all(low < high):
+            raise ValueError(f"LogNormalTimes: high must be above low, got {self.high} and {self.low}.")
+
+    def ratio(self, u, low=None):
+        """Return the ratios at quantiles u; `low` [n] raises the least ratio of each row."""
+        mean, std = jnp.asarray(self.mean, u.dtype), jnp.asarray(self.std, u.dtype)
+        first = _share_below(jnp.asarray(self.low if low is None else jnp.maximum(low, self.low), u.dtype), mean, std)
+        last = _share_below(jnp.asarray(self.high, u.dtype), mean, std)
+        tiny = jnp.finfo(u.dtype).eps
+        inside = jnp.clip(first + u * (last - first), tiny, 1 - tiny)
+        return jnp.exp(mean + std * jax.scipy.special.ndtri(inside))
+
+    def __call__(self, schedule, u):
+        """Return the times at quantiles u."""
+        return jax.vmap(schedule.time)(-jnp.log(self.ratio(u)))
+
+
+def _share_below(bound, mean, std):
+    """The probability of a ratio below the bound, with finite gradients at 0 and infinity."""
+    inside = (bound > 0) & jnp.isfinite(bound)
+    share = jax.scipy.stats.norm.cdf((jnp.log(jnp.where(inside, bound, 1)) - mean) / std)
+    return jnp.where(inside, share, jnp.where(bound > 0, 1, 0).astype(share.dtype))
+
+
+def quantiles(key: Any, num: int, dtype: Any, stratified: bool) -> jax.Array:
+    """Draw levels u [num] in (0, 1): independent, or one in each of `num` equal cells in random order."""
+    if stratified:
+        first, second = jax.random.split(key)
+        u = (jax.random.permutation(first, num).astype(dtype) + jax.random.uniform(second, (), dtype)) / num
+    else:
+        u = jax.random.uniform(key, (num,), dtype)
+    tiny = jnp.finfo(dtype).eps
+    return jnp.clip(u, tiny, 1 - tiny)
+
+
+def draw_times(who: str, key: Any, times: Any, schedule: Any, num: int, dtype: Any, stratified: bool = True) -> Any:
+    """Draw times [num] in the dtype of the data; in half precision they are formed in single."""
+    t = times(schedule, quantiles(key, num, jnp.promote_types(dtype, jnp.float32), stratified)).astype(dtype)
+    known = concrete(t)
+    if known is not None and not np.all(known.astype(np.float32) >= 0):
+        raise ValueError(f"{who}: times gave {known.min()}; noise levels and times must be >= 0 and finite.")
+    return t
