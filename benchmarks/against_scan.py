@@ -125,13 +125,13 @@ def hand_tables(plan: js.Plan) -> dict[str, jax.Array]:
     by_age = np.zeros((n, slots + 1))
     holder = np.full(slots, -1)
     for r in range(n):
-        by_age[r, 0] = plan.W[r, 0]
+        by_age[r, 0] = plan.weights[r, 0]
         for k, source in enumerate(holder):
-            if source >= 0 and plan.W[r, k + 1] != 0:
-                by_age[r, r - source] = plan.W[r, k + 1]
+            if source >= 0 and plan.weights[r, k + 1] != 0:
+                by_age[r, r - source] = plan.weights[r, k + 1]
         if slots:
             holder[plan.slot[r]] = r
-    table = {"t": plan.t, "alpha": plan.alpha, "sigma": plan.sigma, "a": plan.A, "w": by_age}
+    table = {"t": plan.t, "alpha": plan.alpha, "sigma": plan.sigma, "a": plan.state_coef, "w": by_age}
     return {name: jnp.asarray(column, jnp.float32) for name, column in table.items()}
 
 
@@ -233,9 +233,12 @@ def memory(name: str, plan: js.Plan, model, x) -> list[str]:
     if name in HAND:
         programs.append(jax.jit(HAND[name]).lower(model, x, hand_tables(plan)))
     states = [f"{p.compile().memory_analysis().temp_size_in_bytes / x.nbytes:.2f}" for p in programs]
-    combined = int(np.max(np.sum(plan.W != 0, axis=1)))
-    if plan.Q is not None:
-        combined = max(combined, int(np.max(np.sum(plan.Q != 0, axis=1) + (np.append(plan.q[1:], 0) != 0))))
+    combined = int(np.max(np.sum(plan.weights != 0, axis=1)))
+    if plan.corrector_weights is not None:
+        combined = max(
+            combined,
+            int(np.max(np.sum(plan.corrector_weights != 0, axis=1) + (np.append(plan.corrector_newest[1:], 0) != 0))),
+        )
     return [str(combined), *states, *["-"] * (2 - len(states)), str(combined + 3)]
 
 

@@ -33,7 +33,7 @@ def push(function, mean, cov):
 
 def landings(plan):
     """alpha where the step that each row belongs to ends: what multiplies the x0 part of a kick."""
-    ends = np.ones(plan.nfe, bool) if plan.ends is None else np.asarray(plan.ends)
+    ends = np.ones(plan.nfe, bool) if plan.ends_step is None else np.asarray(plan.ends_step)
     return np.array([plan.alpha_next[next((k for k in range(r, plan.nfe) if ends[k]), r)] for r in range(plan.nfe)])
 
 
@@ -66,7 +66,7 @@ def output_law(denoiser, plan, mean, cov):
     mean, cov = np.asarray(mean, np.float64), np.asarray(cov, np.float64)
     dim = len(mean)
     matrix, offset = predictions(denoiser, plan, dim)
-    streams = [s for s, column in ((0, plan.C), (1, plan.churn)) if column is not None]
+    streams = [s for s, column in ((0, plan.noise_std), (1, plan.churn_std)) if column is not None]
     places = {(r, s): k for k, (r, s) in enumerate((r, s) for r in range(plan.nfe) for s in streams)}
     # Row 0 is the offset; then a unit of each coordinate of the start and of each draw.
     x = np.zeros((1 + dim * (1 + len(places)), dim))

@@ -60,19 +60,19 @@ def run_table(plan, predict, x, noise=None, state=None):
     v = np.array(state.get("velocity", np.zeros_like(x)))
     drift = np.zeros_like(x)
     for r in range(plan.nfe):
-        if plan.churn is not None:
-            x = x + plan.churn[r] * noise(r, 1)
+        if plan.churn_std is not None:
+            x = x + plan.churn_std[r] * noise(r, 1)
         m = mix(plan, r, *predict(x, float(plan.alpha[r]), float(plan.sigma[r])))
-        if plan.beta is not None:
-            m = v = (1 - plan.beta[r]) * v + plan.beta[r] * m
+        if plan.prediction_rate is not None:
+            m = v = (1 - plan.prediction_rate[r]) * v + plan.prediction_rate[r] * m
         base = start_of_step(plan, r, x, held, m)
-        u = plan.W[r, 0] * m + sum(plan.W[r, k + 1] * history[k] for k in range(plan.slots))
-        if plan.drag is not None:
-            drift = (1 - plan.drag[r]) * drift + plan.drag[r] * u
-            u = plan.G[r] * ((1 - plan.blend[r]) * drift + plan.blend[r] * u)
-        z = np.zeros_like(x) if plan.C is None else plan.C[r] * noise(r, 0)
-        x = plan.A[r] * base + u + z
-        held = hold(plan, r, base, m, history) + (0 if plan.Q is None else z)
+        u = plan.weights[r, 0] * m + sum(plan.weights[r, k + 1] * history[k] for k in range(plan.slots))
+        if plan.increment_rate is not None:
+            drift = (1 - plan.increment_rate[r]) * drift + plan.increment_rate[r] * u
+            u = plan.gain[r] * ((1 - plan.increment_blend[r]) * drift + plan.increment_blend[r] * u)
+        z = np.zeros_like(x) if plan.noise_std is None else plan.noise_std[r] * noise(r, 0)
+        x = plan.state_coef[r] * base + u + z
+        held = hold(plan, r, base, m, history) + (0 if plan.corrector_weights is None else z)
         if plan.slots:
             history[plan.slot[r]] = m
     return x
@@ -82,14 +82,16 @@ def start_of_step(plan, r, x, held, m):
     """The state that row r moves on from."""
     if plan.take is None or plan.take[r] == 1:
         return x
-    return held if plan.take[r] == 0 else held + plan.q[r] * m
+    return held if plan.take[r] == 0 else held + plan.corrector_newest[r] * m
 
 
 def hold(plan, r, base, m, history):
     """What row r leaves for the next one to start from, but for noise."""
-    if plan.Q is None:
+    if plan.corrector_weights is None:
         return base
-    return plan.P[r] * base + sum(w * p for w, p in zip(plan.Q[r], [m, *history], strict=True))
+    return plan.corrector_state[r] * base + sum(
+        w * p for w, p in zip(plan.corrector_weights[r], [m, *history], strict=True)
+    )
 
 
 def output_moments(plan, mean, std, start_mean=None, start_std=None):
@@ -106,8 +108,8 @@ def output_moments(plan, mean, std, start_mean=None, start_std=None):
     cov[:2, :2] = first_std**2
     law = Gaussian([mean], [std**2])
     for r in range(plan.nfe):
-        if plan.churn is not None:
-            cov[0, 0] += float(plan.churn[r]) ** 2
+        if plan.churn_std is not None:
+            cov[0, 0] += float(plan.churn_std[r]) ** 2
 
         def row(s, r=r):
             part = {"history": s[3:, None], "velocity": s[2:3]}
@@ -116,10 +118,10 @@ def output_moments(plan, mean, std, start_mean=None, start_std=None):
         zero = row(np.zeros(size))
         jacobian = np.stack([row(e) - zero for e in np.eye(size)], axis=1)
         m, cov = jacobian @ m + zero, jacobian @ cov @ jacobian.T
-        if plan.C is not None:
+        if plan.noise_std is not None:
             gain = np.zeros(size)
-            gain[0] = float(plan.C[r])
-            gain[1] = gain[0] if plan.Q is not None else 0.0
+            gain[0] = float(plan.noise_std[r])
+            gain[1] = gain[0] if plan.corrector_weights is not None else 0.0
             cov += np.outer(gain, gain)
     return m[0], cov[0, 0]
 
@@ -127,18 +129,18 @@ def output_moments(plan, mean, std, start_mean=None, start_std=None):
 def _one_row(plan, r, law, s, part):
     x, held, v, history = s[0:1], s[1:2], s[2:3], s[3:]
     m = mix(plan, r, *(p[:, 0] for p in law(x[:, None], float(plan.alpha[r]), float(plan.sigma[r]))))
-    if plan.beta is not None:
-        m = v = (1 - plan.beta[r]) * v + plan.beta[r] * m
+    if plan.prediction_rate is not None:
+        m = v = (1 - plan.prediction_rate[r]) * v + plan.prediction_rate[r] * m
     base = start_of_step(plan, r, x, held, m)
     held = hold(plan, r, base, m, history)
-    u = plan.W[r, 0] * m + plan.W[r, 1:] @ history
-    if plan.drag is not None:
-        v = (1 - plan.drag[r]) * v + plan.drag[r] * u
-        u = plan.G[r] * ((1 - plan.blend[r]) * v + plan.blend[r] * u)
+    u = plan.weights[r, 0] * m + plan.weights[r, 1:] @ history
+    if plan.increment_rate is not None:
+        v = (1 - plan.increment_rate[r]) * v + plan.increment_rate[r] * u
+        u = plan.gain[r] * ((1 - plan.increment_blend[r]) * v + plan.increment_blend[r] * u)
     history = history.copy()
     if plan.slots:
         history[plan.slot[r]] = m[0]
-    return np.concatenate([plan.A[r] * base + u, held, v, history])
+    return np.concatenate([plan.state_coef[r] * base + u, held, v, history])
 
 
 def slope(errors):

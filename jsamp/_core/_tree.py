@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +17,11 @@ TAKEN_TWICE = 2**24
 
 
 def lincomb(coefficients: Sequence[Any], trees: Sequence[Any]) -> Any:
-    """Sum of scalar times tree, in the trees' own dtype."""
+    """Sum of scalar times tree, in the dtype of each leaf: a tree may hold leaves of several."""
 
     def combine(*leaves):
-        total = coefficients[0] * leaves[0]
-        for c, leaf in zip(coefficients[1:], leaves[1:], strict=True):
-            total = total + c * leaf
-        return total
+        scaled = [jnp.asarray(c, jnp.result_type(leaf)) * leaf for c, leaf in zip(coefficients, leaves, strict=True)]
+        return functools.reduce(jnp.add, scaled)
 
     return jax.tree.map(combine, *trees)
 

@@ -1,16 +1,16 @@
 """Diffusion solvers as tables: (schedule, grid, options) -> Plan, and the runner."""
 
 from jsamp.solve._algebra import concat as concat
-from jsamp.solve._algebra import describe as describe
 from jsamp.solve._algebra import heavy_ball as heavy_ball
-from jsamp.solve._algebra import load as load
 from jsamp.solve._algebra import nesterov as nesterov
 from jsamp.solve._algebra import restart as restart
-from jsamp.solve._algebra import save as save
 from jsamp.solve._algebra import stack as stack
 from jsamp.solve._corrected import er_sde as er_sde
 from jsamp.solve._corrected import sa_solver as sa_solver
 from jsamp.solve._corrected import unipc as unipc
+from jsamp.solve._files import describe as describe
+from jsamp.solve._files import load as load
+from jsamp.solve._files import save as save
 from jsamp.solve._index import ghvb as ghvb
 from jsamp.solve._index import ipndm as ipndm
 from jsamp.solve._index import plms as plms
@@ -27,6 +27,8 @@ from jsamp.solve._multistep import dpm_solver as dpm_solver
 from jsamp.solve._multistep import dpmpp as dpmpp
 from jsamp.solve._multistep import lms as lms
 from jsamp.solve._plan import Plan as Plan
+from jsamp.solve._rows import Row as Row
+from jsamp.solve._rows import assemble as assemble
 from jsamp.solve._run import sample as sample
 from jsamp.solve._run import step as step
 from jsamp.solve._single import dpm_single as dpm_single
@@ -47,9 +49,9 @@ from jsamp.solve._state import init as init
 from jsamp.solve._state import output as output
 
 __all__ = [
-    "KernelInfo", "OptimisedStart", "Plan", "PlanKernel", "SampleInfo", "SolveState", "StartSearch", "StepInfo",
-    "concat", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm_single", "dpm_solver", "dpmpp", "dpmpp_single",
-    "edm", "er_sde", "ghvb", "heavy_ball", "heun", "init", "ipndm", "jumps", "kernel", "lms", "load", "nesterov",
-    "optimal_start", "optimise_start", "output", "plms", "pndm", "regenerate", "restart", "rho_rk", "sa_solver",
-    "sample", "save", "sdedit", "stack", "step", "unipc",
+    "KernelInfo", "OptimisedStart", "Plan", "PlanKernel", "Row", "SampleInfo", "SolveState", "StartSearch", "StepInfo",
+    "assemble", "concat", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm_single", "dpm_solver", "dpmpp",
+    "dpmpp_single", "edm", "er_sde", "ghvb", "heavy_ball", "heun", "init", "ipndm", "jumps", "kernel", "lms", "load",
+    "nesterov", "optimal_start", "optimise_start", "output", "plms", "pndm", "regenerate", "restart", "rho_rk",
+    "sa_solver", "sample", "save", "sdedit", "stack", "step", "unipc",
 ]  # fmt: skip

@@ -6,8 +6,10 @@ import math
 from typing import Any
 
 from jsamp._core._checks import check_choice, check_count, check_number, is_traced
+from jsamp.solve._columns import ACCEPT, KEEP
 from jsamp.solve._multistep import refuse_eps
-from jsamp.solve._plan import KEEP, Plan, Row, assemble
+from jsamp.solve._plan import Plan
+from jsamp.solve._rows import Row, assemble
 from jsamp.solve._weights import Path, check_grid, lagrange
 
 # Adams-Bashforth coefficients of the backward differences: the integral of binom(s + j - 1, j) over [0, 1].
@@ -46,7 +48,8 @@ def _adams_row(path: Path, i: int, point: list[int], coefficients: list[Any], be
     """Row i of an Adams plan: y = x / alpha moves by (rho_t - rho_s) times a fixed combination of predictions."""
     gain = path.alpha[i + 1] * (path.node(i + 1, "rho") - path.node(i, "rho"))
     weights = {p: gain * c for p, c in zip(point, coefficients, strict=True)}
-    return Row(path.at(i), path.at(i + 1), i, path.alpha[i + 1] / path.alpha[i], weights, beta=beta)
+    ratio = path.alpha[i + 1] / path.alpha[i]
+    return Row(path.at(i), path.at(i + 1), ratio, weights, node=i, prediction_rate=beta)
 
 
 def plms(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
@@ -156,9 +159,9 @@ def _ghvb(name, schedule, grid, order, beta, spacing, momentum):
         if spacing == "variable":
             row = row._replace(node=path.node(i, "rho"))
             if i >= order:
-                row = row._replace(W=dict(zip(point, _variable(path, i, order, beta), strict=True)))
+                row = row._replace(weights=dict(zip(point, _variable(path, i, order, beta), strict=True)))
         rows.append(row)
-    return assemble(path.xp, rows, "eps")
+    return assemble(rows, kind="eps")
 
 
 def pndm(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
@@ -206,7 +209,7 @@ def pndm(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
             rows.append(_adams_row(path, i, point, adams(order)))
             continue
         rows += _pseudo_runge_kutta(path, i, len(rows), order)
-    return assemble(path.xp, rows, "eps")
+    return assemble(rows, kind="eps")
 
 
 def _pseudo_runge_kutta(path: Path, i: int, r: int, order: int) -> list[Row]:
@@ -219,7 +222,7 @@ def _pseudo_runge_kutta(path: Path, i: int, r: int, order: int) -> list[Row]:
     def row(at, to, weights, keep):
         gain = to[1] * (to[2] / to[1] - start[2] / start[1])
         weights = {r + k: gain * w for k, w in weights.items()}
-        return Row(at, to, i, to[1] / start[1], weights, take=KEEP if keep else 1)
+        return Row(at, to, to[1] / start[1], weights, node=i, take=KEEP if keep else ACCEPT)
 
     if order == 2:
         return [row(start, end, {0: 1.0}, False), row(end, end, {0: 0.5, 1: 0.5}, True)]

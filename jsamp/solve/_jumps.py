@@ -12,8 +12,9 @@ from jsamp._core import _tree
 from jsamp._core._checks import check_count, check_floating, check_key, check_number, is_traced
 from jsamp._core._pytree import replace
 from jsamp._core._types import Result
-from jsamp.solve._algebra import _join, _lift
-from jsamp.solve._plan import KEEP, Plan
+from jsamp.solve._algebra import check_plain, join, lifted
+from jsamp.solve._columns import KEEP
+from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._run import sample
 from jsamp.solve._state import SampleInfo
 
@@ -48,19 +49,17 @@ def jumps(plan: Plan, *, length: int = 10, num: int = 10) -> Plan:
     References:
         Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022, arXiv:2201.09865.
     """
-    if not isinstance(plan, Plan) or is_traced(plan):
-        raise TypeError("jumps: pass a concrete Plan; rows are repeated on the host.")
+    check_plan("jumps", plan, concrete=True)
     check_count("jumps: length", length)
     check_count("jumps: num", num)
     n = plan.nfe
     if length >= n:
         raise ValueError(f"jumps: length={length} must be below the number of rows, {n}.")
-    if plan.take is not None or plan.drag is not None or plan.beta is not None:
-        raise ValueError("jumps needs a plan with one row per step, no corrector and no momentum; see js.solve.ddpm.")
+    check_plain("jumps", plan)
     if num == 1:
         return plan
-    if plan.C is None:
-        plan = replace(plan, C=np.zeros(n))
+    if plan.noise_std is None:
+        plan = replace(plan, noise_std=np.zeros(n))
     parts, row = [], 0
     for end in range(1 + (n - 2) % length, n, length):
         # Rows end - length .. end - 1 have just run; the last of them lands where a jump begins.
@@ -72,7 +71,7 @@ def jumps(plan: Plan, *, length: int = 10, num: int = 10) -> Plan:
         parts += [_up(plan[first:end], plan, first)] * (num - 2)
         parts.append(plan[first:end])
         row = end
-    return _join("concatenate", [*parts, plan[row:]])
+    return join("concatenate", [*parts, plan[row:]])
 
 
 def _up(part: Plan, plan: Plan, first: int) -> Plan:
@@ -80,8 +79,8 @@ def _up(part: Plan, plan: Plan, first: int) -> Plan:
     alpha, sigma = plan.alpha[first], plan.sigma[first]
     lift = alpha / part.alpha_next[-1]
     variance = sigma**2 - (lift * part.sigma_next[-1]) ** 2
-    part = _lift(part, lift)
-    changes = {"C": np.hypot(part.C[-1], np.sqrt(variance))}
+    part = lifted(part, lift)
+    changes = {"noise_std": np.hypot(part.noise_std[-1], np.sqrt(variance))}
     changes |= {"t_next": plan.t[first], "alpha_next": alpha, "sigma_next": sigma}
 
     def last(column, value):
@@ -131,8 +130,7 @@ def sdedit(
     """
     check_key(key, "sdedit")
     check_floating("sdedit: x", x)
-    if not isinstance(plan, Plan):
-        raise TypeError(f"sdedit: plan must be a Plan, got {type(plan).__name__}.")
+    check_plan("sdedit", plan)
     if is_traced(strength):
         raise TypeError("sdedit: strength fixes how many rows run, so it cannot be traced. Pass a Python number.")
     check_number("sdedit: strength", strength, low=0, high=1)

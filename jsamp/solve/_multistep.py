@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from jsamp._core._checks import check_choice, check_count, check_number, concrete
-from jsamp.solve._plan import CORRECT, Plan, Row, assemble
+from jsamp.solve._columns import CORRECT
+from jsamp.solve._plan import Plan
+from jsamp.solve._rows import Row, assemble
 from jsamp.solve._weights import Path, as_weights, check_grid, first_order, lower
 
 LAST_STEP_RATIO = 3.0
@@ -35,6 +37,14 @@ def build(
     caps = _caps(path, kind, variable, order, lower_order_final)
     rate = [0.0] * n if tau is None else tau
     rows: list[Row] = []
+
+    def correct(before, row, i):
+        """The row before leaves what is known of the corrector by then; the row adds its own prediction."""
+        a, weights = _corrector(path, i, order, corrector, caps, kind, variable, rate, variant)
+        own = weights.pop(i)
+        before = before._replace(corrector_state=a, corrector_weights=weights)
+        return before, row._replace(take=CORRECT, corrector_newest=own)
+
     for i in range(n):
         size = min(order, i + 1)
         point = list(range(i, i - size, -1))
@@ -43,22 +53,24 @@ def build(
             formula = lambda q, i=i, p=point: as_weights(path, i, p[:q], kind, variable, rate[i], variant)
         else:
             a, c, formula = integrals(i, point)
-        row = Row(path.at(i), path.at(i + 1), path.node(i, variable), a, {}, C=None if tau is None else c)
-        row = row._replace(W=dict(zip(point, lower(xp, caps[i], size, formula), strict=True)))
+        weights = dict(zip(point, lower(xp, caps[i], size, formula), strict=True))
+        row = Row(path.at(i), path.at(i + 1), a, weights, path.node(i, variable), None if tau is None else c)
         if corrector and i > 0:
-            row = row._replace(**_corrector(path, i, order, corrector, caps, kind, variable, rate, variant))
+            rows[-1], row = correct(rows[-1], row, i)
         rows.append(row)
     if correct_last:
         end = path.at(n)
-        last = Row(
-            end, end, path.node(n, variable), xp.ones(()), {n: 0.0}, C=None if tau is None else 0.0, take=CORRECT
-        )
-        rows.append(last._replace(**_corrector(path, n, order, corrector, caps, kind, variable, rate, variant)))
-    return assemble(xp, rows, kind)
+        last = Row(end, end, xp.ones(()), {n: 0.0}, path.node(n, variable), None if tau is None else 0.0)
+        rows[-1], last = correct(rows[-1], last, n)
+        rows.append(last)
+    return assemble(rows, kind=kind)
 
 
 def _corrector(path, i, order, corrector, caps, kind, variable, rate, variant):
-    """Corrector of the step that ended at node i, which it may now use; with one usable node it repeats the step."""
+    """State coefficient and weights of the corrector of the step that ended at node i, which it may now use.
+
+    With one usable node it repeats the step.
+    """
     size = min(order, i) + 1 if corrector < 0 else min(corrector, i + 1)
     point, before = list(range(i, i - size, -1)), (path, i - 1)
     a, single, _ = first_order(*before, kind, rate[i - 1])
@@ -68,7 +80,7 @@ def _corrector(path, i, order, corrector, caps, kind, variable, rate, variant):
 
     usable = i + 1 if variable == "t" else path.xp.where(path.signalless[0], i, i + 1)
     cap = path.xp.minimum(caps[i - 1] + 1, usable)
-    return {"take": CORRECT, "P": a, "Q": dict(zip(point, lower(path.xp, cap, size, formula), strict=True))}
+    return a, dict(zip(point, lower(path.xp, cap, size, formula), strict=True))
 
 
 def _caps(path: Path, kind: str, variable: str, order: int, lower_order_final: Any) -> list[Any]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from jsamp._core._checks import check_choice
 from jsamp.solve._multistep import refuse_eps
-from jsamp.solve._plan import Plan, Row, assemble
+from jsamp.solve._plan import Plan
+from jsamp.solve._rows import Row, assemble
 from jsamp.solve._stages import block
 from jsamp.solve._weights import Path, as_weights, check_grid, first_order
 
@@ -89,7 +90,7 @@ def _single(name: str, schedule: Any, grid: Any, order: int, packing: str, varia
         for part in parts:
             rows += _block_rows(path, i, part, kind, variant, packing, len(rows))
             i += part
-    return assemble(path.xp, rows, kind)
+    return assemble(rows, kind=kind)
 
 
 def dpmpp_single(schedule: Any, grid: Any, *, order: int = 2, packing: str = "fast", variant: str = "exact") -> Plan:

@@ -8,8 +8,10 @@ import numpy as np
 
 from jsamp._core._checks import check_choice, check_number
 from jsamp.noise import Flow
+from jsamp.solve._columns import ACCEPT, KEEP
 from jsamp.solve._multistep import refuse_eps
-from jsamp.solve._plan import ACCEPT, KEEP, Plan, Row, assemble
+from jsamp.solve._plan import Plan
+from jsamp.solve._rows import Row, assemble
 from jsamp.solve._weights import Path, check_grid
 
 # Stage times c, stage weights a, final weights b.
@@ -49,7 +51,7 @@ def block(
         weights.append([pick(sum(last) if k == 0 else 0.0, w) for k, w in enumerate(last)])
     targets = [*points[1:], end]
     return [
-        Row(at, to, node, scale(points[0], to), {r + k: w for k, w in enumerate(row)}, take=KEEP if j else ACCEPT)
+        Row(at, to, scale(points[0], to), {r + k: w for k, w in enumerate(row)}, node, take=KEEP if j else ACCEPT)
         for j, (at, to, row) in enumerate(zip(points, targets, weights, strict=True))
     ]
 
@@ -117,7 +119,7 @@ def _in_rho(path: Path, tableau: str) -> Plan:
     rows: list[Row] = []
     for i in range(path.steps):
         rows += _runge_kutta_in_rho(path, i, len(rows), tableau)
-    return assemble(path.xp, rows, "eps")
+    return assemble(rows, kind="eps")
 
 
 def heun(schedule: Any, grid: Any) -> Plan:
@@ -158,7 +160,7 @@ def heun(schedule: Any, grid: Any) -> Plan:
         if euler is True:
             points, weights, euler = [start], [[length]], False
         rows += block(path, points, end, weights, one, len(rows), path.t[i], euler)
-    return assemble(path.xp, rows, "velocity")
+    return assemble(rows, kind="velocity")
 
 
 def edm(
@@ -207,8 +209,8 @@ def edm(
         start = point_at_rho(path, sigma * (1 + gamma)) if xp is not np or gamma > 0 else path.at(i)
         new = _runge_kutta_in_rho(path, i, len(rows), "2heun", start)
         added = noise * sigma * xp.sqrt(xp.maximum(gamma * (2 + gamma), 0.0 if xp is np else 1e-30))
-        rows += [new[0]._replace(churn=added), *new[1:]]
-    return assemble(xp, rows, "eps")
+        rows += [new[0]._replace(churn_std=added), *new[1:]]
+    return assemble(rows, kind="eps")
 
 
 def dpm2(schedule: Any, grid: Any) -> Plan:
@@ -248,4 +250,4 @@ def dpm2(schedule: Any, grid: Any) -> Plan:
         middle = point_at_rho(path, path.xp.sqrt(rho0 * path.xp.where(euler, rho0, rho1)))
         weights = [[middle[1] * (middle[2] / middle[1] - rho0)], [0.0, end[1] * (rho1 - rho0)]]
         rows += block(path, [start, middle], end, weights, _alpha_ratio, len(rows), path.node(i, "rho"), euler)
-    return assemble(path.xp, rows, "eps")
+    return assemble(rows, kind="eps")

@@ -22,8 +22,9 @@ from jsamp._core._checks import (
 from jsamp._core._pytree import pytree, replace, static
 from jsamp._core._types import Result
 from jsamp.denoise import Denoiser
-from jsamp.solve._plan import Plan
-from jsamp.solve._run import kicks, sample, step
+from jsamp.denoise._protocol import kicks
+from jsamp.solve._plan import Plan, check_plan
+from jsamp.solve._run import sample, step
 from jsamp.solve._state import SampleInfo, init, output
 
 
@@ -45,11 +46,6 @@ class StartSearch(NamedTuple):
     index: Any
     score: Any
     stderr: Any
-
-
-def _check_plan(who: str, plan: Any) -> None:
-    if not isinstance(plan, Plan):
-        raise TypeError(f"{who}: plan must be a Plan, got {type(plan).__name__}. Build one, e.g. js.solve.dpmpp(...).")
 
 
 def optimal_start(
@@ -105,7 +101,7 @@ def optimal_start(
         arXiv:2305.15357.
     """
     check_key(key, "optimal_start")
-    _check_plan("optimal_start", plan)
+    check_plan("optimal_start", plan)
     check_count("optimal_start: num", num)
     check_floating("optimal_start: targets", targets)
     if plan.stochastic:
@@ -215,7 +211,7 @@ def optimise_start(
         Novack et al., "DITTO: Diffusion Inference-Time T-Optimization for Music Generation", 2024, arXiv:2401.12179;
         "DITTO-2: Distilled Diffusion Inference-Time T-Optimization for Music Generation", 2024, arXiv:2405.20289.
     """
-    _check_plan("optimise_start", plan)
+    check_plan("optimise_start", plan)
     check_callable("optimise_start: denoiser", denoiser, "denoiser(x, t)")
     check_callable("optimise_start: loss", loss, "loss(x0)")
     check_floating("optimise_start: x", x)
@@ -235,7 +231,7 @@ def optimise_start(
         value = loss(decode(x))
         return value + shell * (_radius(x, plan) - 1) ** 2, value
 
-    def advance(carry):
+    def update(carry):
         x, best, low, state, losses, i = carry
         (total, value), slope = jax.value_and_grad(objective, has_aux=True)(x)
         updates, state = optimizer.update(slope, state, x)
@@ -250,7 +246,7 @@ def optimise_start(
 
     dtype = jnp.result_type(*jax.tree.leaves(x))
     start = (x, x, jnp.asarray(jnp.inf, dtype), optimizer.init(x), jnp.full(num, jnp.nan, dtype), jnp.int32(0))
-    last, best, low, _, losses, count = jax.lax.while_loop(unfinished, advance, start)
+    last, best, low, _, losses, count = jax.lax.while_loop(unfinished, update, start)
     best = _tree.where(objective(last)[0] < low, last, best)
     return Result(best, OptimisedStart(losses, _radius(best, plan), count))
 
@@ -327,7 +323,7 @@ def regenerate(
         Dereverberation", 2023, arXiv:2212.11851.
     """
     check_key(key, "regenerate")
-    _check_plan("regenerate", plan)
+    check_plan("regenerate", plan)
     check_floating("regenerate: estimate", estimate)
     if not isinstance(denoiser, Denoiser):
         raise TypeError(f"regenerate: denoiser must be a js.Denoiser, got {type(denoiser).__name__}.")

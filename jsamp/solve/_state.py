@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +13,23 @@ from jsamp.denoise import Kick
 from jsamp.solve._plan import Plan
 
 
+class Stream(enum.IntEnum):
+    """Streams of random numbers of a row: folded into the row's key, `fold_in(fold_in(key, row), stream)`."""
+
+    NOISE = 0
+    CHURN = 1
+    MODEL = 2
+    MID = 3
+    POST = 4
+
+
 class SolveState(NamedTuple):
-    """What a plan carries between rows; parts that the plan does not need are None.
+    """Carry a plan from row to row; parts that the plan does not need are None.
 
     Args:
         x: where the next row evaluates; after the last row, the sample.
-        back: what leads back from x: to the base of the step, for its further stages; to the corrected state but for
-            the newest prediction, for a corrector.
+        back: left - x. x + back is what the row before left: the base of the step, for its further stages; the
+            corrected base without its newest prediction, for a corrector.
         history: [K, ...] the predictions in its slots.
         velocity: moving average of predictions, for momentum on evaluations.
         drift: moving average of increments, for momentum on increments.
@@ -38,7 +49,7 @@ class SolveState(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """What steering hooks are told about a row.
+    """Tell steering hooks where a row is and what it does.
 
     Args:
         index: row number.
@@ -66,7 +77,7 @@ class StepInfo(NamedTuple):
 
 
 class SampleInfo(NamedTuple):
-    """About a finished run.
+    """Report on a finished run.
 
     Args:
         ok: whether every number of the sample is finite.
@@ -82,13 +93,13 @@ class SampleInfo(NamedTuple):
 
 
 def state_dtype(leaf):
-    """The dtype in which a leaf of x runs: its own, float32 at least."""
+    """Return the dtype in which a leaf of x runs: its own, float32 at least."""
     dtype = jnp.result_type(leaf)
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def init(plan: Plan, x: Any, *, kicks: bool = False) -> SolveState:
-    """The state of a plan before its first row.
+    """Make the state of a plan before its first row.
 
     Args:
         plan: the solver.
@@ -110,8 +121,8 @@ def init(plan: Plan, x: Any, *, kicks: bool = False) -> SolveState:
         x=x,
         back=_tree.zeros_like(x) if plan.take is not None else None,
         history=jax.tree.map(empty, x) if plan.slots else None,
-        velocity=_tree.zeros_like(x) if plan.beta is not None else None,
-        drift=_tree.zeros_like(x) if plan.drag is not None else None,
+        velocity=_tree.zeros_like(x) if plan.prediction_rate is not None else None,
+        drift=_tree.zeros_like(x) if plan.increment_rate is not None else None,
         kick=Kick(_tree.zeros_like(x), _tree.zeros_like(x)) if kicks and plan.take is not None else None,
         reset=None,
         index=jnp.int32(0),
@@ -119,7 +130,7 @@ def init(plan: Plan, x: Any, *, kicks: bool = False) -> SolveState:
 
 
 def output(state: SolveState) -> Any:
-    """The sample held by a state whose rows have all run.
+    """Return the sample that a state holds when all its rows have run.
 
     Args:
         state: from the last `step`.

@@ -155,12 +155,12 @@ class SMC(Hooks):
         if self.potential is None:
             extras = {
                 "stages": plan.take,
-                "noise before rows": plan.churn,
-                "momentum": plan.drag,
-                "velocity": plan.beta,
+                "noise before rows": plan.churn_std,
+                "momentum": plan.increment_rate,
+                "velocity": plan.prediction_rate,
             }
             found = [name for name, column in extras.items() if column is not None] + ["history"] * (plan.slots > 0)
-            if found or plan.C is None:
+            if found or plan.noise_std is None:
                 raise ValueError(
                     f"SMC with a twist needs a plan whose rows are Gaussian transitions of their own; this one has "
                     f"{', '.join(found) or 'no noise'}. Use js.solve.ddpm or ddim(eta=1.0)."

@@ -113,10 +113,10 @@ class TimeShift(Hooks):
         if self.mode != "network_time":
             extras = {
                 "stages": plan.take,
-                "momentum": plan.drag,
-                "noise": plan.C,
-                "churn": plan.churn,
-                "velocity": plan.beta,
+                "momentum": plan.increment_rate,
+                "noise": plan.noise_std,
+                "churn": plan.churn_std,
+                "velocity": plan.prediction_rate,
             }
             for name, column in extras.items():
                 if column is not None:

@@ -63,27 +63,30 @@ def interpret(plan, predict, x, noise=None):
     v = np.zeros_like(x)
     mixes = {"x0": (1, 0), "eps": (0, 1), "velocity": (-1, 1)}
     for r in range(plan.nfe):
-        if plan.churn is not None:
-            x = x + plan.churn[r] * noise(r, 1)
+        if plan.churn_std is not None:
+            x = x + plan.churn_std[r] * noise(r, 1)
         x0, eps, *moved = predict(x, plan.t[r])
         a, b = mixes[plan.kind] if plan.mix is None else plan.mix[r]
         m = (a * x0 if a else 0) + (b * eps if b else 0)
-        if plan.beta is not None:
-            m = v = (1 - plan.beta[r]) * v + plan.beta[r] * m
+        if plan.prediction_rate is not None:
+            m = v = (1 - plan.prediction_rate[r]) * v + plan.prediction_rate[r] * m
         take = 1 if plan.take is None else int(plan.take[r])
-        base = x if take == 1 else held if plan.q is None else held + plan.q[r] * m
+        base = x if take == 1 else held if plan.corrector_newest is None else held + plan.corrector_newest[r] * m
         if take != 0 and moved:
             kick = moved[0]
-        u = sum(w * h for w, h in zip(plan.W[r], [m, *history], strict=True))
-        if plan.drag is not None:
-            v = (1 - plan.drag[r]) * v + plan.drag[r] * u
-            u = plan.G[r] * (v + plan.blend[r] * (u - v))
-        z = plan.C[r] * noise(r, 0) if plan.C is not None else 0.0
-        x, held = plan.A[r] * base + u + z, base
-        ends = plan.ends is None or plan.ends[r]
-        if plan.Q is not None:
+        u = sum(w * h for w, h in zip(plan.weights[r], [m, *history], strict=True))
+        if plan.increment_rate is not None:
+            v = (1 - plan.increment_rate[r]) * v + plan.increment_rate[r] * u
+            u = plan.gain[r] * (v + plan.increment_blend[r] * (u - v))
+        z = plan.noise_std[r] * noise(r, 0) if plan.noise_std is not None else 0.0
+        x, held = plan.state_coef[r] * base + u + z, base
+        ends = plan.ends_step is None or plan.ends_step[r]
+        if plan.corrector_weights is not None:
             held = (
-                plan.P[r] * base + sum(q * h for q, h in zip(plan.Q[r], [m, *history], strict=True)) + z + ends * kick
+                plan.corrector_state[r] * base
+                + sum(q * h for q, h in zip(plan.corrector_weights[r], [m, *history], strict=True))
+                + z
+                + ends * kick
             )
         if ends:
             x = x + kick

@@ -84,8 +84,8 @@ def law_jumps(name):
         assert plan.stochastic
         result = js.sample(KEY, denoiser(VP, "x0"), X, plan)
         assert result.info.ok
-        assert S.stack([plan, plan]).A.shape == (2, plan.nfe)
-        assert S.describe(plan).count("\n") == plan.nfe + 1
+        assert S.stack([plan, plan]).state_coef.shape == (2, plan.nfe)
+        assert S.describe(plan).count("stochastic") == 1
     with pytest.raises(ValueError, match="key is None"):
         js.sample(None, denoiser(VP, "x0"), X, plan)
 

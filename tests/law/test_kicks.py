@@ -70,15 +70,15 @@ def _starts(plan):
 
 def _landing(plan):
     """alpha where the step that a row begins ends."""
-    ends = np.ones(plan.nfe, bool) if plan.ends is None else np.asarray(plan.ends)
+    ends = np.ones(plan.nfe, bool) if plan.ends_step is None else np.asarray(plan.ends_step)
     return [plan.alpha_next[next((k for k in range(r, plan.nfe) if ends[k]), r)] for r in range(plan.nfe)]
 
 
 def test_a_step_ends_once(x64):
-    assert plans()["unipc(last)"].ends.tolist() == [True] * 5 + [False]
-    assert plans()["heun"].ends.tolist() == [False, True] * 5
-    assert plans()["concat"].ends.tolist() == [False, True] * 2 + [True] * 3
-    assert plans()["ddim"].ends is None
+    assert plans()["unipc(last)"].ends_step.tolist() == [True] * 5 + [False]
+    assert plans()["heun"].ends_step.tolist() == [False, True] * 5
+    assert plans()["concat"].ends_step.tolist() == [False, True] * 2 + [True] * 3
+    assert plans()["ddim"].ends_step is None
 
 
 def test_plus_plus_is_classifier_free_of_its_own_weight_under_ddim(x64):
@@ -131,7 +131,6 @@ def test_a_kick_equals_a_change_of_x0_in_a_one_row_step(x64):
             eps = prediction.eps - info.alpha / info.sigma * change
             return g, x, js.Prediction(x0, eps), None
 
-    jax.tree_util.register_pytree_node(Moved, lambda m: ((), None), lambda aux, leaves: Moved())
     got = js.sample(None, plus, x, plan, steer=Moved()).x
     np.testing.assert_allclose(got, js.sample(None, plus, x, plan).x, rtol=1e-12)
 
@@ -160,7 +159,6 @@ def test_kicks_follow_particles(name):
             index = jnp.arange(4)[::-1]
             return g, x[index], jax.tree.map(lambda a: a[index], prediction), index
 
-    jax.tree_util.register_pytree_node(Reverse, lambda m: ((), None), lambda aux, leaves: Reverse())
     plan = plans()[name]
     got = js.sample(key, guided, x, plan, steer=Reverse()).x
     base = js.sample(key, guided, x, plan).x

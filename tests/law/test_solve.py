@@ -168,13 +168,13 @@ def test_the_table_names_every_solver():
 
 def test_rows_are_evaluations_and_shapes_fit():
     for name, plan in plans().items():
-        assert len(plan) == plan.nfe == plan.W.shape[0], name
+        assert len(plan) == plan.nfe == plan.weights.shape[0], name
         for column, value in _columns(plan).items():
             assert value.shape[0] == plan.nfe, (name, column)
             if column != "node":  # a coordinate of any kind: step-index solvers count rows
-                kind = {"slot": np.int32, "take": np.int32, "ends": np.bool_}.get(column, np.float64)
+                kind = {"slot": np.int32, "take": np.int32, "ends_step": np.bool_}.get(column, np.float64)
                 assert value.dtype == kind, (name, column)
-        assert np.all(np.isfinite(plan.W)), name
+        assert np.all(np.isfinite(plan.weights)), name
         assert plan.slots <= 6, name
         np.testing.assert_allclose(plan.alpha_next[-1], VP.alpha(1e-3) if name not in ONLY_VE else 1, rtol=1e-12)
 
@@ -411,7 +411,7 @@ def test_gradients_are_finite_in_every_leaf():
         if leaf.dtype != jax.dtypes.float0:
             assert np.all(np.isfinite(leaf)), jax.tree_util.keystr(path)
     for name in structures():
-        assert np.any(np.asarray(grads[2][name].W) != 0), name
+        assert np.any(np.asarray(grads[2][name].weights) != 0), name
 
 
 def test_derivatives_along_plan_values_match_finite_differences(x64):
@@ -610,7 +610,7 @@ def _stacked(n=20):
     for length in (n, n // 2):
         for name, plan in plans(length).items():
             if plan.nfe == n and name not in tables and name not in ONLY_VE:
-                tables[name] = dataclasses.replace(plan, C=None, churn=None)
+                tables[name] = dataclasses.replace(plan, noise_std=None, churn_std=None)
     return list(tables), S.stack(tables.values())
 
 
@@ -707,8 +707,11 @@ def law_plan(name):
     plan = plans()["unipc(3)"]
     assert (plan.nfe, plan.slots, plan.stochastic) == (5, 3, False)
     assert S.Plan.__doc__ is not None
+    with pytest.raises(TypeError, match="floating point"):
+        plan.astype(int)
+    _hand_made_plans_are_refused()
     low = plan.astype(jnp.float32)
-    assert low.W.dtype == np.float32
+    assert low.weights.dtype == np.float32
     assert low.slot.dtype == np.int32
     for wrong in (2, slice(0, 4, 2)):
         with pytest.raises(TypeError, match=r"slice of step 1"):
@@ -719,6 +722,28 @@ def law_plan(name):
         S.stack([plan, plan])[1:]
     with pytest.raises(ValueError, match="stages of one step"):
         plans()["heun"][1:]
+
+
+def _hand_made_plans_are_refused():
+    """A table that the runner would misread: one slot for a two-step method, too narrow, out of range, unknown kind."""
+    grid = grid_of(VP, 4)
+    whole = {k: v for k, v in vars(S.plms(VP, grid, order=2)).items() if v is not None}
+    assert S.Plan(**whole).slots == 2
+    nan = np.array([1.0, np.nan, 1.0, 1.0])
+    for change, error, match in [
+        ({"weights": whole["weights"][:, :2], "slot": np.zeros(4, int)}, ValueError, r"weights\[1, 1\] reads slot 0"),
+        ({"weights": whole["weights"][:3]}, ValueError, r"weights must have shape \(4, 3\)"),
+        ({"slot": np.array([0, 1, 2, 0])}, ValueError, r"slot must lie in 0\.\.1"),
+        ({"slot": None}, ValueError, "slot .* must say where each row writes"),
+        ({"kind": "noise"}, ValueError, "kind must be one of"),
+        ({"kind": "mixed"}, ValueError, "needs the column mix"),
+        ({"noise_std": 1.0}, ValueError, r"noise_std must have shape \(4,\)"),
+        ({"state_coef": nan}, ValueError, "state_coef must be finite"),
+        ({"take": np.array([1, 3, 1, 1])}, ValueError, "take must hold"),
+        ({"alpha": np.array(["a"] * 4)}, TypeError, "alpha must"),
+    ]:
+        with pytest.raises(error, match=match):
+            S.Plan(**{**whole, **change})
 
 
 def law_slices(name):
@@ -732,8 +757,10 @@ def law_slices(name):
     assert_same_bits(S.concat(stages[:4], stages[4:]), stages)
     with pytest.raises(ValueError, match="lands at"):
         S.concat(single[:3], single[4:])
-    with pytest.raises(TypeError, match="plans"):
+    with pytest.raises(TypeError, match="concat: plan must be a Plan"):
         S.concat(single, 3)
+    with pytest.raises(ValueError, match="at least one plan"):
+        S.concat()
     mixed = S.concat(plans(8)["unipc(3)"][:4], plans(8)["deis(4)"][4:])
     assert mixed.kind == "mixed"
     state = S.init(mixed, START)
@@ -747,6 +774,8 @@ def law_slices(name):
 def law_stack(name):
     with pytest.raises(ValueError, match="same number of rows"):
         S.stack([plans(5)["ddim"], plans(6)["ddim"]])
+    with pytest.raises(ValueError, match="at least one plan"):
+        S.stack([])
     with pytest.raises(ValueError, match="stack of plans"):
         js.sample(None, MODELS[0], START, S.stack([plans()["ddim"]] * 2))
     one = S.stack([plans()["lms(4)"]])
@@ -802,10 +831,13 @@ def law_describe(name):
     for label, plan in plans().items():
         text = S.describe(plan)
         lines = text.splitlines()
-        assert len(lines) == plan.nfe + 2, label
+        columns = [line.split(":")[0] for line in lines[plan.nfe + 2 :]]
+        assert columns[:2] == ["state_coef", "weights"], label
+        assert set(columns) <= set(_columns(plan)), label
+        assert all(len(line.split(": ")[1]) > 20 for line in lines[plan.nfe + 2 :])
         assert f"{plan.nfe} rows" in lines[0]
         assert ("stochastic" in lines[0]) == plan.stochastic
-    with pytest.raises(TypeError, match="stack"):
+    with pytest.raises(ValueError, match="stack"):
         S.describe(S.stack([plans()["ddim"]] * 2))
     with pytest.raises(TypeError, match="Plan"):
         S.describe("ddim")
@@ -847,6 +879,44 @@ def law_kernel(name):
         S.kernel(3, plans()["ddim"])
 
 
+def law_rows(name):
+    """A solver written by hand, without a private name, is the solver of the room; its mistakes are refused."""
+
+    def euler(schedule, grid, order):
+        points = [(t, schedule.alpha(t), schedule.sigma(t)) for t in grid]
+        rows = []
+        for i in range(len(points) - 1):
+            at, to = points[i], points[i + 1]
+            gain = to[1] * (to[2] / to[1] - at[2] / at[1])
+            adams = S._index.adams(min(order, i + 1))
+            weights = {i - k: gain * c for k, c in enumerate(adams)}
+            rows.append(S.Row(at, to, to[1] / at[1], weights))
+        return S.assemble(rows, kind="eps")
+
+    grid = grid_of(VP, 6)
+    for order in (1, 3):
+        made, wanted = euler(VP, grid, order), S.plms(VP, grid, order=order)
+        for column in ("state_coef", "weights", "slot", "t", "sigma_next"):
+            np.testing.assert_array_equal(getattr(made, column), getattr(wanted, column))
+    traced = jax.jit(lambda g: euler(VP, g, 3).weights)(jnp.asarray(grid, jnp.float32))
+    np.testing.assert_allclose(traced, S.plms(VP, grid, order=3).weights, rtol=1e-4)
+    at, to = (1.0, 0.5, 0.5), (0.5, 0.7, 0.3)
+    row = S.Row(at, to, 1.0, {0: 0.1})
+    for rows, kind, error, match in [
+        ([row], "noise", ValueError, "kind must be one of"),
+        ([], "x0", ValueError, "at least one row"),
+        ([row, 3], "x0", TypeError, r"js\.solve\.Row, got int at row 1"),
+        ([row._replace(weights={1: 0.2})], "x0", ValueError, "weights of row 0 use the prediction of row 1"),
+        ([row, row._replace(corrector_weights={-1: 1.0})], "x0", ValueError, "corrector_weights of row 1"),
+        ([row._replace(take=0)], "x0", ValueError, "row 0 must start from x"),
+        ([row._replace(take=7)], "x0", ValueError, "take of row 0"),
+        ([row._replace(at=(1.0, 0.5))], "x0", ValueError, r"at of row 0 must be \(t, alpha, sigma\)"),
+        ([row._replace(state_coef=np.nan)], "x0", ValueError, "state_coef must be finite"),
+    ]:
+        with pytest.raises(error, match=match):
+            S.assemble(rows, kind=kind)
+
+
 def law_sample(name):
     result = js.sample(None, MODELS[0], START, plans()["ddim"])
     assert isinstance(result, js.Result)
@@ -877,7 +947,7 @@ def law_sample(name):
 LAWS = {
     "records": law_record, "plan": law_plan, "slices": law_slices, "stack": law_stack, "momentum": law_momentum,
     "restart": law_restart, "files": law_files, "describe": law_describe, "steps": law_steps, "kernel": law_kernel,
-    "sample": law_sample, "builder": law_builder, "start": law_start, "jumps": law_jumps,
+    "sample": law_sample, "rows": law_rows, "builder": law_builder, "start": law_start, "jumps": law_jumps,
     "start_records": law_start_records,
 }  # fmt: skip
 
@@ -887,10 +957,12 @@ REGISTRY = {
     "OptimisedStart": "start_records",
     "Plan": "plan",
     "PlanKernel": "kernel",
+    "Row": "rows",
     "SampleInfo": "records",
     "SolveState": "records",
     "StartSearch": "start_records",
     "StepInfo": "records",
+    "assemble": "rows",
     "concat": "slices",
     "ddim": "builder",
     "ddpm": "builder",

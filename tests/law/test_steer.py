@@ -77,9 +77,11 @@ def test_hooks_are_told_about_the_row():
     for name, plan in plans().items():
         report = run(Recorder(), plan).info.report
         np.testing.assert_allclose(report["t"], plan.t, rtol=1e-6, err_msg=name)
-        np.testing.assert_allclose(report["std"], 0 if plan.C is None else plan.C, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            report["std"], 0 if plan.noise_std is None else plan.noise_std, rtol=1e-6, err_msg=name
+        )
         assert report["last"].tolist() == [0.0] * (plan.nfe - 1) + [1.0]
-        newest = plan.W[:, 0] * (1 if plan.G is None else plan.G)
+        newest = plan.weights[:, 0] * (1 if plan.gain is None else plan.gain)
         if plan.kind == "eps":
             newest = -newest * plan.alpha / plan.sigma
         np.testing.assert_allclose(report["coef"], newest, rtol=2e-5, atol=1e-6, err_msg=name)

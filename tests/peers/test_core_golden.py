@@ -69,8 +69,8 @@ def diffusers(entry, schedule, grid):
             return plan
         lower = solve.deis(schedule, grid, order=2, variable="lam", lower_order_final=False)
         last = np.zeros(plan.slots + 1)
-        last[[0, 1 + plan.slot[-2]]] = lower.W[-1][[0, 1 + lower.slot[-2]]]
-        return replace(plan, W=np.concatenate([plan.W[:-1], last[None]]))
+        last[[0, 1 + plan.slot[-2]]] = lower.weights[-1][[0, 1 + lower.slot[-2]]]
+        return replace(plan, weights=np.concatenate([plan.weights[:-1], last[None]]))
     return solve.heun(schedule, grid) if "Heun" in name else solve.ddim(schedule, grid)
 
 

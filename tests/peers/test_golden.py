@@ -13,7 +13,7 @@ from jsamp._core._numerics import lagrange_basis
 from jsamp._core._pytree import replace
 from jsamp.solve._index import _pseudo_runge_kutta
 from jsamp.solve._multistep import build
-from jsamp.solve._plan import assemble
+from jsamp.solve._rows import assemble
 from jsamp.solve._weights import check_grid
 
 VP, VE, FLOW = js.noise.VP(), js.noise.VE(1e-3, 1e4), js.noise.Flow()
@@ -132,10 +132,10 @@ def k_diffusion(entry, z):
         path = check_grid("3m", schedule, grid)
         later = build(path, kind="x0", order=3, variant="reference", lower_order_final=False)
         second = build(path, kind="x0", order=2, lower_order_final=False)
-        weights = later.W.copy()
+        weights = later.weights.copy()
         weights[1] = 0
-        weights[1, 0], weights[1, 1 + later.slot[0]] = second.W[1, 0], second.W[1, 1 + second.slot[0]]
-        return replace(later, W=weights)
+        weights[1, 0], weights[1, 1 + later.slot[0]] = second.weights[1, 0], second.weights[1, 1 + second.slot[0]]
+        return replace(later, weights=weights)
     makers = {
         "sample_euler": solve.ddim,
         "sample_heun": solve.heun,
@@ -212,14 +212,14 @@ def ts_dpm(entry, z):
         path, rows = check_grid("rk", WholeIndices(), grid), []
         for i in range(path.steps):
             rows += _pseudo_runge_kutta(path, i, len(rows), 4)
-        return assemble(np, rows, "eps")
+        return assemble(rows, kind="eps")
     return solve.pndm(DDPM, grid, order=4 if name.endswith("f_pndm") else 2)
 
 
 def with_left_riemann_sum(plan, entry):
     """The plan with tAB weights as jax_deis computes them: 10,000 left points in t for each interval (D5)."""
     schedule, rate = SCHEDULES[entry["schedule"]], LOG_ALPHA_RATE[entry["schedule"]]
-    weights = np.zeros_like(plan.W)
+    weights = np.zeros_like(plan.weights)
     for i in range(plan.nfe):
         t = np.linspace(plan.t[i], plan.t_next[i], 10_000, endpoint=False)
         nodes = [plan.t[i - j] for j in range(min(entry["options"]["ab_order"], i) + 1)]
@@ -227,7 +227,7 @@ def with_left_riemann_sum(plan, entry):
         for j, basis in enumerate(lagrange_basis(nodes, t)):
             place = 0 if j == 0 else 1 + plan.slot[i - j]
             weights[i, place] = np.sum(push * basis) * (t[1] - t[0])
-    return replace(plan, W=weights)
+    return replace(plan, weights=weights)
 
 
 BUILDERS = {f.__name__: f for f in (dpm_solver_torch, k_diffusion, momentum, jax_deis, ts_dpm)}

@@ -48,7 +48,7 @@ def test_named_solvers_that_are_one_method(grid):
     no_corrector = build(check_grid("unip", VP, grid), kind="x0", order=2, variant="bh2")
     same(no_corrector, solve.dpmpp(VP, grid, order=2, variant="reference", lower_order_final=False))
     plain, damped = solve.plms(VP, grid), solve.ghvb(VP, grid, beta=1.0)
-    np.testing.assert_array_equal(plain.W, damped.W)
+    np.testing.assert_array_equal(plain.weights, damped.weights)
     np.testing.assert_array_equal(run_table(plain, LAW, STARTS), run_table(damped, LAW, STARTS))
     same(solve.heavy_ball(plain, 1.0), plain)
     same(solve.nesterov(plain, 1.0), plain)
@@ -67,25 +67,25 @@ def test_stochastic_first_order_members_agree():
         ancestral = solve.ddim(VP, grid, eta=1.0)
         for other in (solve.ddpm(VP, grid), solve.dpmpp(VP, grid, order=1, tau=1.0),
                       solve.er_sde(VP, grid, order=1, phi=lambda rho: rho**2)):  # fmt: skip
-            for name in ("A", "W", "C"):
+            for name in ("state_coef", "weights", "noise_std"):
                 np.testing.assert_allclose(getattr(other, name), getattr(ancestral, name), rtol=1e-9, atol=1e-14)
 
 
 def test_stochastic_and_deterministic_limits():
     grid = GRIDS["quadratic"]
-    np.testing.assert_allclose(solve.ddim(VP, grid, eta=1e-9).W, solve.ddim(VP, grid).W, rtol=1e-12)
+    np.testing.assert_allclose(solve.ddim(VP, grid, eta=1e-9).weights, solve.ddim(VP, grid).weights, rtol=1e-12)
     per_step = solve.dpmpp(VP, grid, tau=np.zeros(10) + 0.5)
-    np.testing.assert_array_equal(per_step.W, solve.dpmpp(VP, grid, tau=0.5).W)
+    np.testing.assert_array_equal(per_step.weights, solve.dpmpp(VP, grid, tau=0.5).weights)
     window = solve.sa_solver(VP, grid, tau=lambda t: 1.0 if 0.2 < t < 0.8 else 0.0)
     inside = (grid[:-1] > 0.2) & (grid[:-1] < 0.8)
-    assert np.all((window.C > 0) == inside)
+    assert np.all((window.noise_std > 0) == inside)
 
 
 def test_edm_without_churn_is_heun_and_on_flow_first_order_is_euler():
     ve, flow = js.noise.VE(), js.noise.Flow()
     grid = js.noise.karras_grid(ve, 8)
     assert solve.edm(ve, grid).nfe == solve.heun(ve, grid).nfe == 15
-    np.testing.assert_array_equal(solve.edm(ve, grid).W, solve.heun(ve, grid).W)
+    np.testing.assert_array_equal(solve.edm(ve, grid).weights, solve.heun(ve, grid).weights)
     times = js.noise.time_grid(flow, 7, final="zero")
     x = STARTS
     for t, t_next in itertools.pairwise(times):
@@ -164,8 +164,8 @@ def test_variable_step_ghvb_equals_the_paper_on_uniform_steps():
     grid = np.linspace(5.0, 1.0, 13)
     for beta in (1.0, 0.8, 0.4):
         np.testing.assert_allclose(
-            solve.ghvb(ve, grid, order=3, beta=beta, spacing="variable").W,
-            solve.ghvb(ve, grid, order=3, beta=beta).W,
+            solve.ghvb(ve, grid, order=3, beta=beta, spacing="variable").weights,
+            solve.ghvb(ve, grid, order=3, beta=beta).weights,
             atol=1e-12,
         )
 
@@ -201,8 +201,8 @@ def test_restart_is_a_concatenation_that_keeps_the_law():
     assert abs(mean - 0.7) < 2e-2
     assert abs(variance - 0.25) < 0.02
     # The jump restores exactly the variance of the level it returns to.
-    jump = int(np.flatnonzero(plan.churn)[0])
-    assert abs(plan.churn[jump] ** 2 - (grid[15] ** 2 - grid[30] ** 2)) < 1e-10
+    jump = int(np.flatnonzero(plan.churn_std)[0])
+    assert abs(plan.churn_std[jump] ** 2 - (grid[15] ** 2 - grid[30] ** 2)) < 1e-10
 
 
 def test_restart_scales_the_signal_on_a_variance_preserving_schedule():

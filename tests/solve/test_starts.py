@@ -97,7 +97,7 @@ def test_gradient_through_the_sampler_is_exact(x64):
         gain = (
             plan.alpha[r] * np.array([0.49, 1.69]) / (plan.alpha[r] ** 2 * np.array([0.49, 1.69]) + plan.sigma[r] ** 2)
         )
-        factor *= plan.A[r] + plan.W[r, 0] * gain
+        factor *= plan.state_coef[r] + plan.weights[r, 0] * gain
     loss = lambda remat: lambda x: jnp.sum((run_remat(None, law, x, plan, remat=remat) - target) ** 2)
     slope = jax.grad(loss(True))(x)
     np.testing.assert_allclose(slope, 2 * (factor * np.asarray(x) - target) * factor, rtol=1e-9)

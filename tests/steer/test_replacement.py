@@ -25,8 +25,8 @@ def repaint_law(plan, cov, known):
             mean = np.array([a * known, mean[1]])
             spread = np.diag([s**2, spread[1, 1]])
         gain = a * cov @ np.linalg.inv(a**2 * cov + s**2 * np.eye(2))
-        step = plan.A[r] * np.eye(2) + plan.W[r, 0] * gain
-        mean, spread = step @ mean, step @ spread @ step.T + plan.C[r] ** 2 * np.eye(2)
+        step = plan.state_coef[r] * np.eye(2) + plan.weights[r, 0] * gain
+        mean, spread = step @ mean, step @ spread @ step.T + plan.noise_std[r] ** 2 * np.eye(2)
     return mean[1], spread[1, 1]
 
 
@@ -94,8 +94,10 @@ def test_jumps_follow_the_published_schedule(n, length, num):
         row, a = rows[r], plan.alpha[next_row]
         lift = a / plan.alpha_next[row]
         extra = plan.sigma[next_row] ** 2 - (lift * plan.sigma_next[row]) ** 2
-        wanted = lift * plan.A[row], lift * plan.W[row, 0], (lift * plan.C[row]) ** 2 + extra
-        np.testing.assert_allclose((jumped.A[r], jumped.W[r, 0], jumped.C[r] ** 2), wanted, rtol=1e-12, atol=1e-15)
+        wanted = lift * plan.state_coef[row], lift * plan.weights[row, 0], (lift * plan.noise_std[row]) ** 2 + extra
+        np.testing.assert_allclose(
+            (jumped.state_coef[r], jumped.weights[r, 0], jumped.noise_std[r] ** 2), wanted, rtol=1e-12, atol=1e-15
+        )
 
 
 def test_jumps_keep_the_law_of_the_noised_data_on_any_plan():
@@ -154,7 +156,7 @@ def test_ilvr_moments():
     var, gain = 1.0, Gaussian([0.0], [1.0])
     for r in range(plan.nfe):
         pull = float(gain(np.ones((1, 1)), float(plan.alpha[r]), float(plan.sigma[r]))[0][0, 0])
-        var = (plan.A[r] + plan.W[r, 0] * pull) ** 2 * var + plan.C[r] ** 2
+        var = (plan.state_coef[r] + plan.weights[r, 0] * pull) ** 2 * var + plan.noise_std[r] ** 2
     assert abs(high.mean()) < 4.5 * np.sqrt(var / 2000)
     assert abs(high.var() - var) < 4.5 * var * np.sqrt(2 / 2000)
 
@@ -295,7 +297,7 @@ def test_refusals():
     weak = js.steer.DDRM(js.denoise.LinearOp.dense(np.diag([1.0, 1e-3])), x, noise=1.0)
     with pytest.raises(ValueError, match="variance would be negative"):
         weak.start(jax.random.key(0), plan, x)
-    with pytest.raises(TypeError, match="concrete Plan"):
+    with pytest.raises(TypeError, match="plan must be a Plan"):
         js.solve.jumps(3)
     for wrong in ({"length": 5}, {"length": 0}, {"num": 0}):
         with pytest.raises(ValueError, match="jumps"):

@@ -152,7 +152,7 @@ def test_the_ratio_of_transitions_is_that_of_two_normal_densities(x64):
     total = np.zeros(5)
     state = np.asarray(x)
     for r in rows:
-        a, c, n = plan.A[r], plan.W[r, 0], plan.C[r]
+        a, c, n = plan.state_coef[r], plan.weights[r, 0], plan.noise_std[r]
         total += np.asarray(aux.value[r]) - (np.asarray(aux.value[r - 1]) if r else 0)
         for x0, sign in ((aux.x0[r], 1), (guided[r], -1)):
             total += sign * np.asarray(-0.5 * ((after[r] - a * state - c * x0) / n) ** 2)[:, 0]

@@ -17,7 +17,9 @@ LAW = js.denoise.GaussianMixture(VP, weights=[1.0], means=[[0.0]], stds=[1.0])
 
 def exact_kernel(plan):
     """The plan with the noise for which it draws x_s | x_t of standard normal data exactly: C^2 + W^2 Var(x0 | x_t)."""
-    return dataclasses.replace(plan, C=np.sqrt(plan.C**2 + plan.W[:, 0] ** 2 * remaining(plan.alpha, plan.sigma)))
+    return dataclasses.replace(
+        plan, noise_std=np.sqrt(plan.noise_std**2 + plan.weights[:, 0] ** 2 * remaining(plan.alpha, plan.sigma))
+    )
 
 
 def remaining(alpha, sigma):
