@@ -17,6 +17,7 @@ Laws about shapes, dtypes, traces and refusals run on every case by `jax.eval_sh
 for the first case of each `mechanism` (a name for the code that cases share); a case without one is its own mechanism.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -141,9 +142,20 @@ def same_bits(a, b):
     return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
+@contextlib.contextmanager
+def whole_tracebacks():
+    """Keep the frames of JAX in tracebacks, so that the last one says who raised."""
+    before = jax.config.jax_traceback_filtering
+    jax.config.update("jax_traceback_filtering", "off")
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_filtering", before)
+
+
 def refused(call, match):
     """The call raises a ValueError or TypeError with this message, from our code and not from inside a library."""
-    with pytest.raises((ValueError, TypeError), match=match) as caught:
+    with whole_tracebacks(), pytest.raises((ValueError, TypeError), match=match) as caught:
         call()
     last = pathlib.Path(traceback.extract_tb(caught.value.__traceback__)[-1].filename)
     assert any(last.is_relative_to(folder) for folder in OURS), f"raised in {last}: {caught.value}"
