@@ -55,7 +55,7 @@ def methods(denoiser, op, y, mask):
     found = {
         "nothing known": (denoiser, smooth(20), None),
         "DPS": (js.denoise.DPS(denoiser, scale=1.0 if mask is not None else 6.0, **options), ancestral(200), None),
-        "PiGDM": (js.denoise.PiGDM(denoiser, noise=NOISE, spread=digits_net.SIGMA_DATA, **options), smooth(40), None),
+        "PiGDM": (js.denoise.PiGDM(denoiser, noise=NOISE, data_std=digits_net.SIGMA_DATA, **options), smooth(40), None),
         "TMPD": (js.denoise.TMPD(denoiser, noise=NOISE, covariance="diagonal", **options), smooth(40), None),
         "DDNM": (js.denoise.DDNM(denoiser, **options), ancestral(40), None),
     }

@@ -29,7 +29,6 @@ PENDING: dict[tuple[str, str], int] = {
     ("optional_names", "mcmc/_temper.py"): 3,
     ("optional_names", "mcmc/_tune.py"): 3,
     ("optional_names", "noise/_grid.py"): 1,
-    ("optional_names", "steer/_time_shift.py"): 1,
     ("class_names", "mcmc/_combine.py"): 1,
     ("class_names", "mcmc/_langevin.py"): 1,
     ("class_names", "mcmc/_metropolize.py"): 1,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
@@ -129,6 +130,40 @@ def _register(cls: type) -> None:
         cls.__init_subclass__ = classmethod(__init_subclass__)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def register_attributes(cls: type) -> None:
+    """Register a class that may be no dataclass: its fields, else its attributes, are leaves if they can be.
+
+    What says `static()`, and booleans, strings, functions and classes, are structure. Looked up at each flattening, so
+    that the class may become a dataclass later.
+    """
+    if cls in _REGISTERED:
+        return
+    _REGISTERED.add(cls)
+
+    def parts(obj):
+        if dataclasses.is_dataclass(cls):
+            declared = {f.name: bool(f.metadata.get("static")) for f in dataclasses.fields(cls)}
+        else:
+            declared = dict.fromkeys(sorted(vars(obj)), False)
+        kinds = (bool, str, types.FunctionType, types.MethodType, type)
+        meta = {n: getattr(obj, n) for n, fixed in declared.items() if fixed or isinstance(getattr(obj, n), kinds)}
+        return {n: getattr(obj, n) for n in declared if n not in meta}, meta
+
+    def flatten_with_keys(obj):
+        data, meta = parts(obj)
+        leaves = tuple((jax.tree_util.GetAttrKey(n), v) for n, v in data.items())
+        return leaves, (tuple(data), tuple(meta.items()))
+
+    def unflatten(aux, leaves):
+        names, meta = aux
+        obj = object.__new__(cls)
+        for name, value in (*zip(names, leaves, strict=True), *meta):
+            object.__setattr__(obj, name, value)
+        return obj
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten)
+
+
 def _convert_before(cls: type) -> None:
     """Let the class check and convert its fields before its own `__post_init__`."""
     after = vars(cls).get("__post_init__")
@@ -151,6 +186,13 @@ def _convert_fields(obj: Any) -> None:
             check(name, value)
         if (convert := each.metadata.get("convert")) is not None:
             object.__setattr__(obj, each.name, convert(name, value))
+
+
+def construct(obj: Any, **values: Any) -> None:
+    """Set the fields of an object whose own `__init__` takes other arguments, then check and convert them."""
+    for name, value in values.items():
+        object.__setattr__(obj, name, value)
+    obj.__post_init__()
 
 
 def replace(obj: T, **changes: Any) -> T:

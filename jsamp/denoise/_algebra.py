@@ -1,4 +1,4 @@
-"""What measurements and rewards share: transposes of a prediction, changes of the score, solves per sample."""
+"""What measurements and rewards share: noise levels, transposes of a prediction, changes of the score, solves."""
 
 from __future__ import annotations
 
@@ -8,10 +8,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._checks import check_count
+from jsamp._core._like import dtype_of
 from jsamp.denoise._protocol import Guided, Kick, aux_of, kick_of
 
-SMALL = 64
+SMALL, FEW = 64, 16
+
+
+def as_time(t: Any, x: Any) -> Any:
+    """The time in the dtype of x, float32 at least: an index near 1000 has no place in half precision."""
+    return jnp.asarray(t, dtype_of(x, at_least=jnp.float32))
+
+
+def levels(schedule: Any, t: Any, x: Any) -> tuple[Any, Any]:
+    """Alpha and sigma at t, computed in float32 at least, in the dtype of x."""
+    t, dtype = as_time(t, x), dtype_of(x)
+    return jnp.asarray(schedule.alpha(t), dtype), jnp.asarray(schedule.sigma(t), dtype)
+
+
+def slopes(schedule: Any, t: Any, x: Any) -> tuple[Any, Any]:
+    """The time derivatives of alpha and sigma at t, in the dtype of x."""
+    t, dtype = as_time(t, x), dtype_of(x)
+    one = jnp.ones_like(t)
+    alpha, sigma = (jax.jvp(level, (t,), (one,))[1] for level in (schedule.alpha, schedule.sigma))
+    return jnp.asarray(alpha, dtype), jnp.asarray(sigma, dtype)
 
 
 def transpose_x0(denoiser: Any, x: Any, t: Any, key: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -25,10 +44,17 @@ def transpose_x0(denoiser: Any, x: Any, t: Any, key: Any) -> tuple[Any, Callable
     return prediction, lambda u: pull(u)[0]
 
 
+def shift_x0(schedule: Any, t: Any, prediction: Any, change: Any) -> Any:
+    """The prediction with x0 moved by `change`, and eps by as much the other way, so alpha x0 + sigma eps stays."""
+    alpha, sigma = levels(schedule, t, prediction.x0)
+    ratio = alpha / sigma
+    x0 = jax.tree.map(jnp.add, prediction.x0, change)
+    return prediction._replace(x0=x0, eps=jax.tree.map(lambda e, c: e - ratio * c, prediction.eps, change))
+
+
 def change_score(schedule: Any, t: Any, prediction: Any, change: Any) -> Any:
     """The prediction with the score moved: x0 += (sigma^2 / alpha) change, eps -= sigma change. Nothing cancels."""
-    t = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(prediction.x0)))
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    alpha, sigma = levels(schedule, t, prediction.x0)
     x0 = jax.tree.map(lambda d, g: d + (sigma**2 / alpha) * g, prediction.x0, change)
     eps = jax.tree.map(lambda e, g: e - sigma * g, prediction.eps, change)
     return prediction._replace(x0=x0, eps=eps)
@@ -41,37 +67,42 @@ def add_kick(prediction: Any, kick: Kick) -> Guided:
         return new if old is None else old if new is None else jax.tree.map(jnp.add, old, new)
 
     old = kick_of(prediction) or Kick()
-    merged = Kick(both(old.x, kick.x), both(old.x0, kick.x0))
-    return Guided(prediction.x0, prediction.eps, merged, aux_of(prediction))
+    return Guided(prediction.x0, prediction.eps, Kick(both(old.x, kick.x), both(old.x0, kick.x0)), aux_of(prediction))
 
 
-def check_event(who: str, event_ndim: int | None) -> None:
-    """Refuse a number of sample axes that is not a count."""
-    if event_ndim is not None:
-        check_count(f"{who}: event_ndim", event_ndim, low=0)
+def inner(a: Any, b: Any) -> Any:
+    """Inner product along the last axis, which is kept."""
+    return jnp.sum(a * b, axis=-1, keepdims=True)
 
 
-def leading(who: str, x: Any, event_ndim: int | None) -> int:
-    """How many leading axes of x are a batch."""
-    if event_ndim is None:
-        return 0
-    counts = {leaf.ndim - event_ndim for leaf in jax.tree.leaves(x)}
-    if len(counts) != 1 or min(counts) < 0:
-        shapes = [leaf.shape for leaf in jax.tree.leaves(x)]
-        raise ValueError(f"{who}: event_ndim={event_ndim} does not fit x of shapes {shapes}.")
-    return counts.pop()
+def minimal_residual(matvec: Callable[[Any], Any], b: Any, iterations: int | None) -> Any:
+    """The x in the Krylov space of `iterations` steps that makes |b - K x| least, b [..., m], for any square K.
 
+    Generalised conjugate residuals. K need not be symmetric or positive: the residual never grows, and few steps leave
+    small eigenvalues of K, which are those that a network gets wrong, alone. None takes min(m, 16) steps.
+    """
+    steps = min(b.shape[-1], FEW) if iterations is None else iterations
+    eps = jnp.finfo(b.dtype).eps
+    floor = eps**2 * inner(b, b)
 
-def each(function: Callable[..., Any], lead: int) -> Callable[..., Any]:
-    """A function of one sample, for every sample of `lead` leading axes."""
-    for _ in range(lead):
-        function = jax.vmap(function)
-    return function
+    def body(carry, i):
+        x, r, ways, images = carry
+        way, image = r, matvec(r)
+        size = inner(image, image)
+        for _ in range(2):  # twice is enough: what rounding left of earlier ways goes too
+            along = inner(images, image[None])
+            way, image = way - jnp.sum(along * ways, axis=0), image - jnp.sum(along * images, axis=0)
+        length = inner(image, image)
+        go = (length > (64 * eps) ** 2 * size) & (inner(r, r) > floor)
+        scale = jnp.where(go, jax.lax.rsqrt(jnp.where(go, length, 1)), 0)
+        way, image = way * scale, image * scale
+        gain = inner(r, image)
+        put = lambda stored, new: jax.lax.dynamic_update_index_in_dim(stored, new, i, 0)
+        return (x + gain * way, r - gain * image, put(ways, way), put(images, image)), None
 
-
-def spread_over(value: Any, leaf: Any) -> Any:
-    """A number for each sample [*lead], against a leaf [*lead, ...]."""
-    return value.reshape(value.shape + (1,) * (leaf.ndim - value.ndim))
+    empty = jnp.broadcast_to(jnp.zeros_like(b)[None], (steps, *b.shape))
+    start = (jnp.zeros_like(b), b, empty, empty)
+    return jax.lax.scan(body, start, jnp.arange(steps))[0][0]
 
 
 def solve_positive(matvec: Callable[[Any], Any], b: Any, iterations: int | None) -> Any:

@@ -9,12 +9,46 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._checks import check_number, concrete, is_traced
-from jsamp._core._pytree import pytree
+from jsamp._core._numerics import safe_log
+from jsamp._core._pytree import construct, field, pytree
+from jsamp._core._types import Schedule
+from jsamp.denoise import _fields
+from jsamp.denoise._algebra import levels
 from jsamp.denoise._protocol import Prediction
 
 
 def _moment(a, b):
     return jnp.matmul(a, b, precision="highest")
+
+
+def _floating(x: Any) -> Any:
+    """X as a floating array."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
+def _diagonal(xp: Any, means: Any, stds: Any) -> tuple[Any, None]:
+    """Variances [k, d] of standard deviations [k] or [k, d]."""
+    check_number("GaussianMixture: stds", stds, low=0, open_low=True)
+    stds = xp.asarray(stds, means.dtype)
+    if stds.shape not in (means.shape[:1], means.shape):
+        raise ValueError(f"GaussianMixture: stds must be [k] or [k, d], got {stds.shape} for means {means.shape}.")
+    return xp.broadcast_to(stds.reshape(means.shape[0], -1) ** 2, means.shape), None
+
+
+def _principal(xp: Any, means: Any, covs: Any) -> tuple[Any, Any]:
+    """Variances [k, d] along the principal axes [k, d, d] of covariances."""
+    check_number("GaussianMixture: covs", covs)
+    covs = xp.asarray(covs, means.dtype)
+    if covs.shape != (*means.shape, means.shape[1]):
+        raise ValueError(f"GaussianMixture: covs must be [k, d, d], got {covs.shape} for means {means.shape}.")
+    variances, axes = xp.linalg.eigh(covs)
+    known = concrete(variances)
+    if known is not None and (
+        np.min(known) < -1e-10 * np.max(np.abs(known)) or not np.allclose(covs, np.swapaxes(covs, 1, 2))
+    ):
+        raise ValueError("GaussianMixture: covs must be symmetric positive semi-definite.")
+    return xp.maximum(variances, 0), axes
 
 
 @pytree
@@ -49,51 +83,32 @@ class GaussianMixture:
         O(k d), with covariances O(k d^2), for each point.
     """
 
-    schedule: Any
+    schedule: Schedule = field(check=_fields.schedule)
     log_weights: Any
     means: Any
     variances: Any
     axes: Any
 
-    def __init__(self, schedule: Any, *, weights: Any, means: Any, stds: Any = None, covs: Any = None):
+    def __init__(self, schedule: Schedule, *, weights: Any, means: Any, stds: Any = None, covs: Any = None):
         if (stds is None) == (covs is None):
             raise ValueError("GaussianMixture: give exactly one of stds [k] or [k, d], and covs [k, d, d].")
         check_number("GaussianMixture: weights", weights, low=0)
         check_number("GaussianMixture: means", means)
         xp = jnp if is_traced(weights, means, stds, covs) else np
-        dtype = None if xp is jnp else np.float64
-        weights, means = xp.asarray(weights, dtype), xp.asarray(means, dtype)
-        if means.ndim != 2 or weights.shape != means.shape[:1]:
+        weights, means = (xp.asarray(v, None if xp is jnp else np.float64) for v in (weights, means))
+        if means.ndim != 2 or weights.shape != means.shape[:1] or not weights.size:
             raise ValueError(f"GaussianMixture: want weights [k] and means [k, d], got {weights.shape}, {means.shape}.")
-        if stds is not None:
-            check_number("GaussianMixture: stds", stds, low=0, open_low=True)
-            stds = xp.asarray(stds, dtype)
-            if stds.shape not in (weights.shape, means.shape):
-                raise ValueError(f"GaussianMixture: stds must be [k] or [k, d], got {stds.shape} for {means.shape}.")
-            variances, axes = xp.broadcast_to(stds.reshape(weights.size, -1) ** 2, means.shape), None
-        else:
-            covs = xp.asarray(covs, dtype)
-            if covs.shape != (*means.shape, means.shape[1]):
-                raise ValueError(f"GaussianMixture: covs must be [k, d, d], got {covs.shape} for means {means.shape}.")
-            variances, axes = xp.linalg.eigh(covs)
-            known = concrete(variances)
-            if known is not None and (
-                np.min(known) < -1e-10 * np.max(np.abs(known)) or not np.allclose(covs, np.swapaxes(covs, 1, 2))
-            ):
-                raise ValueError("GaussianMixture: covs must be symmetric positive semi-definite.")
-            variances = xp.maximum(variances, 0)
-        with np.errstate(divide="ignore"):
-            log_weights = xp.log(weights / weights.sum())
-        values = (schedule, log_weights, means, variances, axes)
-        for name, value in zip(("schedule", "log_weights", "means", "variances", "axes"), values, strict=True):
-            object.__setattr__(self, name, value)
+        if xp is np and not weights.sum() > 0:
+            raise ValueError(f"GaussianMixture: weights must not all be 0, got {weights}.")
+        variances, axes = _diagonal(xp, means, stds) if covs is None else _principal(xp, means, covs)
+        log_weights = safe_log(xp, weights / weights.sum())
+        construct(self, schedule=schedule, log_weights=log_weights, means=means, variances=variances, axes=axes)
 
     def _whiten(self, x, t):
         """Residuals in component axes [..., k, d], their variances, log joint densities [..., k], alpha, sigma."""
-        t = jnp.asarray(t, x.dtype)
         if jnp.ndim(x) == 0 or x.shape[-1] != self.means.shape[1]:
             raise ValueError(f"GaussianMixture: x must be [..., {self.means.shape[1]}], got {jnp.shape(x)}.")
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha, sigma = levels(self.schedule, t, x)
         means, variances = jnp.asarray(self.means, x.dtype), jnp.asarray(self.variances, x.dtype)
         lead = (1,) * (x.ndim - 1)
         residual = x[..., None, :] - (alpha * means).reshape(*lead, *means.shape)
@@ -106,8 +121,8 @@ class GaussianMixture:
         return residual, total, log_joint, alpha, sigma
 
     def __call__(self, x, t, *, key=None):
-        """The exact conditional means of x0 and eps."""
-        x = jnp.asarray(x)
+        """Return the exact conditional means of x0 and eps."""
+        x = _floating(x)
         residual, total, log_joint, alpha, sigma = self._whiten(x, t)
         lead = (1,) * (x.ndim - 1)
         variances = jnp.asarray(self.variances, x.dtype).reshape(*lead, *self.variances.shape)
@@ -122,11 +137,11 @@ class GaussianMixture:
 
     def responsibilities(self, x, t):
         """Posterior component probabilities p(k | x_t = x), [..., k]."""
-        return jax.nn.softmax(self._whiten(jnp.asarray(x), t)[2], axis=-1)
+        return jax.nn.softmax(self._whiten(_floating(x), t)[2], axis=-1)
 
     def logdensity(self, x, t):
         """Log density of the noised law at x [..., d] and time t, [...]."""
-        return jax.nn.logsumexp(self._whiten(jnp.asarray(x), t)[2], axis=-1)
+        return jax.nn.logsumexp(self._whiten(_floating(x), t)[2], axis=-1)
 
 
 @pytree
@@ -156,23 +171,21 @@ class Empirical:
         O(n d) for each point; memory O(n) beyond the data.
     """
 
-    schedule: Any
-    data: Any
+    schedule: Schedule = field(check=_fields.schedule)
+    data: Any = field(check=_fields.number(), convert=lambda name, value: _fields.as_numbers(value))
 
     def __post_init__(self):
-        check_number("Empirical: data", self.data)
         if jnp.ndim(self.data) < 2 or jnp.shape(self.data)[0] == 0:
             raise ValueError(f"Empirical: data must be [n, ...] with n >= 1, got shape {jnp.shape(self.data)}.")
 
     def __call__(self, x, t, *, key=None):
-        """The exact conditional means of x0 and eps."""
-        x = jnp.asarray(x)
+        """Return the exact conditional means of x0 and eps."""
+        x = _floating(x)
         data = jnp.asarray(self.data, x.dtype)
         event = data.ndim - 1
         if x.shape[x.ndim - event :] != data.shape[1:]:
             raise ValueError(f"Empirical: x must be [..., {', '.join(map(str, data.shape[1:]))}], got {x.shape}.")
-        t = jnp.asarray(t, x.dtype)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha, sigma = levels(self.schedule, t, x)
         points = data.reshape(data.shape[0], -1)
 
         def one(x):

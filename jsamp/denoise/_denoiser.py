@@ -2,62 +2,53 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
-from jsamp._core._callable import as_tree
+from jsamp._core._callable import Bound, Structured
+from jsamp._core._checks import check_floating, shown
 from jsamp._core._like import match
-from jsamp._core._pytree import pytree, static
-from jsamp.denoise._protocol import Prediction
+from jsamp._core._pytree import construct, field, pytree, replace, static
+from jsamp._core._types import Model, Schedule, Tree
+from jsamp.denoise import _fields
+from jsamp.denoise._algebra import as_time, levels, slopes
+from jsamp.denoise._protocol import Guided, Prediction
 
 
 def _from_eps(schedule, t, x, m):
-    a, s = schedule.alpha(t), schedule.sigma(t)
+    a, s = levels(schedule, t, x)
     return Prediction(jax.tree.map(lambda x, e: (x - s * e) / a, x, m), m)
 
 
 def _from_x0(schedule, t, x, m):
-    a, s = schedule.alpha(t), schedule.sigma(t)
+    a, s = levels(schedule, t, x)
     return Prediction(m, jax.tree.map(lambda x, d: (x - a * d) / s, x, m))
 
 
 def _from_score(schedule, t, x, m):
-    s = schedule.sigma(t)
+    _, s = levels(schedule, t, x)
     return _from_eps(schedule, t, x, jax.tree.map(lambda g: -s * g, m))
 
 
 def _from_v(schedule, t, x, m):
-    a, s = schedule.alpha(t), schedule.sigma(t)
+    a, s = levels(schedule, t, x)
     norm = a * a + s * s
     x0 = jax.tree.map(lambda x, v: (a * x - s * v) / norm, x, m)
     return Prediction(x0, jax.tree.map(lambda x, v: (s * x + a * v) / norm, x, m))
 
 
 def _from_velocity(schedule, t, x, m):
-    a, da = jax.jvp(schedule.alpha, (t,), (jnp.ones_like(t),))
-    s, ds = jax.jvp(schedule.sigma, (t,), (jnp.ones_like(t),))
+    (a, s), (da, ds) = levels(schedule, t, x), slopes(schedule, t, x)
     norm = a * ds - s * da
     x0 = jax.tree.map(lambda x, u: (ds * x - s * u) / norm, x, m)
     return Prediction(x0, jax.tree.map(lambda x, u: (a * u - da * x) / norm, x, m))
 
 
-def shift_x0(schedule: Any, t: Any, prediction: Any, change: Any) -> Any:
-    """The prediction with x0 moved by `change`, and eps by as much the other way, so alpha x0 + sigma eps stays."""
-    dtype = jnp.result_type(*jax.tree.leaves(prediction.x0))
-    t = jnp.asarray(t, dtype)
-    ratio = schedule.alpha(t) / schedule.sigma(t)
-    x0 = jax.tree.map(jnp.add, prediction.x0, change)
-    return prediction._replace(x0=x0, eps=jax.tree.map(lambda e, c: e - ratio * c, prediction.eps, change))
-
-
-REMEDY = (
-    "Return the prediction alone. If the network wants a batch axis, give x one and keep t a scalar, or add it inside "
-    "the model."
-)
 CONVERSIONS = {"eps": _from_eps, "x0": _from_x0, "v": _from_v, "score": _from_score, "velocity": _from_velocity}
+Predicts = Literal["eps", "x0", "v", "score", "velocity"]
 
 
 @pytree
@@ -69,58 +60,147 @@ class Denoiser:
     score = -eps / s. velocity u = dx/dt = a' x0 + s' eps, solved with the schedule's own derivatives (rectified flow:
     x0 = x - t u).
 
-    The network is called as `model(x, time_map(t))`, with t a scalar of the dtype of x. Its output is cast to the
-    dtype of x, so a bfloat16 network keeps a float32 state. x may be any shape or tree, or have leading batch axes
-    if the network wants them.
+    The network is called as `model(x, time_map(t), **conditions)`, with t a scalar: float32, or float64 where x is. x
+    comes in its own dtype, which in a run is float32 at least; a network of half precision casts x itself. Its output
+    is cast to the dtype of x. x may be any shape or tree, or have leading batch axes if the network wants them.
 
     Args:
-        model: a callable tree (an `nnx.Module`, `jax.tree_util.Partial(linen.apply, variables)`, a dataclass) or a
-            bare function. Its arrays are leaves: fresh weights never retrace.
+        model: a callable tree (an `nnx.Module`, an Equinox module, `jax.tree_util.Partial(linen.apply, variables)`, a
+            dataclass) or a bare function. Its arrays, those that a function captures too, are leaves: fresh weights
+            never retrace.
         schedule: the noise schedule the network was trained with.
-        predicts: "eps", "x0", "v", "score" or "velocity".
+        predicts: "eps", "x0", "v", "score" or "velocity" (static).
         time_map: maps the schedule's time to what the network takes, for example `lambda t: 1000 * t`.
+        variance: None, or "range" for a network whose last axis holds the prediction and then as many numbers of a
+            learned variance: they come along as `aux`, for `js.steer.LearnedVariance` (static).
+        **conditions: what the network is given by name, such as `y=label`. Numbers and arrays are leaves; booleans and
+            strings are structure. `given` changes them, and two denoisers that differ in conditions alone are one
+            batched call in `ClassifierFree`.
 
     Returns:
-        `Prediction(x0, eps)`, each of the structure of x.
+        `Prediction(x0, eps)`, each of the structure of x; with `variance`, `Guided(x0, eps, aux=variance)`.
 
     Raises:
-        TypeError: for a model that cannot be called, or whose output differs from x in structure or shape.
-        ValueError: for an unknown `predicts`.
+        TypeError: for a model that cannot be called so, whose output differs from x in structure or shape, or an x that
+            is not floating point.
+        ValueError: for an unknown `predicts` or `variance`.
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js
-        >>> denoiser = js.Denoiser(lambda x, t: jnp.zeros_like(x), js.noise.Flow(), predicts="velocity")
-        >>> denoiser(jnp.ones(2), 0.5).x0.tolist()
-        [1.0, 1.0]
+        >>> network = lambda x, t, y: y * jnp.ones_like(x)
+        >>> three = js.Denoiser(network, js.noise.VP(), predicts="x0", y=3.0)
+        >>> seven = three.given(y=7.0)
+        >>> three(jnp.ones(1), 0.5).x0.tolist(), seven(jnp.ones(1), 0.5).x0.tolist()
+        ([3.0], [7.0])
 
     Cost:
         One network call.
 
     References:
         Salimans and Ho, "Progressive Distillation for Fast Sampling of Diffusion Models", 2022, arXiv:2202.00512 (v).
+        Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv:2102.09672 (variance).
     """
 
-    model: Any
-    schedule: Any
-    predicts: str = static(default="eps")
-    time_map: Any = None
+    model: Model = field(convert=_fields.callable_as("model(x, t)"))
+    schedule: Schedule = field(check=_fields.schedule)
+    predicts: Predicts = static(check=_fields.one_of(*CONVERSIONS))
+    time_map: Any = field(convert=_fields.callable_as("time_map(t)", optional=True))
+    variance: Any = static()
+    conditions: dict[str, Tree] = field()
+    options: tuple[tuple[str, Any], ...] = static()
+
+    def __init__(
+        self, model: Model, schedule: Schedule, predicts: Predicts = "eps", time_map: Any = None, *,
+        variance: Literal["range"] | None = None, conditions: dict | None = None, options: tuple = (), **named: Tree,
+    ):  # fmt: skip
+        given = {**(conditions or {}), **dict(options), **named}
+        fixed = tuple((name, given.pop(name)) for name in sorted(given) if _is_structure(given[name]))
+        values = {"model": model, "schedule": schedule, "predicts": predicts, "time_map": time_map}
+        construct(self, **values, variance=variance, conditions=given, options=fixed)
 
     def __post_init__(self):
-        object.__setattr__(self, "model", as_tree("Denoiser: model", self.model, "model(x, t)"))
-        if self.time_map is not None:
-            object.__setattr__(self, "time_map", as_tree("Denoiser: time_map", self.time_map, "time_map(t)"))
-        _checks.check_choice("Denoiser: predicts", self.predicts, tuple(CONVERSIONS))
-        for method in ("alpha", "sigma", "lam", "time"):
-            if not callable(getattr(self.schedule, method, None)):
-                raise TypeError(
-                    f"Denoiser: schedule must have {method}(), got {type(self.schedule).__name__}. "
-                    f"Pass for example js.noise.VP()."
-                )
+        if self.variance not in (None, "range"):
+            raise ValueError(f"Denoiser: variance must be None or 'range'; got {shown(self.variance)}.")
+        _check_conditions(self.model, {**self.conditions, **dict(self.options)})
+
+    def given(self, **conditions: Tree) -> Denoiser:
+        """The same network under other conditions.
+
+        Args:
+            **conditions: new values by name; the others stay.
+
+        Returns:
+            A denoiser that shares the weights.
+        """
+        merged = {**self.conditions, **dict(self.options), **conditions}
+        fixed = tuple((name, merged.pop(name)) for name in sorted(merged) if _is_structure(merged[name]))
+        _check_conditions(self.model, {**merged, **dict(fixed)})
+        return replace(self, conditions=merged, options=fixed)
 
     def __call__(self, x, t, *, key=None):
         """Predict x0 and eps at noise level t."""
-        t = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(x)))
-        output = self.model(x, t if self.time_map is None else self.time_map(t))
-        return CONVERSIONS[self.predicts](
-            self.schedule, t, x, match("Denoiser: the model's output", output, x, remedy=REMEDY)
-        )
+        check_floating("Denoiser: x", x)
+        t = as_time(t, x)
+        time = t if self.time_map is None else self.time_map(t)
+        output, variance = self.model(x, time, **self.conditions, **dict(self.options)), None
+        if self.variance is not None:
+            output, variance = _halves(output, x)
+        output = match("Denoiser: the model's output", output, x, remedy=_remedy(output, x))
+        prediction = CONVERSIONS[self.predicts](self.schedule, t, x, output)
+        return prediction if variance is None else Guided(prediction.x0, prediction.eps, aux=variance)
+
+
+def _is_structure(value: Any) -> bool:
+    """Whether a condition cannot be a leaf: a boolean, a name, a function."""
+    number = lambda leaf: not isinstance(leaf, bool) and (isinstance(leaf, int | float) or hasattr(leaf, "dtype"))
+    return not all(number(leaf) for leaf in jax.tree.leaves(value))
+
+
+def _check_conditions(model: Any, conditions: dict[str, Any]) -> None:
+    """Refuse a model that cannot be called as model(x, t, **conditions), as far as its signature tells."""
+    inside = model.function if isinstance(model, Bound) else model.model if isinstance(model, Structured) else model
+    try:
+        signature = inspect.signature(inside)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(None, None, **conditions)
+    except TypeError as error:
+        names = "".join(f", {name}=..." for name in conditions)
+        raise TypeError(
+            f"Denoiser: model must be callable as model(x, t{names}), but {error}; it takes {signature}. Conditions of "
+            f"the network are given by name: js.Denoiser(model, schedule, y=label)."
+        ) from None
+
+
+def _halves(output: Any, x: Any) -> tuple[Any, Any]:
+    """The prediction and the variance of a network that returns both along the last axis."""
+
+    def split(leaf, like):
+        shape, wanted = jnp.shape(leaf), jnp.shape(like)
+        if not wanted or shape != (*wanted[:-1], 2 * wanted[-1]):
+            raise TypeError(
+                f"Denoiser: with variance='range' the model's output must hold two arrays like x along its last axis, "
+                f"[..., {2 * wanted[-1] if wanted else 2}]; got {shape} for x {wanted}."
+            )
+        return jnp.split(jnp.asarray(leaf, jnp.result_type(like)), 2, axis=-1)
+
+    if jax.tree.structure(output) != jax.tree.structure(x):
+        return output, None
+    parts = [split(*pair) for pair in zip(jax.tree.leaves(output), jax.tree.leaves(x), strict=True)]
+    return tuple(jax.tree.unflatten(jax.tree.structure(x), part) for part in zip(*parts, strict=True))  # pyright: ignore
+
+
+def _remedy(output: Any, x: Any) -> str:
+    """Say what to do about an output of another structure or shape."""
+    if jax.tree.structure(output) != jax.tree.structure(x):
+        return "Return the prediction alone."
+    pairs = zip(map(jnp.shape, jax.tree.leaves(output)), map(jnp.shape, jax.tree.leaves(x)), strict=True)
+    for got, wanted in pairs:
+        doubled = [i for i, sizes in enumerate(zip(got, wanted, strict=False)) if sizes[0] == 2 * sizes[1]]
+        if len(got) == len(wanted) and len(doubled) == 1:
+            return (
+                f"Axis {doubled[0]} is twice that of x: a network that learned its variance too. With the channels "
+                f"last pass variance='range', else return the first half alone."
+            )
+    return "If the network wants a batch axis, give x one and keep t a scalar, or add it inside the model."

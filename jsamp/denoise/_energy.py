@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_choice, check_number, concrete, is_traced
-from jsamp._core._pytree import pytree, static
-from jsamp.denoise._algebra import change_score, check_event, each, leading, spread_over, transpose_x0
-from jsamp.denoise._pair import check_scale, weigh
-from jsamp.denoise._protocol import check_denoiser
+from jsamp._core._checks import check_number, concrete, is_traced
+from jsamp._core._like import dtype_of
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._sample_axes import batch_ndim, check_event_ndim, over_batch, per_sample
+from jsamp._core._types import Model
+from jsamp.denoise import _fields
+from jsamp.denoise._algebra import as_time, change_score, levels, transpose_x0
+from jsamp.denoise._pair import scaled
+from jsamp.denoise._protocol import Wrapper
 
 
 def _classify(who: str, classifier: Any, label: Any, x: Any, t: Any) -> Any:
     """Gradient in x of the log-probability of the label, of each sample."""
-    t = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(x)))
+    t = as_time(t, x)
 
     def total(x):
         logits = classifier(x, t)
@@ -37,8 +40,7 @@ def _classify(who: str, classifier: Any, label: Any, x: Any, t: Any) -> Any:
 
 
 def _raise_score(denoiser: Any, scale: Any, t: Any, prediction: Any, slope: Any) -> Any:
-    change = jax.tree.map(lambda g: weigh(scale, t, g) * g, slope)
-    return change_score(denoiser.schedule, t, prediction, change)
+    return change_score(denoiser.schedule, t, prediction, scaled(scale, t, slope))
 
 
 def _check_label(who: str, label: Any) -> None:
@@ -47,7 +49,7 @@ def _check_label(who: str, label: Any) -> None:
 
 
 @pytree
-class Classifier:
+class Classifier(Wrapper):
     """Classifier guidance: raise the score by the gradient of a classifier of noisy data.
 
     x0 <- x0 + scale (sigma^2 / alpha) g and eps <- eps - scale sigma g, g the gradient in x of log p(label | x, t).
@@ -81,22 +83,10 @@ class Classifier:
         Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021, arXiv:2105.05233.
     """
 
-    denoiser: Any
-    classifier: Any
-    label: Any
-    scale: Any = 1.0
-
-    def __post_init__(self):
-        check_denoiser("Classifier: denoiser", self.denoiser)
-        classifier = as_tree("Classifier: classifier", self.classifier, "classifier(x, t)")
-        object.__setattr__(self, "classifier", classifier)
-        _check_label("Classifier: label", self.label)
-        object.__setattr__(self, "scale", check_scale("Classifier: scale", self.scale))
-
-    @property
-    def schedule(self):
-        """The schedule of the denoiser inside."""
-        return self.denoiser.schedule
+    denoiser: Any = field(check=_fields.denoiser)
+    classifier: Model = field(convert=_fields.callable_as("classifier(x, t)"))
+    label: Any = field(check=_check_label)
+    scale: Any = field(default=1.0, convert=_fields.weight)
 
     def __call__(self, x, t, *, key=None):
         """The prediction, drawn towards the class."""
@@ -106,7 +96,7 @@ class Classifier:
 
 
 @pytree
-class Minority:
+class Minority(Wrapper):
     """Minority guidance: draw rare samples on purpose, by a classifier of how rare a sample is.
 
     The classifier's classes are levels of the minority score of clean data (`js.estimate.minority_score`, cut by
@@ -140,22 +130,10 @@ class Minority:
         Um, Lee and Ye, "Don't Play Favorites: Minority Guidance for Diffusion Models", 2024, arXiv:2301.12334.
     """
 
-    denoiser: Any
-    classifier: Any
-    level: Any = None
-    scale: Any = 3.5
-
-    def __post_init__(self):
-        check_denoiser("Minority: denoiser", self.denoiser)
-        object.__setattr__(self, "classifier", as_tree("Minority: classifier", self.classifier, "classifier(x, t)"))
-        if self.level is not None:
-            _check_label("Minority: level", self.level)
-        object.__setattr__(self, "scale", check_scale("Minority: scale", self.scale))
-
-    @property
-    def schedule(self):
-        """The schedule of the denoiser inside."""
-        return self.denoiser.schedule
+    denoiser: Any = field(check=_fields.denoiser)
+    classifier: Model = field(convert=_fields.callable_as("classifier(x, t)"))
+    level: Any = field(default=None, check=lambda name, value: value is None or _check_label(name, value))
+    scale: Any = field(default=3.5, convert=_fields.weight)
 
     def __call__(self, x, t, *, key=None):
         """The prediction, drawn towards rare samples."""
@@ -165,7 +143,7 @@ class Minority:
 
 
 @pytree
-class Energy:
+class Energy(Wrapper):
     """Guidance by any energy of the predicted signal: losses, rewards, physics, classifiers of clean data.
 
     The score is lowered by scale g. through="model": g is the gradient of energy(x0(x)) in x, through the network.
@@ -200,21 +178,10 @@ class Energy:
         Bansal et al., "Universal Guidance for Diffusion Models", 2023, arXiv:2302.07121.
     """
 
-    denoiser: Any
-    energy: Any
-    scale: Any = 1.0
-    through: str = static(default="model")
-
-    def __post_init__(self):
-        check_denoiser("Energy: denoiser", self.denoiser)
-        object.__setattr__(self, "energy", as_tree("Energy: energy", self.energy, "energy(x0)"))
-        object.__setattr__(self, "scale", check_scale("Energy: scale", self.scale))
-        check_choice("Energy: through", self.through, ("model", "x0"))
-
-    @property
-    def schedule(self):
-        """The schedule of the denoiser inside."""
-        return self.denoiser.schedule
+    denoiser: Any = field(check=_fields.denoiser)
+    energy: Model = field(convert=_fields.callable_as("energy(x0)"))
+    scale: Any = field(default=1.0, convert=_fields.weight)
+    through: Literal["model", "x0"] = static(default="model", check=_fields.one_of("model", "x0"))
 
     def __call__(self, x, t, *, key=None):
         """The prediction, drawn to lower energy."""
@@ -224,13 +191,13 @@ class Energy:
             slope = pull(down(prediction.x0))
         else:
             prediction = self.denoiser(x, t, key=key)
-            alpha = self.schedule.alpha(jnp.asarray(t, jnp.result_type(*jax.tree.leaves(x))))
+            alpha, _ = levels(self.schedule, t, x)
             slope = jax.tree.map(lambda g: g / alpha, down(prediction.x0))
         return _raise_score(self.denoiser, self.scale, t, prediction, slope)
 
 
 @pytree
-class Reward:
+class Reward(Wrapper):
     """Reward-directed generation: samples whose reward is `target`, as if the model were trained on (x, reward) pairs.
 
     The condition is reward(x0) + N(0, noise^2) = target, with the reward linearised at the predicted x0 and the
@@ -269,36 +236,24 @@ class Reward:
         Yuan et al., "Reward-Directed Conditional Diffusion", 2023, arXiv:2307.07055.
     """
 
-    denoiser: Any
-    reward: Any
-    target: Any
-    noise: Any = 0.0
-    event_ndim: int | None = static(default=None)
-
-    def __post_init__(self):
-        check_denoiser("Reward: denoiser", self.denoiser)
-        object.__setattr__(self, "reward", as_tree("Reward: reward", self.reward, "reward(x0)"))
-        check_number("Reward: target", self.target)
-        check_number("Reward: noise", self.noise, low=0)
-        check_event("Reward", self.event_ndim)
-
-    @property
-    def schedule(self):
-        """The schedule of the denoiser inside."""
-        return self.denoiser.schedule
+    denoiser: Any = field(check=_fields.denoiser)
+    reward: Model = field(convert=_fields.callable_as("reward(x0)"))
+    target: Any = field(check=_fields.number())
+    noise: Any = field(default=0.0, check=_fields.number(0))
+    event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
     def __call__(self, x, t, *, key=None):
         """The prediction, drawn to the wanted reward."""
         prediction, pull = transpose_x0(self.denoiser, x, t, key)
-        dtype = jnp.result_type(*jax.tree.leaves(x))
-        t, target, noise = (jnp.asarray(v, dtype) for v in (t, self.target, self.noise))
-        ratio = self.schedule.sigma(t) ** 2 / self.schedule.alpha(t)
-        lead = leading("Reward", prediction.x0, self.event_ndim)
-        value, slope = each(jax.value_and_grad(self.reward), lead)(prediction.x0)
+        target, noise = (jnp.asarray(v, dtype_of(x)) for v in (self.target, self.noise))
+        alpha, sigma = levels(self.schedule, t, x)
+        ratio = sigma**2 / alpha
+        batch = batch_ndim("Reward", prediction.x0, self.event_ndim)
+        value, slope = over_batch(jax.value_and_grad(self.reward), batch)(prediction.x0)
         pulled = pull(slope)
-        total = ratio * each(_tree.dot, lead)(slope, pulled) + noise**2
+        total = ratio * over_batch(_tree.dot, batch)(slope, pulled) + noise**2
         gain = jnp.where(total > 0, (target - value) / jnp.where(total > 0, total, 1), 0)
-        change = jax.tree.map(lambda g: spread_over(gain, g) * g, pulled)
+        change = jax.tree.map(lambda g: per_sample(gain, g) * g, pulled)
         return change_score(self.schedule, t, prediction, change)
 
 
@@ -321,12 +276,8 @@ class LinearReward:
         11.0
     """
 
-    weight: Any
-    offset: Any = 0.0
-
-    def __post_init__(self):
-        check_number("LinearReward: weight", self.weight)
-        check_number("LinearReward: offset", self.offset)
+    weight: Any = field(check=_fields.number())
+    offset: Any = field(default=0.0, check=_fields.number())
 
     def __call__(self, x):
         """The reward of one sample."""

@@ -7,9 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_callable, check_number, concrete
-from jsamp._core._pytree import pytree, static
+from jsamp._core._checks import concrete, shown
+from jsamp._core._like import dtype_of
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._types import Model
+from jsamp.denoise import _fields
 from jsamp.denoise._pair import extrapolate, join
 from jsamp.denoise._protocol import Guided
 
@@ -22,6 +24,11 @@ def _runner_up(probabilities: Any, label: Any) -> Any:
 def _doubt(probabilities: Any, label: Any) -> Any:
     """One minus the probability of the wanted class."""
     return 1 - probabilities[label]
+
+
+def _check_label(name: str, label: Any) -> None:
+    if not jnp.issubdtype(jnp.result_type(label), jnp.integer):
+        raise TypeError(f"{name} must be an integer, got {shown(label)}.")
 
 
 @pytree
@@ -73,32 +80,19 @@ class GradientFree:
     """
 
     remembers = True
-    main: Any
-    label: Any
-    classifier: Any
-    scale: Any = 1.0
-    weak: Any = None
-    reference: Any = _runner_up
-    strength: Any = _doubt
-    lag: bool = static(default=False)
+    main: Model = field(convert=_fields.callable_as("main(label)"))
+    label: Any = field(check=_check_label)
+    classifier: Model = field(convert=_fields.callable_as("classifier(x0)"))
+    scale: Any = field(default=1.0, check=_fields.number(0))
+    weak: Any = field(default=None, convert=_fields.callable_as("weak(label)", optional=True))
+    reference: Model = field(default=_runner_up, convert=_fields.callable_as("reference(p, label)"))
+    strength: Model = field(default=_doubt, convert=_fields.callable_as("strength(p, label)"))
+    lag: bool = static(default=False, convert=_fields.flag)
     memory: Any = None
 
     def __post_init__(self):
-        signatures = {
-            "main": "main(label)",
-            "classifier": "classifier(x0)",
-            "weak": "weak(label)",
-            "reference": "reference(p, label)",
-            "strength": "strength(p, label)",
-        }
-        for name, signature in signatures.items():
-            value = getattr(self, name)
-            if not (name == "weak" and value is None):
-                object.__setattr__(self, name, as_tree(f"GradientFree: {name}", value, signature))
-        check_number("GradientFree: scale", self.scale, low=0)
-        if not jnp.issubdtype(jnp.result_type(self.label), jnp.integer):
-            raise TypeError(f"GradientFree: label must be an integer, got {self.label!r}.")
-        check_callable("GradientFree: main(label)", self.main(self.label), "denoiser(x, t)")
+        main = self.main(self.label)
+        join("GradientFree", **{"main(label)": main, "weak(label)": self._reference_of(self.label)})
 
     @property
     def schedule(self):
@@ -120,7 +114,7 @@ class GradientFree:
         return (self.main if self.weak is None else self.weak)(label)
 
     def __call__(self, x, t, *, key=None):
-        """The prediction, pushed away from the confused class."""
+        """Predict x0 and eps, pushed away from the confused class."""
         if not self.lag:
             main = self.main(self.label)(x, t, key=key)
             confused, weight = self._judge(main.x0)
@@ -132,6 +126,5 @@ class GradientFree:
             weight = jnp.where(self.memory.seen, weight, 1.0)
             both = join("GradientFree", main=self.main(self.label), reference=self._reference_of(confused))
             main, other = both(x, t, key=key)
-        dtype = jnp.result_type(*jax.tree.leaves(x))
-        guided = extrapolate(jnp.asarray(weight, dtype), t, main, other)
+        guided = extrapolate(jnp.asarray(weight, dtype_of(x)), t, main, other)
         return Guided(guided.x0, guided.eps, aux=main.x0)

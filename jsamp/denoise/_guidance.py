@@ -10,13 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._checks import check_number
-from jsamp._core._pytree import pytree, replace
-from jsamp.denoise._pair import Joint, check_scale, extrapolate, join, weigh
+from jsamp._core._pytree import construct, field, pytree, replace
+from jsamp.denoise import _fields
+from jsamp.denoise._pair import Joint, extrapolate, join, scaled
 from jsamp.denoise._protocol import Guided, Kick, aux_of
 
 
 class Guidance:
-    """What guidance by several predictions shares: the schedule, and the call as `combine` of the joint prediction."""
+    """A base of guidance by several predictions: a class has a field `joint` and a method `combine(t, *predictions)`.
+
+    It gives the schedule, the call, and the parts that `Rescale` asks for. The first of the joint denoisers is the
+    conditional one.
+    """
 
     joint: Joint
     combine: Callable[..., Any]
@@ -27,12 +32,12 @@ class Guidance:
         return self.joint.schedule
 
     def parts(self, x: Any, t: Any, *, key: Any = None) -> tuple[Any, Any]:
-        """The guided prediction, and the conditional one that it started from."""
+        """Return the guided prediction, and the conditional one that it started from."""
         found = self.joint(x, t, key=key)
         return self.combine(t, *found), found[0]
 
     def __call__(self, x, t, *, key=None):
-        """The guided prediction."""
+        """Predict x0 and eps, guided."""
         return self.parts(x, t, key=key)[0]
 
 
@@ -50,14 +55,15 @@ class ClassifierFree(Guidance):
         cond: conditional denoiser.
         uncond: unconditional denoiser (or one with a negative prompt) on the same schedule.
         scale: guidance weight: a scalar, an array that broadcasts against x over leading axes (one weight for each
-            sample of a batch), or a callable of t that returns one, such as `PerStep`.
+            sample of a batch), a tree of such with one for each part of x (modalities of their own, such as
+            `{"image": 5.0, "sound": 2.0}`), or a callable of t that returns any of these, such as `PerStep`.
 
     Returns:
         `Prediction(x0, eps)` of the structure of x.
 
     Raises:
         TypeError: for something that is not a denoiser.
-        ValueError: for a scale that is not finite.
+        ValueError: for a scale that is not finite or does not fit x, or denoisers with other noise levels.
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js
@@ -73,11 +79,10 @@ class ClassifierFree(Guidance):
     """
 
     joint: Joint
-    scale: Any
+    scale: Any = field(convert=_fields.weight)
 
     def __init__(self, cond: Any, uncond: Any, scale: Any = 1.0):
-        object.__setattr__(self, "joint", join("ClassifierFree", cond=cond, uncond=uncond))
-        object.__setattr__(self, "scale", check_scale("ClassifierFree: scale", scale))
+        construct(self, joint=join("ClassifierFree", cond=cond, uncond=uncond), scale=scale)
 
     def combine(self, t, *found):
         """The extrapolation u + scale (c - u)."""
@@ -118,11 +123,10 @@ class Auto(Guidance):
     """
 
     joint: Joint
-    scale: Any
+    scale: Any = field(convert=_fields.weight)
 
     def __init__(self, main: Any, weak: Any, scale: Any = 1.0):
-        object.__setattr__(self, "joint", join("Auto", main=main, weak=weak))
-        object.__setattr__(self, "scale", check_scale("Auto: scale", scale))
+        construct(self, joint=join("Auto", main=main, weak=weak), scale=scale)
 
     def combine(self, t, *found):
         """The extrapolation weak + scale (main - weak)."""
@@ -136,7 +140,7 @@ class Compose(Guidance):
     Args:
         conds: conditional denoisers.
         uncond: unconditional denoiser on the same schedule.
-        scales: one weight for each condition, each as in `ClassifierFree`.
+        scales: one weight for each condition, each as in `ClassifierFree`: also one for each part of x.
 
     Returns:
         `Prediction(x0, eps)`.
@@ -165,8 +169,8 @@ class Compose(Guidance):
         if len(conds) != len(scales) or not conds:
             raise ValueError(f"Compose: want one scale for each condition, got {len(scales)} for {len(conds)}.")
         names = {f"conds[{k}]": cond for k, cond in enumerate(conds)}
-        object.__setattr__(self, "joint", join("Compose", **names, uncond=uncond))
-        object.__setattr__(self, "scales", tuple(check_scale("Compose: scales", scale) for scale in scales))
+        scales = tuple(_fields.weight(f"Compose: scales[{k}]", scale) for k, scale in enumerate(scales))
+        construct(self, joint=join("Compose", **names, uncond=uncond), scales=scales)
 
     def combine(self, t, *found):
         """The sum u + sum of scale (c - u)."""
@@ -174,7 +178,7 @@ class Compose(Guidance):
         total = uncond
         for scale, cond in zip(self.scales, conds, strict=True):
             moves = extrapolate(scale, t, cond, uncond)
-            add = lambda a, b, u: a + (b - u)
+            add = lambda total, moved, u: total + (moved - u)
             x0, eps = (jax.tree.map(add, *(getattr(p, part) for p in (total, moves, uncond))) for part in ("x0", "eps"))
             total = total._replace(x0=x0, eps=eps)
         return total
@@ -216,16 +220,15 @@ class CFGpp(Guidance):
 
     kicks = True
     joint: Joint
-    scale: Any
+    scale: Any = field(convert=_fields.weight)
 
     def __init__(self, cond: Any, uncond: Any, scale: Any = 0.6):
-        object.__setattr__(self, "joint", join("CFGpp", cond=cond, uncond=uncond))
-        object.__setattr__(self, "scale", check_scale("CFGpp: scale", scale))
+        construct(self, joint=join("CFGpp", cond=cond, uncond=uncond), scale=scale)
 
     def combine(self, t, *found):
         """The unconditional prediction, with the kick scale (c - u)."""
         cond, uncond = found
-        kick = jax.tree.map(lambda c, u: weigh(self.scale, t, c) * (c - u), cond.x0, uncond.x0)
+        kick = scaled(self.scale, t, jax.tree.map(jnp.subtract, cond.x0, uncond.x0))
         return Guided(uncond.x0, uncond.eps, Kick(x0=kick), aux_of(cond))
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_count, check_number, concrete, is_traced
-from jsamp._core._pytree import pytree
+from jsamp._core._checks import check_count, concrete, is_traced
+from jsamp._core._pytree import field, pytree
+from jsamp.denoise import _fields
+from jsamp.denoise._algebra import as_time
 from jsamp.denoise._pair import join
 from jsamp.denoise._protocol import Prediction, kick_of
 
@@ -29,8 +30,8 @@ class Interval:
     - When either is traced, each row takes one branch of a `lax.cond`: ends are data and never retrace. Under `vmap`
       over samples it still is one branch; over plans or grids, whose times differ, both are evaluated and one is kept.
 
-    So it is too under a steer that shifts times, in `js.solve.step` and `optimise_start`, within a guidance that stacks
-    its parts into one batch, and for more than eight parts (nested intervals).
+    The `lax.cond` form also runs under a steer that shifts times, in `js.solve.step` and `optimise_start`, inside
+    guidance that stacks its parts into one batch, and when nested intervals make more than eight parts.
 
     Args:
         guided: a denoiser, for example `ClassifierFree(cond, uncond, scale)`.
@@ -62,25 +63,27 @@ class Interval:
 
     guided: Any
     plain: Any
-    low: Any = 0.0
+    low: Any = field(default=0.0, check=_fields.number(0))
     high: Any = np.inf
 
     def __post_init__(self):
         join("Interval", guided=self.guided, plain=self.plain)
-        check_number("Interval: low", self.low, low=0)
         low, high = concrete(self.low), concrete(self.high)
         if high is not None and (np.any(np.isnan(high)) or (low is not None and np.any(low >= high))):
             raise ValueError(f"Interval: want low < high, got {self.low!r} and {self.high!r}.")
 
     @classmethod
     def of_steps(cls, guided: Any, plain: Any, plan: Any, start: int, stop: int) -> Interval:
-        """Guidance in the rows start:stop of a plan. A further stage of a step belongs to the noise level it is at."""
+        """Guide in the rows start:stop of a plan. A further stage of a step belongs to the noise level it is at."""
         rows = len(plan)
         check_count("Interval.of_steps: start", start, low=0, high=rows - 1)
         check_count("Interval.of_steps: stop", stop, low=start + 1, high=rows)
         rho = np.asarray(plan.sigma) / np.asarray(plan.alpha)
-        # Ends between two rows: no rounding of a time moves a row across.
-        between = lambda row: np.sqrt(rho[row - 1] * rho[row])
+
+        def between(row):
+            """An end between two rows: no rounding of a time moves a row across."""
+            return np.sqrt(rho[row - 1] * rho[row])
+
         return cls(guided, plain, between(stop) if stop < rows else 0.0, between(start) if start else np.inf)
 
     @property
@@ -90,14 +93,14 @@ class Interval:
 
     def __call__(self, x, t, *, key=None):
         """The guided prediction inside the interval, the plain one outside."""
-        t = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(x)))
+        t = as_time(t, x)
         inside = _inside(self.schedule.sigma(t) / self.schedule.alpha(t), self.low, self.high)
         plain, guided = (lambda branch=branch: branch(x, t, key=key) for branch in self.branches)
         return jax.lax.cond(inside, guided, plain)
 
     @property
     def branches(self):
-        """The denoiser outside and inside: what this one is on a row."""
+        """The denoisers outside and inside the interval, one of which this one is on each row."""
         return _Bare(self.plain), _Bare(self.guided)
 
     def branch_of_rows(self, plan: Any) -> np.ndarray | None:
@@ -111,7 +114,7 @@ class Interval:
 
 
 def _inside(rho: Any, low: Any, high: Any) -> Any:
-    """Whether low < rho <= high, levels that rounding parts from an end taken to be at it."""
+    """Whether low < rho <= high; a level within rounding of an end counts as that end."""
     return (rho > low * (1 + TIE)) & (rho <= high * (1 + TIE))
 
 

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_choice, check_count, check_number, concrete
-from jsamp._core._pytree import pytree, static
-from jsamp.denoise._algebra import add_kick, change_score, check_event, each, leading, solve_positive, transpose_x0
-from jsamp.denoise._denoiser import shift_x0
+from jsamp._core._checks import check_number
+from jsamp._core._like import dtype_of
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._sample_axes import batch_ndim, check_event_ndim, over_batch
+from jsamp._core._types import Tree
+from jsamp.denoise import _fields
+from jsamp.denoise._algebra import (
+    add_kick,
+    change_score,
+    levels,
+    minimal_residual,
+    shift_x0,
+    transpose_x0,
+)
 from jsamp.denoise._operator import check_operator
-from jsamp.denoise._pair import check_scale, weigh
-from jsamp.denoise._protocol import Kick, check_denoiser
+from jsamp.denoise._pair import scaled
+from jsamp.denoise._protocol import Kick, Wrapper
 
 
-class Measurement:
-    """What denoisers with a measurement share: the schedule inside, and y - A x0 for each sample."""
+class Measurement(Wrapper):
+    """A base of denoisers with a measurement: a class has fields `denoiser`, `op`, `y`, `event_ndim`.
+
+    It gives the residual y - A x0 of one sample.
+    """
 
     denoiser: Any
     op: Any
     y: Any
     event_ndim: int | None
-
-    @property
-    def schedule(self):
-        """The schedule of the denoiser inside."""
-        return self.denoiser.schedule
 
     def _residual(self, x0):
         """The residual y - A x0 of one sample; refuses a measurement that A cannot give."""
@@ -49,19 +55,8 @@ class Measurement:
         return jax.tree.map(lambda y, a: jnp.asarray(y, a.dtype) - a, self.y, seen)
 
 
-def _check(measurement, op):
-    name = type(measurement).__name__
-    check_denoiser(f"{name}: denoiser", measurement.denoiser)
-    object.__setattr__(measurement, "op", op)
-    for leaf in jax.tree.leaves(measurement.y):
-        known = concrete(leaf)
-        if known is not None and not np.all(np.isfinite(known)):
-            raise ValueError(f"{name}: y must be finite. Put 0 where nothing was measured.")
-    check_event(name, measurement.event_ndim)
-
-
 def _squared(tree):
-    """Sum of squares, of complex numbers too."""
+    """Sum the squares of a tree, of complex numbers too."""
     return jnp.sum(jnp.stack([jnp.sum(jnp.real(v) ** 2 + jnp.imag(v) ** 2) for v in jax.tree.leaves(tree)]))
 
 
@@ -111,24 +106,19 @@ class DPS(Measurement):
         Chung et al., "Diffusion Posterior Sampling for General Noisy Inverse Problems", 2022, arXiv:2209.14687.
     """
 
-    denoiser: Any
-    op: Any
-    y: Any
-    scale: Any = 1.0
-    likelihood: str = static(default="norm")
-    noise: Any = None
-    event_ndim: int | None = static(default=None)
+    denoiser: Any = field(check=_fields.denoiser)
+    op: Any = field(convert=_fields.callable_as("op(x)"))
+    y: Tree = field(check=_fields.finite("Put 0 where nothing was measured."))
+    scale: Any = field(default=1.0, convert=_fields.weight)
+    likelihood: Literal["norm", "gaussian"] = static(default="norm", check=_fields.one_of("norm", "gaussian"))
+    noise: Any = field(default=None, check=_fields.number(0, open_low=True, optional=True))
+    event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
     def __post_init__(self):
-        _check(self, as_tree("DPS: op", self.op, "op(x)"))
-        object.__setattr__(self, "scale", check_scale("DPS: scale", self.scale))
         if not callable(self.scale):
-            check_number("DPS: scale", self.scale, low=0)
-        check_choice("DPS: likelihood", self.likelihood, ("norm", "gaussian"))
+            jax.tree.map(lambda value: check_number("DPS: scale", value, low=0), self.scale)
         if (self.noise is None) == (self.likelihood == "gaussian"):
             raise ValueError("DPS: give noise, the standard deviation in y, with likelihood='gaussian' and only there.")
-        if self.noise is not None:
-            check_number("DPS: noise", self.noise, low=0, open_low=True)
 
     @property
     def kicks(self):
@@ -145,9 +135,9 @@ class DPS(Measurement):
     def __call__(self, x, t, *, key=None):
         """The prediction, and the way downhill in misfit."""
         prediction, pull = transpose_x0(self.denoiser, x, t, key)
-        lead = leading("DPS", prediction.x0, self.event_ndim)
-        slope = pull(each(jax.grad(self._misfit), lead)(prediction.x0))
-        move = jax.tree.map(lambda g: -weigh(self.scale, t, g) * g, slope)
+        batch = batch_ndim("DPS", prediction.x0, self.event_ndim)
+        slope = pull(over_batch(jax.grad(self._misfit), batch)(prediction.x0))
+        move = jax.tree.map(jnp.negative, scaled(self.scale, t, slope))
         if self.likelihood == "norm":
             return add_kick(prediction, Kick(x=move))
         return change_score(self.schedule, t, prediction, move)
@@ -157,9 +147,9 @@ class DPS(Measurement):
 class PiGDM(Measurement):
     """Pseudo-inverse guidance: the likelihood of y when x0 is known up to an isotropic Gaussian.
 
-    r^2 = sigma^2 spread^2 / (sigma^2 + alpha^2 spread^2) is the variance of x0 given x_t for data of standard deviation
-    `spread`, and g = (dx0/dx)^T A^T (r^2 A A^T + noise^2 I)^-1 (y - A x0). step="bayes" raises the score by g, a rate;
-    exact for data N(m, spread^2 I). step="awd" leaves the prediction alone and moves x by alpha_next alpha r^2 g after
+    r^2 = sigma^2 s^2 / (sigma^2 + alpha^2 s^2) is the variance of x0 given x_t for data of standard deviation
+    s = `data_std`, and g = (dx0/dx)^T A^T (r^2 A A^T + noise^2 I)^-1 (y - A x0). step="bayes" raises the score by g, a
+    rate; exact for data N(m, s^2 I). step="awd" leaves the prediction alone and moves x by alpha_next alpha r^2 g after
     each step, a `Kick`: the weight of the code published with RED-diff.
 
     Args:
@@ -168,7 +158,7 @@ class PiGDM(Measurement):
         y: what was measured, of the structure and shapes of op(x0).
         noise: standard deviation of the noise in y; None (or 0) means none.
         step: "bayes" or "awd" (static).
-        spread: standard deviation of the data, > 0; the paper has 1.
+        data_std: standard deviation of the data, > 0; the paper has 1.
         iterations: steps of conjugate gradients, where the operator knows no inverse; None solves exactly up to 64
             numbers of y and takes 64 steps beyond (static).
         event_ndim: how many trailing axes of x make one sample; None means all of x is one sample (static).
@@ -177,7 +167,7 @@ class PiGDM(Measurement):
         The guided prediction (bayes), or the prediction with a kick (awd).
 
     Raises:
-        ValueError: for a negative noise, a spread that is not positive, a y that is not finite or does not fit.
+        ValueError: for a negative noise, a data_std that is not positive, a y that is not finite or does not fit.
         TypeError: for a y of another structure.
 
     Example:
@@ -196,21 +186,14 @@ class PiGDM(Measurement):
         arXiv:2305.04391 (awd).
     """
 
-    denoiser: Any
-    op: Any
-    y: Any
-    noise: Any = None
-    step: str = static(default="bayes")
-    spread: Any = 1.0
-    iterations: int | None = static(default=None)
-    event_ndim: int | None = static(default=None)
-
-    def __post_init__(self):
-        _check(self, check_operator("PiGDM", self.op))
-        object.__setattr__(self, "noise", _noise_or_none("PiGDM", self.noise))
-        check_choice("PiGDM: step", self.step, ("bayes", "awd"))
-        check_number("PiGDM: spread", self.spread, low=0, open_low=True)
-        _check_iterations("PiGDM", self.iterations)
+    denoiser: Any = field(check=_fields.denoiser)
+    op: Any = field(convert=check_operator)
+    y: Tree = field(check=_fields.finite("Put 0 where nothing was measured."))
+    noise: Any = field(default=None, convert=_fields.noise_std)
+    step: Literal["bayes", "awd"] = static(default="bayes", check=_fields.one_of("bayes", "awd"))
+    data_std: Any = field(default=1.0, check=_fields.number(0, open_low=True))
+    iterations: int | None = static(default=None, convert=_fields.count(optional=True))
+    event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
     @property
     def kicks(self):
@@ -220,18 +203,18 @@ class PiGDM(Measurement):
     def __call__(self, x, t, *, key=None):
         """The prediction, drawn towards the measurement."""
         prediction, pull = transpose_x0(self.denoiser, x, t, key)
-        dtype = jnp.result_type(*jax.tree.leaves(x))
-        t, spread = jnp.asarray(t, dtype), jnp.asarray(self.spread, dtype)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        variance = (sigma * spread) ** 2 / (sigma**2 + (alpha * spread) ** 2)
+        dtype = dtype_of(x)
+        std = jnp.asarray(self.data_std, dtype)
+        alpha, sigma = levels(self.schedule, t, x)
+        variance = (sigma * std) ** 2 / (sigma**2 + (alpha * std) ** 2)
 
         def toward(x0):
             # Times the variance, so that nothing grows as it falls to 0: A^T (A A^T + (noise / r)^2 I)^-1 residual.
             relative = None if self.noise is None else jnp.asarray(self.noise, dtype) / jnp.sqrt(variance)
             return self.op.inverse(self._residual(x0), x0, relative, iterations=self.iterations)
 
-        lead = leading("PiGDM", prediction.x0, self.event_ndim)
-        pulled = pull(each(toward, lead)(prediction.x0))
+        batch = batch_ndim("PiGDM", prediction.x0, self.event_ndim)
+        pulled = pull(over_batch(toward, batch)(prediction.x0))
         if self.step == "awd":
             return add_kick(prediction, Kick(x0=jax.tree.map(lambda g: alpha * g, pulled)))
         return change_score(self.schedule, t, prediction, jax.tree.map(lambda g: g / variance, pulled))
@@ -244,15 +227,19 @@ class TMPD(Measurement):
     C = (sigma^2 / alpha) dx0/dx is the covariance of x0 given x_t, and x0 <- x0 + C A^T (A C A^T + noise^2 I)^-1
     (y - A x0), a rate. Exact for every Gaussian: then this is the denoiser of the posterior.
 
+    The Jacobian of a trained network is neither symmetric nor positive, and its small eigenvalues are errors: an exact
+    solve would blow them up. The solve by minimal residuals takes few steps, never raises the misfit, and is stable
+    there.
+
     Args:
         denoiser: the unconditional denoiser.
         op: a `LinearOp`, or a linear function.
         y: what was measured, of the structure and shapes of op(x0).
         noise: standard deviation of the noise in y; None (or 0) means none.
-        iterations: steps of conjugate gradients; None solves exactly up to 64 numbers of y and takes 64 steps beyond
-            (static).
-        covariance: "full", or "diagonal": A C A^T replaced by its row sums, negative ones by 0. The Jacobian of a
-            trained network is neither symmetric nor positive, and there the full solve may diverge (static).
+        iterations: steps of the solve, which makes the residual least in a Krylov space; None takes one for each number
+            of y, at most 16: exact up to there, and beyond for a spectrum of as many values (static).
+        covariance: "full", or "diagonal": A C A^T replaced by the sizes of its row sums, as the authors' code does but
+            for the sign (static).
         event_ndim: how many trailing axes of x make one sample; None means all of x is one sample (static).
 
     Returns:
@@ -276,45 +263,34 @@ class TMPD(Measurement):
         Boys et al., "Tweedie Moment Projected Diffusions For Inverse Problems", 2023, arXiv:2310.06721.
     """
 
-    denoiser: Any
-    op: Any
-    y: Any
-    noise: Any = None
-    iterations: int | None = static(default=None)
-    covariance: str = static(default="full")
-    event_ndim: int | None = static(default=None)
-
-    def __post_init__(self):
-        _check(self, check_operator("TMPD", self.op))
-        object.__setattr__(self, "noise", _noise_or_none("TMPD", self.noise))
-        check_choice("TMPD: covariance", self.covariance, ("full", "diagonal"))
-        _check_iterations("TMPD", self.iterations)
+    denoiser: Any = field(check=_fields.denoiser)
+    op: Any = field(convert=check_operator)
+    y: Tree = field(check=_fields.finite("Put 0 where nothing was measured."))
+    noise: Any = field(default=None, convert=_fields.noise_std)
+    iterations: int | None = static(default=None, convert=_fields.count(optional=True))
+    covariance: Literal["full", "diagonal"] = static(default="full", check=_fields.one_of("full", "diagonal"))
+    event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
     def __call__(self, x, t, *, key=None):
-        """The prediction of x0 given y."""
+        """Predict x0 given y."""
         prediction, pull = transpose_x0(self.denoiser, x, t, key)
-        dtype = jnp.result_type(*jax.tree.leaves(x))
-        t = jnp.asarray(t, dtype)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        lead = leading("TMPD", prediction.x0, self.event_ndim)
-        _, unflat = ravel_pytree(jax.tree.map(lambda y: jnp.zeros(jnp.shape(y), dtype), self.y))
+        alpha, sigma = levels(self.schedule, t, x)
+        batch = batch_ndim("TMPD", prediction.x0, self.event_ndim)
+        _, unflat = ravel_pytree(jax.tree.map(lambda y: jnp.zeros(jnp.shape(y), dtype_of(x)), self.y))
+        variance = 0 if self.noise is None else jnp.asarray(self.noise, dtype_of(x)) ** 2
 
         def cotangent(u):
-            return pull(each(lambda v, x0: self.op.transpose(unflat(v), x0), lead)(u, prediction.x0))
-
-        def seen(moved):
-            return each(lambda v: ravel_pytree(self.op(v))[0], lead)(moved)
+            return pull(over_batch(lambda v, x0: self.op.transpose(unflat(v), x0), batch)(u, prediction.x0))
 
         def covariance(u):
-            certain = (sigma**2 / alpha) * seen(cotangent(u))
-            return certain if self.noise is None else certain + jnp.asarray(self.noise, dtype) ** 2 * u
+            moved = over_batch(lambda v: ravel_pytree(self.op(v))[0], batch)(cotangent(u))
+            return (sigma**2 / alpha) * moved + variance * u
 
-        residual = each(lambda x0: ravel_pytree(self._residual(x0))[0], lead)(prediction.x0)
+        residual = over_batch(lambda x0: ravel_pytree(self._residual(x0))[0], batch)(prediction.x0)
         if self.covariance == "full":
-            solved = solve_positive(covariance, residual, self.iterations)
+            solved = minimal_residual(covariance, residual, self.iterations)
         else:
-            least = 0 if self.noise is None else jnp.asarray(self.noise, dtype) ** 2
-            rows = jnp.maximum(covariance(jnp.ones_like(residual)), least)
+            rows = jnp.abs(covariance(jnp.ones_like(residual)) - variance) + variance
             solved = jnp.where(rows > 0, residual / jnp.where(rows > 0, rows, 1), 0)
         return change_score(self.schedule, t, prediction, cotangent(solved))
 
@@ -357,37 +333,17 @@ class DDNM(Measurement):
         arXiv:2212.00490.
     """
 
-    denoiser: Any
-    op: Any
-    y: Any
-    scale: Any = 1.0
-    iterations: int | None = static(default=None)
-    event_ndim: int | None = static(default=None)
-
-    def __post_init__(self):
-        _check(self, check_operator("DDNM", self.op))
-        object.__setattr__(self, "scale", check_scale("DDNM: scale", self.scale))
-        _check_iterations("DDNM", self.iterations)
+    denoiser: Any = field(check=_fields.denoiser)
+    op: Any = field(convert=check_operator)
+    y: Tree = field(check=_fields.finite("Put 0 where nothing was measured."))
+    scale: Any = field(default=1.0, convert=_fields.weight)
+    iterations: int | None = static(default=None, convert=_fields.count(optional=True))
+    event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
     def __call__(self, x, t, *, key=None):
         """The prediction with the measured part replaced."""
         prediction = self.denoiser(x, t, key=key)
-        lead = leading("DDNM", prediction.x0, self.event_ndim)
+        batch = batch_ndim("DDNM", prediction.x0, self.event_ndim)
         fill = lambda x0: self.op.inverse(self._residual(x0), x0, iterations=self.iterations)
-        change = each(fill, lead)(prediction.x0)
-        change = jax.tree.map(lambda c: weigh(self.scale, t, c) * c, change)
-        return shift_x0(self.schedule, t, prediction, change)
-
-
-def _noise_or_none(who: str, noise: Any) -> Any:
-    """None for no noise: a fact of structure, which holds in a trace too."""
-    if noise is None:
-        return None
-    check_number(f"{who}: noise", noise, low=0)
-    known = concrete(noise)
-    return None if known is not None and not known.any() else noise
-
-
-def _check_iterations(who: str, iterations: int | None) -> None:
-    if iterations is not None:
-        check_count(f"{who}: iterations", iterations)
+        change = over_batch(fill, batch)(prediction.x0)
+        return shift_x0(self.schedule, t, prediction, scaled(self.scale, t, change))

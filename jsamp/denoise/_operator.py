@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_callable, check_count, check_number, concrete, is_traced
-from jsamp._core._pytree import pytree, static
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._types import Model
+from jsamp.denoise import _fields
 from jsamp.denoise._algebra import solve_positive
 
 
@@ -33,15 +34,10 @@ class SVD:
         [3.0, 0.0]
     """
 
-    values: Any
-    v: Any
-    vt: Any
-    ut: Any
-
-    def __post_init__(self):
-        check_number("SVD: values", self.values, low=0)
-        for name in ("v", "vt", "ut"):
-            object.__setattr__(self, name, as_tree(f"SVD: {name}", getattr(self, name), f"{name}(array)"))
+    values: Any = field(check=_fields.number(0), convert=lambda name, value: _fields.as_numbers(value))
+    v: Model = field(convert=_fields.callable_as("v(array)"))
+    vt: Model = field(convert=_fields.callable_as("vt(array)"))
+    ut: Model = field(convert=_fields.callable_as("ut(array)"))
 
     def inverse(self, y: Any, noise: Any = None) -> Any:
         """A^T (A A^T + noise^2 I)^+ y; without noise the pseudo-inverse of A."""
@@ -51,6 +47,11 @@ class SVD:
         safe = jnp.where(seen, s, 1)
         total = safe if noise is None else safe + jnp.asarray(noise, c.dtype) ** 2 / safe
         return self.v(jnp.where(seen, c / total, 0))
+
+
+def _check_svd(name: str, svd: Any) -> None:
+    if svd is not None and not isinstance(svd, SVD):
+        raise TypeError(f"{name} must be a js.denoise.SVD, got {type(svd).__name__}.")
 
 
 @pytree
@@ -79,18 +80,10 @@ class LinearOp:
         [1.0, 1.0, -2.0]
     """
 
-    apply: Any
-    adjoint: Any = None
-    pinv: Any = None
-    svd: Any = None
-
-    def __post_init__(self):
-        for name, signature in (("apply", "apply(x)"), ("adjoint", "adjoint(y)"), ("pinv", "pinv(y)")):
-            value = getattr(self, name)
-            if value is not None or name == "apply":
-                object.__setattr__(self, name, as_tree(f"LinearOp: {name}", value, signature))
-        if self.svd is not None and not all(callable(getattr(self.svd, f, None)) for f in ("v", "vt", "ut")):
-            raise TypeError(f"LinearOp: svd must be a js.denoise.SVD, got {type(self.svd).__name__}.")
+    apply: Model = field(convert=_fields.callable_as("apply(x)"))
+    adjoint: Any = field(default=None, convert=_fields.callable_as("adjoint(y)", optional=True))
+    pinv: Any = field(default=None, convert=_fields.callable_as("pinv(y)", optional=True))
+    svd: SVD | None = field(default=None, check=_check_svd)
 
     @classmethod
     def mask(cls, mask: Any) -> LinearOp:
@@ -264,7 +257,7 @@ class _Pool:
         return whole if self.kind == "repeat" else whole / size
 
 
-def check_operator(who: str, op: Any) -> Any:
-    """A `LinearOp`, or a bare linear function made into one."""
-    check_callable(f"{who}: op", op, "op(x)")
+def check_operator(name: str, op: Any) -> LinearOp:
+    """Return a `LinearOp`, made of a bare linear function where one is given."""
+    check_callable(name, op, "op(x)")
     return op if isinstance(op, LinearOp) else LinearOp(op)

@@ -1,4 +1,4 @@
-"""Several denoisers at one point: in one network call when they share their network."""
+"""Several denoisers at one point, in one network call when they share their network; weights of guidance."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_number
 from jsamp._core._pytree import pytree, static
+from jsamp._core._sample_axes import per_sample
 from jsamp.denoise._protocol import check_denoiser, kick_of
+from jsamp.noise._levels import check_same_levels
 
 
 @pytree
 class Joint:
-    """Denoisers evaluated together; made by `join`. Leaves that they share are held once.
+    """Evaluate several denoisers together; made by `join`. Leaves that they share are held once.
 
-    `rest` holds the other denoisers or, when all have one structure, only their leaves at `places`, where they differ.
+    Args:
+        first: the first denoiser.
+        rest: the other denoisers or, when all have one structure, only their leaves at `places`, where they differ.
+        places: indices of those leaves; None where the denoisers are called one by one (static).
     """
 
     first: Any
@@ -32,15 +35,15 @@ class Joint:
 
     @property
     def branches(self):
-        """Empty when batched: leaves at `places` belong to this structure, so no row may change what is inside."""
+        """() when the denoisers run as one batch: their leaves are stacked by position, so none may be swapped."""
         return None if self.places is None else ()
 
     def branch_of_rows(self, plan: Any) -> None:
-        """None: it stays as it is on every row."""
+        """None: what is inside stays as it is on every row."""
         return None
 
     def __call__(self, x, t, *, key=None) -> list[Any]:
-        """The prediction of each."""
+        """Return the prediction of each."""
         found = self._separate(x, t, key) if self.places is None else self._batched(self.places, x, t, key)
         for prediction in found:
             if kick_of(prediction) is not None:
@@ -72,10 +75,13 @@ class Joint:
 
 
 def join(who: str, **denoisers: Any) -> Joint:
-    """Denoisers as one, or a refusal that names the one which is not a denoiser."""
+    """Make several denoisers one, or refuse: name the one that is no denoiser, or whose schedule has other levels."""
     for name, denoiser in denoisers.items():
         check_denoiser(f"{who}: {name}", denoiser)
-    first, *rest = denoisers.values()
+    (base, first), *others = denoisers.items()
+    for name, other in others:
+        check_same_levels(f"{who}: {name}", other.schedule, base, first.schedule)
+    rest = [other for _, other in others]
     differing = [_differing(first, other) for other in rest]
     if any(places is None for places in differing):
         return Joint(first, tuple(rest))
@@ -85,7 +91,7 @@ def join(who: str, **denoisers: Any) -> Joint:
 
 
 def _differing(first: Any, other: Any) -> list[int] | None:
-    """Where two denoisers of one structure hold different leaves; None when they cannot be stacked."""
+    """Find the leaves in which two denoisers of one structure differ; None when they cannot be stacked."""
     a, structure = jax.tree.flatten(first)
     b, others = jax.tree.flatten(other)
     if structure != others:
@@ -104,18 +110,37 @@ def _differing(first: Any, other: Any) -> list[int] | None:
     return places
 
 
-def check_scale(who: str, scale: Any) -> Any:
-    """A weight of guidance: a finite number or array, or a callable tree of t."""
-    if callable(scale):
-        return as_tree(who, scale, "scale(t)")
-    check_number(who, scale)
-    return scale
+def weights(scale: Any, t: Any, x: Any) -> Any:
+    """The weight at t for every leaf of x: one for all, or a tree with one for each part of x.
+
+    The axes of a weight are leading axes of its leaf: one number for each sample of a batch.
+    """
+    value = scale(t) if callable(scale) else scale
+    try:
+        return jax.tree.map(lambda w, part: jax.tree.map(lambda leaf: _spread(w, leaf), part), value, x)
+    except (TypeError, ValueError) as error:
+        if jax.tree_util.all_leaves([value]):
+            raise
+        raise ValueError(
+            f"scale: weights with the structure {jax.tree.structure(value)} do not fit x of {jax.tree.structure(x)}. "
+            f"Give one weight, or one for each part of x."
+        ) from error
 
 
-def weigh(scale: Any, t: Any, leaf: Any) -> Any:
-    """The weight at t against a leaf of the state: its axes are the leaf's leading axes."""
-    w = jnp.asarray(scale(t) if callable(scale) else scale, leaf.dtype)
-    return w.reshape(w.shape + (1,) * (leaf.ndim - w.ndim))
+def _spread(weight, leaf):
+    weight = jnp.asarray(weight, leaf.dtype)
+    fits = all(size in (1, n) for size, n in zip(weight.shape, leaf.shape, strict=False))
+    if weight.ndim > leaf.ndim or not fits:
+        raise ValueError(
+            f"scale: weights of shape {weight.shape} do not fit x of shape {leaf.shape}. Give one number, or one for "
+            f"each sample over leading axes."
+        )
+    return per_sample(weight, leaf)
+
+
+def scaled(scale: Any, t: Any, tree: Any) -> Any:
+    """A tree times the weight at t."""
+    return jax.tree.map(lambda w, v: w * v, weights(scale, t, tree), tree)
 
 
 def extrapolate(scale: Any, t: Any, towards: Any, reference: Any) -> Any:
@@ -124,10 +149,10 @@ def extrapolate(scale: Any, t: Any, towards: Any, reference: Any) -> Any:
     From the nearer end, so that a scale of 1 gives `towards` and a scale of 0 the reference, bit for bit.
     """
 
-    def mix(c, u):
-        w = weigh(scale, t, c)
+    def mix(w, c, u):
         near = w >= 0.5
         return jnp.where(near, c, u) + jnp.where(near, w - 1, w) * (c - u)
 
-    x0, eps = (jax.tree.map(mix, getattr(towards, part), getattr(reference, part)) for part in ("x0", "eps"))
+    weight = weights(scale, t, towards.x0)
+    x0, eps = (jax.tree.map(mix, weight, getattr(towards, p), getattr(reference, p)) for p in ("x0", "eps"))
     return towards._replace(x0=x0, eps=eps)

@@ -119,6 +119,17 @@ class DenoiserLike(Protocol):
     def __call__(self, x: Any, t: Any, *, key: Any = None) -> Prediction: ...
 
 
+class Wrapper:
+    """A base of denoisers around one other: a class has a field `denoiser`, whose schedule is its own."""
+
+    denoiser: Any
+
+    @property
+    def schedule(self):
+        """The schedule of the denoiser inside."""
+        return self.denoiser.schedule
+
+
 def kicks(denoiser: Any) -> bool:
     """Whether a denoiser, or one inside it, says that its predictions hold a kick."""
     return bool(nodes(denoiser, lambda node: getattr(node, "kicks", False) is True))

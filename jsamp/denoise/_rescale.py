@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._checks import check_choice, check_count, check_number
-from jsamp._core._pytree import pytree, static
-from jsamp.denoise._denoiser import CONVERSIONS, shift_x0
+from jsamp._core._pytree import construct, field, pytree, static
+from jsamp._core._sample_axes import check_event_ndim, sample_axes
+from jsamp.denoise import _fields
+from jsamp.denoise._algebra import as_time, levels, shift_x0, slopes
+from jsamp.denoise._denoiser import CONVERSIONS
 from jsamp.denoise._guidance import Guidance
-from jsamp.denoise._pair import Joint, check_scale, join, weigh
+from jsamp.denoise._pair import Joint, join, weights
 from jsamp.denoise._protocol import Guided
-
-SPACES = ("x0", "eps", "v")
-
-
-def event_axes(leaf: Any, event_ndim: int | None) -> tuple[int, ...]:
-    """The trailing axes that make one sample."""
-    return tuple(range(-(leaf.ndim if event_ndim is None else event_ndim), 0))
-
-
-def _check_event(who: str, event_ndim: int | None) -> None:
-    if event_ndim is not None:
-        check_count(f"{who}: event_ndim", event_ndim)
 
 
 def _inner(a: Any, b: Any, event_ndim: int | None) -> Any:
     """Inner product over a sample's numbers, with its axes kept."""
-    return jnp.sum(a * b, axis=event_axes(a, event_ndim), keepdims=True)
+    return jnp.sum(a * b, axis=sample_axes(a, event_ndim), keepdims=True)
+
+
+def _check_parts(name: str, guided: Any) -> None:
+    """Refuse guidance that does not know its conditional part."""
+    if not hasattr(guided, "parts"):
+        raise TypeError(
+            f"{name} has no conditional part to match, got {type(guided).__name__}. Wrap ClassifierFree, Auto, "
+            f"Compose, APG or CFGZero directly."
+        )
 
 
 @pytree
 class Rescale:
     """Guidance with the standard deviation of the conditional prediction given back: less overexposure at high scale.
 
-    In the chosen space, out = amount guided std(cond) / std(guided) + (1 - amount) guided, with the standard deviations
+    In the chosen space, out = phi guided std(cond) / std(guided) + (1 - phi) guided, with the standard deviations
     over the numbers of one sample. The published code rescales what the network returns, so `space` matters.
 
     Args:
         guided: guidance that knows its conditional part: `ClassifierFree`, `Auto`, `Compose`, `APG`, `CFGZero`.
-        amount: 0 is the guidance unchanged, 1 matches the standard deviation; commonly 0.7.
+        phi: 0 is the guidance unchanged, 1 matches the standard deviation; commonly 0.7 (the paper's guidance_rescale).
         space: "x0", "eps" or "v" (alpha eps - sigma x0) (static).
         event_ndim: how many trailing axes make one sample; None means all of x is one sample (static).
 
@@ -50,13 +49,13 @@ class Rescale:
 
     Raises:
         TypeError: for guidance that has no conditional part.
-        ValueError: for an amount outside [0, 1] or an unknown space.
+        ValueError: for a phi outside [0, 1] or an unknown space.
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js
         >>> law = lambda m: js.denoise.GaussianMixture(js.noise.VE(), weights=[1.0], means=[[m, 0.0]], stds=[1.0])
         >>> guided = js.denoise.ClassifierFree(law(1.0), law(0.0), scale=3.0)
-        >>> js.denoise.Rescale(guided, amount=1.0)(jnp.zeros(2), 1.0).x0.round(3).tolist()
+        >>> js.denoise.Rescale(guided, phi=1.0)(jnp.zeros(2), 1.0).x0.round(3).tolist()
         [0.5, 0.0]
 
     Cost:
@@ -66,20 +65,10 @@ class Rescale:
         Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2023, arXiv:2305.08891.
     """
 
-    guided: Any
-    amount: Any = 0.7
-    space: str = static(default="x0")
-    event_ndim: int | None = static(default=None)
-
-    def __post_init__(self):
-        if not hasattr(self.guided, "parts"):
-            raise TypeError(
-                f"Rescale: {type(self.guided).__name__} has no conditional part to match. Wrap ClassifierFree, Auto, "
-                f"Compose, APG or CFGZero directly."
-            )
-        check_number("Rescale: amount", self.amount, low=0, high=1)
-        check_choice("Rescale: space", self.space, SPACES)
-        _check_event("Rescale", self.event_ndim)
+    guided: Any = field(check=_check_parts)
+    phi: Any = field(default=0.7, check=_fields.number(0, 1))
+    space: Literal["x0", "eps", "v"] = static(default="x0", check=_fields.one_of("x0", "eps", "v"))
+    event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
     @property
     def schedule(self):
@@ -87,17 +76,15 @@ class Rescale:
         return self.guided.schedule
 
     def _factor(self, guided, cond):
-        axes = event_axes(guided, self.event_ndim)
+        axes = sample_axes(guided, self.event_ndim)
         wanted, got = (jnp.std(value, axis=axes, keepdims=True) for value in (cond, guided))
         ratio = jnp.where(got > 0, wanted / jnp.where(got > 0, got, 1), 1)
-        return 1 + jnp.asarray(self.amount, guided.dtype) * (ratio - 1)
+        return 1 + jnp.asarray(self.phi, guided.dtype) * (ratio - 1)
 
     def __call__(self, x, t, *, key=None):
         """The rescaled prediction."""
         guided, cond = self.guided.parts(x, t, key=key)
-        dtype = jnp.result_type(*jax.tree.leaves(x))
-        t = jnp.asarray(t, dtype)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha, sigma = levels(self.schedule, t, x)
 
         def native(prediction):
             if self.space == "v":
@@ -117,8 +104,8 @@ class Rescale:
 class APG(Guidance):
     """Adaptive projected guidance: bound the difference of predictions and damp its part along the prediction.
 
-    diff = c.x0 - u.x0 (plus momentum times the average of earlier ones), shortened to length `limit`, split into the
-    parts along and across c.x0; x0 = c.x0 + (scale - 1) (across + parallel along). `parallel=1` without limit and
+    diff = c.x0 - u.x0 (plus momentum times the average of earlier ones), shortened to length `norm_threshold`, is split
+    into the parts along and across c.x0; x0 = c.x0 + (scale - 1) (across + eta along). `eta=1` without threshold and
     momentum is classifier-free guidance.
 
     The momentum lives in a steer: `js.sample(..., steer=js.steer.Memory())`. Without it each row stands alone.
@@ -127,8 +114,8 @@ class APG(Guidance):
         cond: conditional denoiser.
         uncond: unconditional denoiser on the same schedule.
         scale: guidance weight as in `ClassifierFree`; 1 is plain conditional.
-        parallel: weight eta of the part along the prediction, which saturates images; 0 removes it.
-        limit: largest length r of the difference, > 0; None for no limit.
+        eta: weight of the part along the prediction, which saturates images; 0 removes it.
+        norm_threshold: largest length r of the difference, > 0; None for no limit.
         momentum: beta of the running difference diff + beta average, commonly negative; 0 for none.
         memory: running difference, set by `js.steer.Memory`.
         event_ndim: how many trailing axes make one sample; None means all of x is one sample (static).
@@ -138,12 +125,12 @@ class APG(Guidance):
 
     Raises:
         TypeError: for something that is not a denoiser.
-        ValueError: for a number that is not finite, or a limit that is not positive.
+        ValueError: for a number that is not finite, or a threshold that is not positive.
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js
         >>> law = lambda m: js.denoise.GaussianMixture(js.noise.VE(), weights=[1.0], means=[m], stds=[1.0])
-        >>> apg = js.denoise.APG(law([1.0, 0.0]), law([0.0, 1.0]), scale=3.0, parallel=0.0)
+        >>> apg = js.denoise.APG(law([1.0, 0.0]), law([0.0, 1.0]), scale=3.0, eta=0.0)
         >>> apg(jnp.zeros(2), 1.0).x0.tolist()
         [0.5, -1.0]
 
@@ -157,44 +144,38 @@ class APG(Guidance):
 
     remembers = True
     joint: Joint
-    scale: Any
-    parallel: Any
-    limit: Any
-    momentum: Any
-    memory: Any
-    event_ndim: int | None = static(default=None)
+    scale: Any = field(convert=_fields.weight)
+    eta: Any = field(check=_fields.number())
+    norm_threshold: Any = field(check=_fields.number(0, open_low=True, optional=True))
+    momentum: Any = field(check=_fields.number())
+    memory: Any = None
+    event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
     def __init__(
-        self, cond: Any, uncond: Any, scale: Any = 1.0, *, parallel: Any = 0.0, limit: Any = None, momentum: Any = 0.0,
-        memory: Any = None, event_ndim: int | None = None,
+        self, cond: Any, uncond: Any, scale: Any = 1.0, *, eta: Any = 0.0, norm_threshold: Any = None,
+        momentum: Any = 0.0, memory: Any = None, event_ndim: int | None = None,
     ):  # fmt: skip
-        check_number("APG: parallel", parallel)
-        check_number("APG: momentum", momentum)
-        if limit is not None:
-            check_number("APG: limit", limit, low=0, open_low=True)
-        _check_event("APG", event_ndim)
-        values = {"joint": join("APG", cond=cond, uncond=uncond), "scale": check_scale("APG: scale", scale)}
-        values |= {"parallel": parallel, "limit": limit, "momentum": momentum, "memory": memory}
-        for name, value in {**values, "event_ndim": event_ndim}.items():
-            object.__setattr__(self, name, value)
+        values = {"joint": join("APG", cond=cond, uncond=uncond), "scale": scale}
+        values |= {"eta": eta, "norm_threshold": norm_threshold, "momentum": momentum, "memory": memory}
+        construct(self, **values, event_ndim=event_ndim)
 
     def _project(self, c, diff, scale):
         number = lambda value: jnp.asarray(value, diff.dtype)
-        if self.limit is not None:
+        if self.norm_threshold is not None:
             square = _inner(diff, diff, self.event_ndim)
-            long = square > number(self.limit) ** 2
-            diff = diff * jnp.where(long, number(self.limit) / jnp.sqrt(jnp.where(long, square, 1)), 1)
+            long = square > number(self.norm_threshold) ** 2
+            diff = diff * jnp.where(long, number(self.norm_threshold) / jnp.sqrt(jnp.where(long, square, 1)), 1)
         square = _inner(c, c, self.event_ndim)
         share = _inner(diff, c, self.event_ndim) / jnp.where(square > 0, square, 1)
-        return (scale - 1) * (diff + (number(self.parallel) - 1) * share * c)
+        return (scale - 1) * (diff + (number(self.eta) - 1) * share * c)
 
     def combine(self, t, *found):
-        """The conditional prediction plus the projected difference."""
+        """Add the projected difference to the conditional prediction."""
         cond, uncond = found
         diff = jax.tree.map(jnp.subtract, cond.x0, uncond.x0)
         if self.memory is not None:
             diff = jax.tree.map(lambda d, m: d + jnp.asarray(self.momentum, d.dtype) * m, diff, self.memory.value)
-        change = jax.tree.map(lambda c, d: self._project(c, d, weigh(self.scale, t, c)), cond.x0, diff)
+        change = jax.tree.map(self._project, cond.x0, diff, weights(self.scale, t, cond.x0))
         return shift_x0(self.schedule, t, Guided(cond.x0, cond.eps, aux=diff), change)
 
 
@@ -203,14 +184,14 @@ class CFGZero(Guidance):
     """CFG-Zero*: guidance of a flow whose unconditional velocity is first scaled to the conditional one.
 
     With velocities v = dx/dt of both predictions, s = <v_c, v_u> / |v_u|^2 over one sample, and
-    v = s v_u + scale (v_c - s v_u). At times above `still` the velocity is zero: an early flow network says little.
+    v = s v_u + scale (v_c - s v_u). At times above `zero_init` the velocity is zero: an early flow network says little.
 
     Args:
         cond: conditional denoiser.
         uncond: unconditional denoiser on the same schedule.
         scale: guidance weight as in `ClassifierFree`; 1 is plain conditional.
-        still: time above which nothing moves (the paper's zero-init: a time between the first and the second row), or
-            None.
+        zero_init: time above which nothing moves, or None. The paper's zero-init of K steps is a time between those of
+            row K - 1 and row K.
         event_ndim: how many trailing axes make one sample; None means all of x is one sample (static).
 
     Returns:
@@ -235,35 +216,30 @@ class CFGZero(Guidance):
     """
 
     joint: Joint
-    scale: Any
-    still: Any
-    event_ndim: int | None = static(default=None)
+    scale: Any = field(convert=_fields.weight)
+    zero_init: Any = field(check=_fields.number(optional=True))
+    event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
-    def __init__(self, cond: Any, uncond: Any, scale: Any = 1.0, *, still: Any = None, event_ndim: int | None = None):
-        if still is not None:
-            check_number("CFGZero: still", still)
-        _check_event("CFGZero", event_ndim)
-        object.__setattr__(self, "joint", join("CFGZero", cond=cond, uncond=uncond))
-        object.__setattr__(self, "scale", check_scale("CFGZero: scale", scale))
-        object.__setattr__(self, "still", still)
-        object.__setattr__(self, "event_ndim", event_ndim)
+    def __init__(
+        self, cond: Any, uncond: Any, scale: Any = 1.0, *, zero_init: Any = None, event_ndim: int | None = None
+    ):
+        values = {"joint": join("CFGZero", cond=cond, uncond=uncond), "scale": scale}
+        construct(self, **values, zero_init=zero_init, event_ndim=event_ndim)
 
     def combine(self, t, *found):
-        """The conditional prediction, moved as far as its velocity is."""
-        dtype = jnp.result_type(*jax.tree.leaves(found[0].x0))
-        t = jnp.asarray(t, dtype)
-        one = jnp.ones_like(t)
-        (alpha, da), (sigma, ds) = (jax.jvp(f, (t,), (one,)) for f in (self.schedule.alpha, self.schedule.sigma))
+        """Move the conditional prediction as far as its velocity is moved."""
+        alpha, sigma = levels(self.schedule, t, found[0].x0)
+        da, ds = slopes(self.schedule, t, found[0].x0)
         c, u = (jax.tree.map(lambda d, e: da * d + ds * e, p.x0, p.eps) for p in found)
 
-        def change(c, u):
+        def change(c, u, w):
             """Guided minus conditional velocity: zero where there is nothing to guide."""
             square = _inner(u, u, self.event_ndim)
             u = u * jnp.where(square > 0, _inner(c, u, self.event_ndim) / jnp.where(square > 0, square, 1), 1)
-            moved = (weigh(self.scale, t, c) - 1) * (c - u)
-            return moved if self.still is None else jnp.where(t > self.still, -c, moved)
+            moved = (w - 1) * (c - u)
+            return moved if self.zero_init is None else jnp.where(as_time(t, c) > self.zero_init, -c, moved)
 
-        velocity, norm = jax.tree.map(change, c, u), alpha * ds - sigma * da
+        velocity, norm = jax.tree.map(change, c, u, weights(self.scale, t, c)), alpha * ds - sigma * da
         x0 = jax.tree.map(lambda d, v: d - sigma / norm * v, found[0].x0, velocity)
         eps = jax.tree.map(lambda e, v: e + alpha / norm * v, found[0].eps, velocity)
         return found[0]._replace(x0=x0, eps=eps)

@@ -10,7 +10,10 @@ import jax.numpy as jnp
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_number
 from jsamp._core._like import match
-from jsamp._core._pytree import pytree
+from jsamp._core._pytree import field, pytree
+from jsamp._core._types import Model, Schedule
+from jsamp.denoise import _fields
+from jsamp.denoise._algebra import as_time, levels
 from jsamp.denoise._denoiser import Denoiser
 from jsamp.denoise._protocol import Guided
 
@@ -52,39 +55,32 @@ class ForwardModel:
         2023, arXiv:2306.11719.
     """
 
-    signal: Any
-    forward: Any
-    schedule: Any
-
-    def __post_init__(self):
-        object.__setattr__(self, "signal", as_tree("ForwardModel: signal", self.signal, "signal(x, t)"))
-        object.__setattr__(self, "forward", as_tree("ForwardModel: forward", self.forward, "forward(signal)"))
-        if not callable(getattr(self.schedule, "alpha", None)):
-            raise TypeError(f"ForwardModel: schedule must have alpha(), got {type(self.schedule).__name__}.")
+    signal: Model = field(convert=_fields.callable_as("signal(x, t)"))
+    forward: Model = field(convert=_fields.callable_as("forward(signal)"))
+    schedule: Schedule = field(check=_fields.schedule)
 
     def __call__(self, x, t, *, key=None):
-        """The rendered prediction, with the signal."""
-        t = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(x)))
-        signal = self.signal(x, t)
+        """Render the predicted signal, and bring it along."""
+        signal = self.signal(x, as_time(t, x))
         x0 = match("ForwardModel: forward(signal)", self.forward(signal), x)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha, sigma = levels(self.schedule, t, x)
         return Guided(x0, jax.tree.map(lambda x, d: (x - alpha * d) / sigma, x, x0), aux=signal)
 
 
 def _reconstruct_at_level(reconstruct, schedule, x, t):
-    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    alpha, sigma = levels(schedule, t, x)
     return reconstruct(jax.tree.map(lambda v: v / alpha, x), sigma / alpha)
 
 
 def _score_of_one_level(reconstruct, schedule, sigma, x, t):
-    alpha = schedule.alpha(t)
+    alpha, _ = levels(schedule, t, x)
     clean = jax.tree.map(lambda v: v / alpha, x)
-    size = jnp.asarray(sigma, t.dtype) ** 2 * alpha
+    size = jnp.asarray(sigma, alpha.dtype) ** 2 * alpha
     return jax.tree.map(lambda r, v: (r - v) / size, reconstruct(clean), clean)
 
 
 def from_reconstruction(reconstruct: Any, schedule: Any, sigma: Any = None) -> Denoiser:
-    """A denoiser made of an auto-encoder trained to reconstruct clean data from noisy.
+    """Make a denoiser of an auto-encoder trained to reconstruct clean data from noisy.
 
     With Gaussian corruption of standard deviation s the optimal reconstruction is r(x) = E[x0 | x0 + s eps = x], so it
     is a denoiser. `sigma=None`: a family r(x, s), x0 = r(x / alpha, sigma_t / alpha_t). A number: one auto-encoder r(x)

@@ -7,13 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._checks import check_count, check_number
-from jsamp._core._pytree import pytree, static
-from jsamp.denoise._protocol import check_denoiser
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._sample_axes import check_event_ndim, sample_axes
+from jsamp.denoise import _fields
+from jsamp.denoise._algebra import levels
+from jsamp.denoise._protocol import Wrapper
 
 
 @pytree
-class Threshold:
+class Threshold(Wrapper):
     """Keep the predicted x0 inside the range of the data, statically or by a quantile of each sample.
 
     Static (`quantile=None`): x0 is clipped to [-limit, limit]. Dynamic: s = max(limit, quantile of |x0| over the
@@ -46,38 +48,27 @@ class Threshold:
         arXiv:2205.11487.
     """
 
-    denoiser: Any
-    quantile: Any = None
-    limit: Any = 1.0
-    event_ndim: int | None = static(default=None)
-
-    def __post_init__(self):
-        check_denoiser("Threshold: denoiser", self.denoiser)
-        check_number("Threshold: limit", self.limit, low=0, open_low=True)
-        if self.quantile is not None:
-            check_number("Threshold: quantile", self.quantile, low=0, high=1, open_low=True)
-        if self.event_ndim is not None:
-            check_count("Threshold: event_ndim", self.event_ndim)
-
-    @property
-    def schedule(self):
-        """The schedule of the denoiser inside."""
-        return self.denoiser.schedule
+    denoiser: Any = field(check=_fields.denoiser)
+    quantile: Any = field(default=None, check=_fields.number(0, 1, open_low=True, optional=True))
+    limit: Any = field(default=1.0, check=_fields.number(0, open_low=True))
+    event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
     def _clip(self, x0):
         limit = jnp.asarray(self.limit, x0.dtype)
         if self.quantile is None:
             return jnp.clip(x0, -limit, limit)
-        axes = tuple(range(-(self.event_ndim or x0.ndim), 0))
-        size = jnp.quantile(jnp.abs(x0), jnp.asarray(self.quantile, x0.dtype), axis=axes, keepdims=True)
+        axes = sample_axes(x0, self.event_ndim)
+        size = jnp.abs(x0)
+        if axes:
+            size = jnp.quantile(size, jnp.asarray(self.quantile, x0.dtype), axis=axes, keepdims=True)
         bound = jnp.maximum(size, limit)
         return jnp.clip(x0, -bound, bound) * (limit / bound)
 
     def __call__(self, x, t, *, key=None):
-        """The thresholded prediction."""
+        """Predict x0 and eps, with x0 in range."""
         raw = self.denoiser(x, t, key=key)
-        t = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(x)))
-        ratio = self.schedule.alpha(t) / self.schedule.sigma(t)
+        alpha, sigma = levels(self.schedule, t, x)
+        ratio = alpha / sigma
         x0 = jax.tree.map(self._clip, raw.x0)
         # A change of x0 moves eps by the same amount the other way; where nothing changes nothing is recomputed.
         eps = jax.tree.map(lambda e, old, new: e + jnp.where(old == new, 0, ratio * (old - new)), raw.eps, raw.x0, x0)

@@ -8,14 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_number
-from jsamp._core._pytree import pytree
-from jsamp.denoise._protocol import Guided, check_denoiser, kick_of
+from jsamp._core._like import dtype_of
+from jsamp._core._pytree import field, pytree
+from jsamp._core._types import Model
+from jsamp.denoise import _fields
+from jsamp.denoise._algebra import levels
+from jsamp.denoise._protocol import Guided, Wrapper, kick_of
 
 
 class Twist(NamedTuple):
-    """What `Twisted` hands to `js.steer.SMC`.
+    """The by-product that `Twisted` hands to `js.steer.SMC`.
 
     Args:
         value: log of the twisting function at x; one number for each particle.
@@ -31,13 +34,19 @@ class Twist(NamedTuple):
     x0: Any
 
 
+def _check_std(name: str, value: Any) -> None:
+    """Refuse a negative standard deviation; infinity is one."""
+    if not (isinstance(value, float) and value == np.inf):
+        check_number(name, value, low=0)
+
+
 @pytree
-class Twisted:
+class Twisted(Wrapper):
     """Guidance by a likelihood of the predicted x0: the proposal of the twisted diffusion sampler.
 
     x0 <- x0 + scale (sigma^2 / alpha) g and eps <- eps - scale sigma g, with g the gradient in x of
-    log_likelihood(D(x), var) and var = sigma^2 spread^2 / (sigma^2 + alpha^2 spread^2), the variance of x0 given x_t
-    when x0 has variance spread^2: it falls to 0 with the noise, where the likelihood is the true one. For Gaussian data
+    log_likelihood(D(x), var) and var = sigma^2 s^2 / (sigma^2 + alpha^2 s^2), the variance of x0 given x_t when x0 has
+    variance s^2, s = `data_std`: it falls to 0 with the noise, where the likelihood is the true one. For Gaussian data
     of that variance the twist is exact. Alone it is an approximate guidance; inside `js.steer.SMC(None, final)`, which
     reads the by-product `Twist`, the particles are weighted so that their law is right.
 
@@ -45,14 +54,14 @@ class Twisted:
         denoiser: the unconditional denoiser.
         log_likelihood: (x0, var) -> log p(y | x0) with x0 known up to variance var: [P] for x0 [P, ...], or a scalar
             when x is one sample. For y = A x0 + noise: the Gaussian of variance noise^2 + var A A^T.
-        spread: standard deviation of the data; inf gives var = sigma^2 / alpha^2, 0 the true likelihood throughout.
+        data_std: standard deviation of the data; inf gives var = sigma^2 / alpha^2, 0 the true likelihood throughout.
         scale: weight of the gradient in the proposal. SMC corrects for any.
 
     Returns:
         `Guided(x0, eps, aux=Twist)`.
 
     Raises:
-        ValueError: for a negative spread, or a scale that is not finite.
+        ValueError: for a negative data_std, or a scale that is not finite.
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js
@@ -69,32 +78,17 @@ class Twisted:
         arXiv:2306.17775.
     """
 
-    denoiser: Any
-    log_likelihood: Any
-    spread: Any = 1.0
-    scale: Any = 1.0
-
-    def __post_init__(self):
-        check_denoiser("Twisted: denoiser", self.denoiser)
-        likelihood = as_tree("Twisted: log_likelihood", self.log_likelihood, "log_likelihood(x0, var)")
-        object.__setattr__(self, "log_likelihood", likelihood)
-        if not np.ndim(self.spread) and isinstance(self.spread, float) and self.spread == np.inf:
-            return
-        check_number("Twisted: spread", self.spread, low=0)
-        check_number("Twisted: scale", self.scale)
-
-    @property
-    def schedule(self):
-        """The schedule of the denoiser inside."""
-        return self.denoiser.schedule
+    denoiser: Any = field(check=_fields.denoiser)
+    log_likelihood: Model = field(convert=_fields.callable_as("log_likelihood(x0, var)"))
+    data_std: Any = field(default=1.0, check=_check_std)
+    scale: Any = field(default=1.0, check=_fields.number())
 
     def __call__(self, x, t, *, key=None):
-        """The twisted prediction, with the value of the twist."""
-        dtype = jnp.result_type(*jax.tree.leaves(x))
-        t = jnp.asarray(t, dtype)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        """Predict x0 and eps with the twist, and bring its value along."""
+        dtype = dtype_of(x)
+        alpha, sigma = levels(self.schedule, t, x)
         # 1 / (1 / s^2 + alpha^2 / sigma^2), in a form that stays finite for s = 0 and s = inf.
-        precision = jnp.asarray(self.spread, dtype) ** -2
+        precision = jnp.asarray(self.data_std, dtype) ** -2
         var = sigma**2 / (alpha**2 + sigma**2 * precision)
 
         def value(x):

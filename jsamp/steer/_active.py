@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_choice, check_number, concrete
-from jsamp._core._pytree import pytree, static
+from jsamp._core._checks import check_choice, concrete, is_traced
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._types import Model, Tree
+from jsamp.denoise import _fields
 from jsamp.steer import _population
 from jsamp.steer._protocol import Hooks
 
 
 class ActiveReport(NamedTuple):
-    """What `ActiveSubsampling` knows: its state, and `info.report` of the run.
+    """The state of `ActiveSubsampling`, and `info.report` of the run.
 
     Args:
         mask: 1 where measured, of the measurement's shape.
@@ -32,6 +35,32 @@ class ActiveReport(NamedTuple):
     mask: Any
     y: Any
     order: Any
+
+
+def _rows(name: str, when: Any) -> np.ndarray:
+    """Return which rows measure, as booleans on the host."""
+    if is_traced(when):
+        raise TypeError(f"{name} must be concrete, got a traced array: it fixes which rows measure.")
+    when = np.asarray(when)
+    if when.ndim != 1 or when.dtype != bool:
+        raise ValueError(f"{name} must be booleans, one for each row; got {when.dtype}{list(when.shape)}.")
+    return when
+
+
+def _check_mask(name: str, mask: Any) -> None:
+    known = concrete(mask)
+    if known is not None and not np.all((known == 0) | (known == 1)):
+        raise ValueError(f"{name} must hold 0 and 1 only.")
+
+
+def _groups(groups: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the group of each location; without groups each location is one."""
+    groups = np.arange(max(int(np.prod(shape)), 1)).reshape(shape) if groups is None else np.asarray(groups)
+    if groups.shape != shape or not np.issubdtype(groups.dtype, np.integer) or groups.min(initial=0) < 0:
+        raise ValueError(
+            f"ActiveSubsampling: groups must be integers >= 0 of the mask's shape {shape}, got {groups.shape}."
+        )
+    return groups
 
 
 @pytree
@@ -88,60 +117,36 @@ class ActiveSubsampling(Hooks):
         Nolan et al., "Active Diffusion Subsampling", 2024, arXiv:2406.14388.
     """
 
-    condition: Any
-    measure: Any
-    when: Any
-    mask: Any
-    y: Any
-    view: Any
-    groups: Any
-    width: Any
-    rule: Any
-    score: str = static()
-    count: int = static()
+    condition: Model = field(convert=_fields.callable_as("condition(denoiser, mask, y)"))
+    measure: Model = field(convert=_fields.callable_as("measure(index)"))
+    when: Any = field(convert=_rows)
+    mask: Any = field(check=_check_mask)
+    y: Tree = field(default=None, check=_fields.finite("Put 0 where nothing was measured."))
+    view: Any = field(default=None, convert=_fields.callable_as("view(x0)", optional=True), kw_only=True)
+    groups: Any = field(default=None, kw_only=True)
+    score: Any = static(default="entropy", kw_only=True)
+    width: Any = field(default=1.0, check=_fields.number(0, open_low=True), kw_only=True)
+    rule: Any = field(default=None, init=False)
+    count: int = static(default=0, init=False)
 
-    def __init__(
-        self,
-        condition: Any,
-        measure: Any,
-        when: Any,
-        mask: Any,
-        y: Any = None,
-        *,
-        view: Any = None,
-        groups: Any = None,
-        score: Any = "entropy",
-        width: Any = 1.0,
-    ):
-        name = "ActiveSubsampling"
-        condition = as_tree(f"{name}: condition", condition, "condition(denoiser, mask, y)")
-        measure = as_tree(f"{name}: measure", measure, "measure(index)")
-        view = None if view is None else as_tree(f"{name}: view", view, "view(x0)")
-        check_number(f"{name}: width", width, low=0, open_low=True)
-        rule = as_tree(f"{name}: score", score, "score(z, groups)") if callable(score) else None
-        if rule is None:
-            check_choice(f"{name}: score", score, ("entropy", "variance"))
-        when, shape = np.asarray(when), np.shape(mask)
-        if when.ndim != 1 or when.dtype != bool:
-            raise ValueError(f"{name}: when must be booleans, one for each row; got {when.dtype}{list(when.shape)}.")
-        known = concrete(mask)
-        if known is not None and not np.all((known == 0) | (known == 1)):
-            raise ValueError(f"{name}: mask must hold 0 and 1 only.")
-        groups = np.arange(max(int(np.prod(shape)), 1)).reshape(shape) if groups is None else np.asarray(groups)
-        if groups.shape != shape or not np.issubdtype(groups.dtype, np.integer) or groups.min() < 0:
-            raise ValueError(f"{name}: groups must be integers >= 0 of the mask's shape {shape}, got {groups.shape}.")
-        count = int(groups.max()) + 1
-        done = 0 if known is None else len(np.unique(groups[known == 1]))
-        if when.sum() > count - done:
-            raise ValueError(f"{name}: {when.sum()} rows measure, but only {count - done} of {count} groups are left.")
-        score = score if rule is None else "own"
-        values = (condition, measure, when, mask, y, view, groups, width, rule, score, count)
-        names = ("condition", "measure", "when", "mask", "y", "view", "groups", "width", "rule", "score", "count")
-        for field, value in zip(names, values, strict=True):
-            object.__setattr__(self, field, value)
+    def __post_init__(self):
+        put = functools.partial(object.__setattr__, self)
+        if callable(self.score):
+            put("rule", as_tree("ActiveSubsampling: score", self.score, "score(z, groups)"))
+            put("score", "own")
+        else:
+            check_choice("ActiveSubsampling: score", self.score, ("entropy", "variance"))
+        put("groups", _groups(self.groups, np.shape(self.mask)))
+        put("count", int(self.groups.max()) + 1)
+        known = concrete(self.mask)
+        left = self.count - (0 if known is None else len(np.unique(self.groups[known == 1])))
+        if self.when.sum() > left:
+            raise ValueError(
+                f"ActiveSubsampling: {self.when.sum()} rows measure, but only {left} of {self.count} groups are left."
+            )
 
     def init(self, key, x, plan):
-        """What is measured before the run."""
+        """Start with what is measured before the run."""
         _population.particles("ActiveSubsampling", x)
         if self.when.shape != (plan.nfe,):
             raise ValueError(
@@ -163,11 +168,11 @@ class ActiveSubsampling(Hooks):
         return x0 if self.view is None else self.view(x0)
 
     def wrap(self, g, denoiser):
-        """The posterior's denoiser, given what is measured so far."""
+        """Make the posterior's denoiser, given what is measured so far."""
         return self.condition(denoiser, g.mask, g.y)
 
     def scores(self, z: Any) -> Any:
-        """How much the particles disagree on each group.
+        """Score each group by how much the particles disagree.
 
         Args:
             z: [P, *measurement] predicted measurements.
@@ -191,7 +196,7 @@ class ActiveSubsampling(Hooks):
         return -jnp.mean(jax.lax.map(log_density, flat), axis=0)
 
     def mid(self, key, g, x, prediction, info):
-        """On the rows that measure: score, choose, measure."""
+        """Score, choose and measure, on the rows that do."""
 
         def measured():
             score = self.scores(self._view(prediction.x0))
@@ -207,7 +212,7 @@ class ActiveSubsampling(Hooks):
         return jax.lax.cond(acts, measured, lambda: g), x, prediction, None
 
     def final(self, g, x):
-        """What was measured, and in which order."""
+        """Report what was measured, and in which order."""
         return x, g
 
 

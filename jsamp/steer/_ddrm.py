@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._checks import check_number, concrete
-from jsamp._core._pytree import pytree
-from jsamp.denoise import LinearOp
+from jsamp._core._checks import concrete
+from jsamp._core._like import dtype_of
+from jsamp._core._pytree import field, pytree
+from jsamp._core._types import Tree
+from jsamp.denoise import LinearOp, _fields
 from jsamp.steer._protocol import Hooks
 from jsamp.steer._replace import one_row_steps
 
@@ -19,6 +21,11 @@ from jsamp.steer._replace import one_row_steps
 class _Before(NamedTuple):
     x: Any
     x0: Any
+
+
+def _check_op(name: str, op: Any) -> None:
+    if not isinstance(op, LinearOp) or op.svd is None:
+        raise TypeError(f"{name} must be a js.denoise.LinearOp with its svd. Use LinearOp.mask, pool or dense.")
 
 
 @pytree
@@ -62,23 +69,16 @@ class DDRM(Hooks):
         Kawar et al., "Denoising Diffusion Restoration Models", 2022, arXiv:2201.11793.
     """
 
-    op: Any
-    y: Any
-    noise: Any = 0.0
-    eta: Any = 0.85
-    eta_b: Any = 1.0
+    op: Any = field(check=_check_op)
+    y: Tree = field(check=_fields.finite("Put 0 where nothing was measured."))
+    noise: Any = field(default=0.0, check=_fields.number(0))
+    eta: Any = field(default=0.85, check=_fields.number(0, 1))
+    eta_b: Any = field(default=1.0, check=_fields.number(0, 1))
 
     stochastic = property(lambda self: True, doc="Every step draws.")
 
-    def __post_init__(self):
-        if not isinstance(self.op, LinearOp) or self.op.svd is None:
-            raise TypeError("DDRM: op must be a js.denoise.LinearOp with its svd. Use LinearOp.mask, pool or dense.")
-        check_number("DDRM: noise", self.noise, low=0)
-        check_number("DDRM: eta", self.eta, low=0, high=1)
-        check_number("DDRM: eta_b", self.eta_b, low=0, high=1)
-
     def _spectrum(self, dtype):
-        """Which singular values are positive, the measurement divided by them, and its noise divided by them."""
+        """Find which singular values are positive, and divide the measurement and its noise by them."""
         svd = self.op.svd
         s = jnp.asarray(svd.values, dtype)
         seen = s > 0
@@ -87,7 +87,7 @@ class DDRM(Hooks):
         return seen, known, jnp.where(seen, jnp.asarray(self.noise, dtype) / safe, 0)
 
     def start(self, key: Any, plan: Any, like: Any) -> Any:
-        """Where a run starts: the measured directions at their values, all at the noise of the plan's first row.
+        """Draw where a run starts: the measured directions at their values, all at the noise of the plan's first row.
 
         Args:
             key: one key.
@@ -100,7 +100,7 @@ class DDRM(Hooks):
         Raises:
             ValueError: when noise / s exceeds sigma / alpha there.
         """
-        dtype = jnp.result_type(*jax.tree.leaves(like))
+        dtype = dtype_of(like)
         level = plan.sigma[0] / plan.alpha[0]
         s, noise, top = (concrete(v) for v in (self.op.svd.values, self.noise, level))
         if s is not None and noise is not None and top is not None and np.any(s):
@@ -117,7 +117,7 @@ class DDRM(Hooks):
         return jax.tree.map(lambda v: jnp.asarray(plan.alpha[0], dtype) * v, x)
 
     def init(self, key, x, plan):
-        """Where the row started, and what it predicted."""
+        """Make room for where a row started and what it predicted."""
         one_row_steps("DDRM", plan)
         return _Before(_tree.zeros_like(x), _tree.zeros_like(x))
 
@@ -126,7 +126,7 @@ class DDRM(Hooks):
         return _Before(x, prediction.x0), x, prediction, None
 
     def post(self, key, g, x, info):
-        """The step, direction by direction."""
+        """Take the step direction by direction."""
         svd, dtype = self.op.svd, info.alpha.dtype
         seen, known, error = self._spectrum(dtype)
         v, u = info.sigma / info.alpha, info.sigma_next / info.alpha_next

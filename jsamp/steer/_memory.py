@@ -1,4 +1,4 @@
-"""What a denoiser wants to remember from row to row."""
+"""Give a denoiser its own by-product of the row before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jsamp.steer._protocol import Hooks
 
 
 class Recall(NamedTuple):
-    """What `Memory` hands to a denoiser.
+    """The memory that `Memory` hands to a denoiser.
 
     Args:
         value: the by-product (`aux`) of the row before, of the structure of x; zeros at first.
@@ -54,11 +54,11 @@ class Memory(Hooks):
     """
 
     def init(self, key, x, plan):
-        """Nothing seen."""
+        """Start with nothing seen."""
         return Recall(_tree.zeros_like(x), jnp.zeros((), bool))
 
     def wrap(self, g, denoiser):
-        """The denoiser with its memory."""
+        """Put the memory into the denoiser."""
         found = nodes(denoiser, remembers)
         if len(found) != 1:
             raise ValueError(

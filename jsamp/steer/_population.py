@@ -1,4 +1,4 @@
-"""What steers of populations share: the particle axis, the rows on which they act, taking particles."""
+"""Pieces of the steers of populations: the particle axis, the rows on which they act, taking particles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jsamp._core._checks import check_number
 
 
 def particles(who: str, x: Any, *, low: int = 2) -> int:
-    """The number of particles on axis 0 of x, checked."""
+    """Count the particles on axis 0 of x, or refuse."""
     sizes = {leaf.shape[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(x)}
     if len(sizes) != 1 or (count := sizes.pop()) < low:
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
@@ -44,7 +44,7 @@ def active(info: Any, every: Any, start: Any, stop: Any) -> Any:
 
 
 def per_particle(who: str, values: Any, count: int, dtype: Any) -> Any:
-    """One number for each particle, or a refusal."""
+    """Return one number for each particle, or refuse."""
     values = jnp.asarray(values, dtype)
     if values.shape != (count,):
         raise ValueError(f"{who} must return one number for each particle, [{count}]; got shape {values.shape}.")
@@ -52,7 +52,7 @@ def per_particle(who: str, values: Any, count: int, dtype: Any) -> Any:
 
 
 def take(tree: Any, index: Any) -> Any:
-    """Particles of every leaf that has them on axis 0, by index."""
+    """Reorder the particles of every leaf that has them on axis 0."""
     leaves, structure = jax.tree.flatten(tree)
     follow = [k for k, leaf in enumerate(leaves) if jnp.ndim(leaf) and leaf.shape[0] == index.shape[0]]
     moved = _tree.take([leaves[k] for k in follow], index, [0] * len(follow))
@@ -62,5 +62,5 @@ def take(tree: Any, index: Any) -> Any:
 
 
 def total(tree: Any) -> Any:
-    """Sum of a tree over all axes but that of the particles, [P]."""
+    """Sum a tree over all axes but that of the particles, [P]."""
     return sum(jnp.sum(leaf.reshape(leaf.shape[0], -1), axis=1) for leaf in jax.tree.leaves(tree))

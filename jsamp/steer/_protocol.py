@@ -17,16 +17,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
-from jsamp._core._pytree import pytree
+from jsamp._core._pytree import pytree, register_attributes
 from jsamp._core._steering import check_steer, reordered, stochastic, wrapped
 
 
 @runtime_checkable
 class Steer(Protocol):
-    """Hooks that act on a running plan; give one to `js.sample(..., steer=)`. Structural: nothing is inherited.
+    """Hooks that act on a running plan; give one to `js.sample(..., steer=)`. Structural: nothing need be inherited.
 
     init(key, x, plan) -> g                               the steer's own state, any tree
-    wrap(g, denoiser) -> denoiser                         optional: the denoiser of this row, e.g. one with new leaves
     time(g, x, t) -> t                                    the time the denoiser is asked at
     mid(key, g, x, prediction, info) -> (g, x, prediction, index)
         between evaluation and transition; `index` is None, or [P] integers by which x and the prediction have just been
@@ -35,7 +34,11 @@ class Steer(Protocol):
                                                           first order, when x was moved so far that the past is stale
     final(g, x) -> (x, report)                            after the last row; the report is returned in `info.report`
 
-    `info` is a `js.solve.StepInfo`. Derive from `Hooks` to get every hook's neutral form.
+    Optional: `wrap(g, denoiser) -> denoiser`, the denoiser of this row, such as one with new leaves;
+    `reorder(g, index) -> g`, the state after another steer reordered the particles; `stochastic` (False), whether a
+    hook draws random numbers: then the run wants a key.
+
+    `info` is a `js.solve.StepInfo`. A steer is a JAX tree; derive from `Hooks` to get that and every neutral hook.
 
     Example:
         >>> import jsamp as js
@@ -50,44 +53,63 @@ class Steer(Protocol):
     def final(self, g: Any, x: Any) -> tuple[Any, Any]: ...
 
 
-@pytree
 class Hooks:
-    """Neutral hooks: a mixin that leaves the run as it is. Override the ones a steer needs.
+    """Neutral hooks, which leave the run as it is: a base of steers that override the ones they need.
+
+    A class that derives from it is a JAX tree, whether it is plain, a dataclass, or decorated with `js.pytree`: its
+    fields or attributes are leaves; `js.static` fields, booleans, strings and functions are structure. Hooks that draw
+    random numbers want the class attribute `stochastic = True`.
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js
-        >>> js.steer.Hooks().post(None, (), jnp.ones(1), None)[2]
+        >>> class Damp(js.steer.Hooks):
+        ...     def post(self, key, g, x, info):
+        ...         return g, 0.5 * x, True
+        >>> schedule = js.noise.VP()
+        >>> plan = js.solve.ddim(schedule, js.noise.time_grid(schedule, 1))
+        >>> network = js.Denoiser(lambda x, t: jnp.ones_like(x), schedule, predicts="x0")
+        >>> runs = [js.sample(None, network, jnp.ones(1), plan, steer=s).x for s in (js.steer.Hooks(), Damp())]
+        >>> bool(runs[1] == 0.5 * runs[0])
         True
     """
 
+    stochastic = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        register_attributes(cls)
+
     def init(self, key: Any, x: Any, plan: Any) -> Any:
-        """No state."""
+        """Start without a state."""
         return ()
 
     def wrap(self, g: Any, denoiser: Any) -> Any:
-        """The denoiser as it is."""
+        """Leave the denoiser as it is."""
         return denoiser
 
     def time(self, g: Any, x: Any, t: Any) -> Any:
-        """The row's own time."""
+        """Keep the row's own time."""
         return t
 
     def mid(self, key: Any, g: Any, x: Any, prediction: Any, info: Any) -> tuple[Any, Any, Any, Any]:
-        """Nothing moves."""
+        """Move nothing."""
         return g, x, prediction, None
 
     def post(self, key: Any, g: Any, x: Any, info: Any) -> tuple[Any, Any, Any]:
-        """Nothing moves."""
+        """Move nothing."""
         return g, x, True
 
     def final(self, g: Any, x: Any) -> tuple[Any, Any]:
-        """The sample as it is, no report."""
+        """Return the sample as it is, and no report."""
         return x, None
+
+
+register_attributes(Hooks)
 
 
 @pytree
 class Chain:
-    """Several steers as one; made by `js.steer.chain`.
+    """Run several steers as one; made by `js.steer.chain`.
 
     Args:
         steers: the steers, in the order in which their hooks run.
@@ -154,7 +176,7 @@ class Chain:
 
 
 def chain(*steers: Any) -> Chain:
-    """Several steers as one: hooks run in the order given, reports come back as a tuple.
+    """Make several steers one: hooks run in the order given, reports come back as a tuple.
 
     Args:
         *steers: objects with the hooks of `Steer`. A steer whose state follows particles may have

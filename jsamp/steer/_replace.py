@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_number, concrete, is_traced
-from jsamp._core._pytree import pytree, static
-from jsamp.denoise import LinearOp
+from jsamp._core._checks import check_finite, check_number, concrete, is_traced
+from jsamp._core._like import broadcast, match
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._types import Model, Tree
+from jsamp.denoise import LinearOp, _fields
+from jsamp.denoise._operator import check_operator
 from jsamp.steer._protocol import Hooks
 
 
@@ -25,20 +27,33 @@ def one_row_steps(who: str, plan: Any) -> None:
         )
 
 
-def matching(who: str, name: str, tree: Any, x: Any) -> Any:
-    """The tree in the dtypes of x, or a refusal when structure or shapes differ."""
-    if jax.tree.structure(tree) != jax.tree.structure(x):
-        raise TypeError(f"{who}: {name} must have the structure of x, {jax.tree.structure(x)}.")
-    for got, wanted in zip(jax.tree.leaves(tree), jax.tree.leaves(x), strict=True):
-        shape = np.shape(got)
-        if shape != wanted.shape[wanted.ndim - len(shape) :]:
-            raise ValueError(f"{who}: {name} must have the trailing shape of x, {wanted.shape}; got {shape}.")
-    one = lambda a, b: jnp.broadcast_to(jnp.asarray(a, b.dtype), b.shape)
-    return jax.tree.map(one, tree, x)
+SHAPE = "A mask of pixels [H, W] for x [H, W, C] is mask[..., None] times ones of C channels, or has the shape of x."
+
+
+def _known_part(mask: Any, y: Any) -> Any:
+    """Return y with 0 where the mask is 0, whatever stands there; refuse numbers that are not finite elsewhere."""
+
+    def one(mask, y):
+        known, seen = concrete(y), concrete(mask)
+        if known is None or seen is None:
+            return jnp.where(mask == 0, 0, y) if np.shape(mask) == np.shape(y) else y
+        check_number("Repaint: y", np.zeros(0, known.dtype))
+        if np.all(np.isfinite(known)):
+            return y
+        fits = known.shape == seen.shape
+        needed = np.where(seen == 0, 0, known) if fits else known
+        check_finite("Repaint: y", needed, remedy="Anything may stand where the mask is 0, nowhere else.")
+        return np.where(seen == 0, 0, known)
+
+    if jax.tree.structure(mask) != jax.tree.structure(y):
+        raise TypeError(
+            f"Repaint: y must have the structure of the mask, {jax.tree.structure(mask)}; got {jax.tree.structure(y)}."
+        )
+    return jax.tree.map(one, mask, y)
 
 
 def noised(key: Any, info: Any, known: Any) -> Any:
-    """A draw of the known signal at the noise level where the row lands."""
+    """Noise the known signal to the level where the row lands."""
     noise = _tree.normal_like(key, known)
     return _tree.lincomb((info.alpha_next, info.sigma_next), (known, noise))
 
@@ -54,7 +69,7 @@ class Repaint(Hooks):
 
     Args:
         mask: 1 where y is known, 0 elsewhere; of the structure of x, or of its trailing shape.
-        y: the known signal, of the same form; anything where the mask is 0.
+        y: the known signal, of the same form; anything where the mask is 0, NaN too.
         soft: accept a mask between 0 and 1 (static).
 
     Raises:
@@ -79,32 +94,33 @@ class Repaint(Hooks):
         Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022, arXiv:2201.09865.
     """
 
-    mask: Any
-    y: Any
-    soft: bool = static(default=False)
+    mask: Tree
+    y: Tree
+    soft: bool = static(default=False, convert=_fields.flag)
 
     stochastic = property(lambda self: True, doc="The known part is noised afresh at each row.")
 
     def __post_init__(self):
         for leaf in jax.tree.leaves(self.mask):
+            check_number("Repaint: mask", leaf, low=0, high=1)
             known = concrete(leaf)
-            if known is None:
-                continue
-            if not np.all((known >= 0) & (known <= 1)) or not (self.soft or np.all((known == 0) | (known == 1))):
+            if known is not None and not self.soft and not np.all((known == 0) | (known == 1)):
                 raise ValueError("Repaint: mask must hold 0 and 1 only; with soft=True anything between.")
-        for leaf in jax.tree.leaves(self.y):
-            check_number("Repaint: y", leaf)
+        object.__setattr__(self, "y", _known_part(self.mask, self.y))
 
     def init(self, key, x, plan):
-        """Nothing to remember."""
+        """Refuse plans and shapes that do not fit."""
         one_row_steps("Repaint", plan)
-        matching("Repaint", "mask", self.mask, x)
-        matching("Repaint", "y", self.y, x)
+        self._like(x)
         return ()
+
+    def _like(self, x):
+        """Mask and y broadcast to x."""
+        return broadcast("Repaint: mask", self.mask, x, remedy=SHAPE), broadcast("Repaint: y", self.y, x, remedy=SHAPE)
 
     def post(self, key, g, x, info):
         """Paste the known part at the level of the next evaluation."""
-        mask, y = matching("Repaint", "mask", self.mask, x), matching("Repaint", "y", self.y, x)
+        mask, y = self._like(x)
         paste = lambda m, new, old: jnp.where(info.last, old, m * new + (1 - m) * old)
         return g, jax.tree.map(paste, mask, noised(key, info, y), x), False
 
@@ -144,19 +160,15 @@ class ILVR(Hooks):
         (its code noises the reference to the level where the row starts; here to where it lands, as in the paper).
     """
 
-    reference: Any
-    low_pass: Any
-    until: Any = 0.0
+    reference: Tree = field(check=_fields.finite("It is a whole signal."))
+    low_pass: Model = field(convert=_fields.callable_as("low_pass(x)"))
+    until: Any = field(default=0.0, check=_fields.number())
 
     stochastic = property(lambda self: True, doc="The reference is noised afresh at each row.")
 
     def __post_init__(self):
-        object.__setattr__(self, "low_pass", as_tree("ILVR: low_pass", self.low_pass, "low_pass(x)"))
-        check_number("ILVR: until", self.until)
         if is_traced(self.reference, self.low_pass):
             return
-        for leaf in jax.tree.leaves(self.reference):
-            check_number("ILVR: reference", leaf)
         once = self._low(jax.tree.map(jnp.asarray, self.reference))
         for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(self._low(once)), strict=True):
             if not np.allclose(a, b, rtol=1e-3, atol=1e-3 * float(jnp.max(jnp.abs(a))) + 1e-30):
@@ -168,14 +180,14 @@ class ILVR(Hooks):
         return self.low_pass(x)
 
     def init(self, key, x, plan):
-        """Nothing to remember."""
+        """Refuse plans and shapes that do not fit."""
         one_row_steps("ILVR", plan)
-        matching("ILVR", "reference", self.reference, x)
+        broadcast("ILVR: reference", self.reference, x)
         return ()
 
     def post(self, key, g, x, info):
         """Replace the low frequencies."""
-        reference = noised(key, info, matching("ILVR", "reference", self.reference, x))
+        reference = noised(key, info, broadcast("ILVR: reference", self.reference, x))
         change = self._low(jax.tree.map(jnp.subtract, reference, x))
         acts = info.t_next >= self.until
         return g, jax.tree.map(lambda v, d: jnp.where(acts, v + d, v), x, change), jnp.logical_not(acts)
@@ -205,14 +217,17 @@ class Project(Hooks):
         One pseudo-inverse.
     """
 
-    op: Any
-    y: Any
+    op: Any = field(convert=check_operator)
+    y: Tree = field(check=_fields.finite("Put 0 where nothing was measured."))
 
-    def __post_init__(self):
-        op = self.op if isinstance(self.op, LinearOp) else LinearOp(self.op)
-        object.__setattr__(self, "op", op)
+    def init(self, key, x, plan):
+        """Refuse a measurement that the operator cannot give."""
+        seen = jax.eval_shape(self.op, x)
+        match("Project: y", jax.tree.map(lambda y: jnp.zeros(jnp.shape(y), jnp.result_type(y)), self.y), seen)
+        return ()
 
     def final(self, g, x):
-        """The nearest consistent sample."""
-        misfit = jax.tree.map(jnp.subtract, self.y, self.op(x))
+        """Move the sample to the nearest consistent one."""
+        seen = self.op(x)
+        misfit = jax.tree.map(jnp.subtract, match("Project: y", self.y, seen), seen)
         return jax.tree.map(jnp.add, x, self.op.inverse(misfit, x)), None

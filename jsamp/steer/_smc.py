@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jsamp._core import _tree
-from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_choice, check_number
-from jsamp._core._pytree import pytree, static
+from jsamp._core._log_weights import effective_size, log_mean_exp
+from jsamp._core._pytree import construct, field, pytree, static
+from jsamp._core._types import Model
+from jsamp.denoise import _fields
 from jsamp.denoise._protocol import aux_of, kick_of
 from jsamp.denoise._twisted import Twist
 from jsamp.estimate import Estimate
@@ -18,11 +19,12 @@ from jsamp.select import draw
 from jsamp.steer import _population
 from jsamp.steer._protocol import Hooks
 
-RESAMPLERS = ("systematic", "stratified", "multinomial")
+Scheme = Literal["systematic", "stratified", "multinomial"]
+Combine = Literal["difference", "max", "sum"]
 
 
 class SMCReport(NamedTuple):
-    """What `SMC` reports: `info.report` of the run.
+    """The report of `SMC`: `info.report` of the run.
 
     Args:
         log_evidence: `Estimate` of log Z, where Z, unbiased, is the mean of exp(final(x0)) over the denoiser's law. Its
@@ -43,9 +45,9 @@ class SMCReport(NamedTuple):
 
 class _Cloud(NamedTuple):
     log_weight: Any  # [P]
-    used: Any  # [P] log of all potentials that a particle's line has been weighted by
-    running: Any  # [P] last, largest or summed value along the line
-    eve: Any  # [P] the starting particle of each line
+    log_potential: Any  # [P] cumulative log-potential of the lineage
+    running: Any  # [P] last, largest or summed value along the lineage
+    ancestor: Any  # [P] ancestor at row 0
     resampled: Any
     shift: Any  # twisted x0 minus plain x0, kick included: what the proposal did; None without a twist
 
@@ -68,7 +70,7 @@ class SMC(Hooks):
 
     Weigh the result by `info.report.log_weight`, or draw from it with `js.select.draw`. A particle of potential -inf is
     impossible and is replaced when the population is next redrawn. Look at the evidence before using a sample: -inf
-    says that no particle was possible (its error and effective number are then NaN), NaN that a potential was NaN;
+    says that no particle was possible (its error is then NaN, its effective number 0), NaN that a potential was NaN;
     such weights redraw nothing.
 
     Args:
@@ -110,43 +112,27 @@ class SMC(Hooks):
         and some applications", 2013 (the standard error).
     """
 
-    potential: Any
-    final_value: Any
-    ess: Any
+    potential: Any = field(convert=_fields.callable_as("potential(x, prediction, info)", optional=True))
+    final_value: Model = field(convert=_fields.callable_as("final(x0)"))
+    ess: Any = field(check=_fields.number(0, 1))
     every: Any
     start: Any
     stop: Any
-    scheme: str = static()
-    combine: str = static()
+    scheme: Scheme = static(check=_fields.one_of("systematic", "stratified", "multinomial"))
+    combine: Combine = static(check=_fields.one_of("difference", "max", "sum"))
 
     stochastic = property(lambda self: True, doc="Resampling draws.")
 
     def __init__(
-        self,
-        potential: Any,
-        final: Any,
-        *,
-        ess: Any = 0.5,
-        scheme: str = "systematic",
-        every: Any = 1,
-        start: Any = 0,
-        stop: Any = None,
-        combine: str = "difference",
-    ):
-        check_number("SMC: ess", ess, low=0, high=1)
-        check_choice("SMC: scheme", scheme, RESAMPLERS)
-        check_choice("SMC: combine", combine, ("difference", "max", "sum"))
+        self, potential: Any, final: Model, *, ess: Any = 0.5, scheme: Scheme = "systematic", every: Any = 1,
+        start: Any = 0, stop: Any = None, combine: Combine = "difference",
+    ):  # fmt: skip
         _population.check_rows("SMC", every, start, stop)
-        if potential is not None:
-            potential = as_tree("SMC: potential", potential, "potential(x, prediction, info)")
-        final = as_tree("SMC: final", final, "final(x0)")
-        values = (potential, final, ess, every, start, stop, scheme, combine)
-        names = ("potential", "final_value", "ess", "every", "start", "stop", "scheme", "combine")
-        for name, value in zip(names, values, strict=True):
-            object.__setattr__(self, name, value)
+        values = {"potential": potential, "final_value": final, "ess": ess, "every": every, "start": start}
+        construct(self, **values, stop=stop, scheme=scheme, combine=combine)
 
     def init(self, key, x, plan):
-        """Equal weights."""
+        """Start with equal weights."""
         count = _population.particles("SMC", x)
         _population.check_noise("SMC", plan)
         # Made from x, so that they vary over the mesh axes over which x does.
@@ -170,7 +156,7 @@ class SMC(Hooks):
         return _Cloud(zero, zero, running, jnp.arange(count) + zero.astype(int), zero[0].astype(int), shift)
 
     def _weigh(self, g, x, prediction, info, weighs):
-        """Log-potential of the row for each particle, and the new running value."""
+        """Return the log-potential of the row for each particle, and the new running value."""
         count, dtype = g.log_weight.shape[0], g.log_weight.dtype
 
         def value():
@@ -186,7 +172,7 @@ class SMC(Hooks):
             return r, r
 
         gain, running = jax.lax.cond(weighs, weighed, lambda: (jnp.zeros_like(g.running), g.running))
-        return jnp.where(g.used == -jnp.inf, 0, gain), running
+        return jnp.where(g.log_potential == -jnp.inf, 0, gain), running
 
     def mid(self, key, g, x, prediction, info):
         """Weigh the particles, and redraw them when their weights have become uneven."""
@@ -195,7 +181,7 @@ class SMC(Hooks):
         weighs = _population.active(info, self.every, self.start, self.stop)
         gain, running = self._weigh(g, x, prediction, info, weighs)
         log_weight = g.log_weight + gain
-        mean = _log_mean(log_weight)
+        mean = log_mean_exp(log_weight)
         count = log_weight.shape[0]
         share = jax.nn.softmax(log_weight)
         uneven = weighs & (jnp.sum(share**2) * self.ess * count > 1) & jnp.isfinite(mean)
@@ -203,12 +189,12 @@ class SMC(Hooks):
         scores = jnp.where(jnp.isfinite(mean), share, 1.0)
         index = jnp.where(uneven, draw(key, scores, count, scheme=self.scheme).index, order)
         log_weight = jnp.where(uneven, mean, log_weight)
-        g = g._replace(used=g.used + gain, running=running)
+        g = g._replace(log_potential=g.log_potential + gain, running=running)
         g, x, prediction = _population.take((g, x, prediction), index)
         return g._replace(log_weight=log_weight, resampled=g.resampled + uneven), x, prediction, index
 
     def post(self, key, g, x, info):
-        """With a twist: the ratio of the plain transition to the twisted one."""
+        """Weigh a twisted transition by the ratio of the plain one to it."""
         if self.potential is not None:
             return g, x, True
         safe = jnp.where(info.noise_std > 0, info.noise_std, 1)
@@ -221,24 +207,20 @@ class SMC(Hooks):
         return _population.take(g, index)
 
     def final(self, g, x):
-        """The true log-weights, and the evidence."""
+        """Report the true log-weights, and the evidence."""
         count = g.log_weight.shape[0]
         value = _population.per_particle("SMC: final", self.final_value(x), count, g.log_weight.dtype)
-        # A line already ruled out stays so: -inf less -inf says nothing.
-        log_weight = jnp.where(g.used == -jnp.inf, -jnp.inf, g.log_weight + value - g.used)
+        # A lineage already ruled out stays so: -inf less -inf says nothing.
+        log_weight = jnp.where(g.log_potential == -jnp.inf, -jnp.inf, g.log_weight + value - g.log_potential)
         share = jax.nn.softmax(log_weight)
-        lines = jnp.zeros_like(share).at[g.eve].add(share)
-        stderr = jnp.sqrt(jnp.sum((lines - 1 / count) ** 2) * count / (count - 1))
-        evidence = Estimate(_log_mean(log_weight), stderr, 1 / jnp.sum(share**2))
+        families = jnp.zeros_like(share).at[g.ancestor].add(share)
+        stderr = jnp.sqrt(jnp.sum((families - 1 / count) ** 2) * count / (count - 1))
+        evidence = Estimate(log_mean_exp(log_weight), stderr, effective_size(log_weight))
         return x, SMCReport(evidence, log_weight, g.resampled)
 
 
-def _log_mean(log_weight):
-    return jax.nn.logsumexp(log_weight) - jnp.log(log_weight.shape[0])
-
-
 def _untwist(g, prediction, info):
-    """The prediction with which the row moves, and by how much it shifts the mean of the transition."""
+    """Return the prediction with which the row moves, and by how much it shifts the mean of the transition."""
     if not isinstance(aux_of(prediction), Twist):
         raise TypeError(
             "SMC: potential is None, but the run's denoiser brings no twist. Use js.denoise.Twisted as the outermost "

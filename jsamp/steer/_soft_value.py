@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_number
-from jsamp._core._pytree import pytree
+from jsamp._core._pytree import construct, field, pytree
+from jsamp._core._types import Model
+from jsamp.denoise import _fields
 from jsamp.select import draw_categorical
 from jsamp.steer import _population
 from jsamp.steer._protocol import Hooks
 
 
 class SoftValueReport(NamedTuple):
-    """What `SoftValue` reports: `info.report` of the run.
+    """The report of `SoftValue`: `info.report` of the run.
 
     Args:
         value: [M] values of the last children.
@@ -77,31 +77,26 @@ class SoftValue(Hooks):
         Decoding", 2024, arXiv:2408.08252.
     """
 
-    value: Any
-    final_value: Any
-    temperature: Any
+    value: Model = field(convert=_fields.callable_as("value(x, prediction, info)"))
+    final_value: Any = field(convert=_fields.callable_as("final(x0)", optional=True))
+    temperature: Any = field(check=_fields.number(0))
     start: Any
     stop: Any
 
     stochastic = property(lambda self: True, doc="The choice of a child draws.")
 
-    def __init__(self, value: Any, final: Any = None, *, temperature: Any = 1.0, start: Any = 0, stop: Any = None):
-        check_number("SoftValue: temperature", temperature, low=0)
+    def __init__(self, value: Model, final: Any = None, *, temperature: Any = 1.0, start: Any = 0, stop: Any = None):
         _population.check_rows("SoftValue", 1, start, stop)
-        value = as_tree("SoftValue: value", value, "value(x, prediction, info)")
-        final = None if final is None else as_tree("SoftValue: final", final, "final(x0)")
-        values = (value, final, temperature, start, stop)
-        for name, part in zip(("value", "final_value", "temperature", "start", "stop"), values, strict=True):
-            object.__setattr__(self, name, part)
+        construct(self, value=value, final_value=final, temperature=temperature, start=start, stop=stop)
 
     def init(self, key, x, plan):
-        """The key of the last choice, which is made where there is none."""
+        """Keep the key: `final`, which chooses the sample, receives none."""
         _population.particles("SoftValue", x, low=1)
         _population.check_noise("SoftValue", plan)
         return key
 
     def choose(self, key: Any, value: Any) -> Any:
-        """The index of the child that carries on, from the values [M]; -1 where they are NaN.
+        """Choose the child that carries on by the values [M]; -1 where they are NaN.
 
         Args:
             key: one key.
@@ -117,7 +112,7 @@ class SoftValue(Hooks):
         return jnp.where(jnp.isnan(jnp.max(value)), -1, index).astype(jnp.int32)
 
     def mid(self, key, g, x, prediction, info):
-        """All children go on from one of them."""
+        """Let all children go on from one of them."""
         count = jax.tree.leaves(x)[0].shape[0]
         selects = _population.active(info, 1, self.start, self.stop)
 
@@ -135,7 +130,7 @@ class SoftValue(Hooks):
         return g, _poison(bad, x), prediction, index
 
     def final(self, g, x):
-        """The chosen one of the last children."""
+        """Choose one of the last children."""
         if self.final_value is None:
             return x, None
         count = jax.tree.leaves(x)[0].shape[0]
@@ -146,6 +141,6 @@ class SoftValue(Hooks):
 
 
 def _poison(bad, x):
-    """NaN in place of a sample that no value chose."""
+    """Put NaN in place of a sample that no value chose."""
     spoil = lambda leaf: jnp.where(bad, jnp.nan, leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
     return jax.tree.map(spoil, x)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_choice, check_number
-from jsamp._core._pytree import pytree, static
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._sample_axes import check_event_ndim, per_sample, sample_axes
+from jsamp.denoise import _fields
+from jsamp.noise import Discrete
 from jsamp.steer._protocol import Hooks
 
 MODES = ("paper", "target", "network_time")
@@ -21,9 +23,12 @@ class _Shift(NamedTuple):
     target: Any  # the shifted time the row should land at
 
 
-def _broadcast(scalar: Any, like: Any) -> Any:
-    """One number for each sample, against the sample's own axes."""
-    return jnp.reshape(scalar, scalar.shape + (1,) * (like.ndim - scalar.ndim))
+def _check_schedule(name: str, schedule: Any) -> None:
+    if not isinstance(schedule, Discrete):
+        raise TypeError(
+            f"{name} must be a variance-preserving Discrete schedule, whose indices are matched; got "
+            f"{type(schedule).__name__}. Use js.noise.Discrete."
+        )
 
 
 @pytree
@@ -71,30 +76,19 @@ class TimeShift(Hooks):
         arXiv:2305.15583.
     """
 
-    schedule: Any
-    window: Any
-    cutoff: Any = 0
-    mode: str = static(default="paper")
-    event_ndim: int | None = static(default=None)
-
-    def __post_init__(self):
-        if not hasattr(self.schedule, "log_alpha"):
-            raise TypeError(
-                f"TimeShift matches indices of a variance-preserving Discrete schedule, got "
-                f"{type(self.schedule).__name__}. Use js.noise.Discrete."
-            )
-        check_number("TimeShift: window", self.window, low=0)
-        check_number("TimeShift: cutoff", self.cutoff, low=0)
-        check_choice("TimeShift: mode", self.mode, MODES)
+    schedule: Any = field(check=_check_schedule)
+    window: Any = field(check=_fields.number(0))
+    cutoff: Any = field(default=0, check=_fields.number(0))
+    mode: Literal["paper", "target", "network_time"] = static(default="paper", check=_fields.one_of(*MODES))
+    event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
     def _match(self, x: Any, t: Any) -> Any:
-        """The index near t whose noise variance is that of the sample; one for each sample."""
+        """Find the index near t whose noise variance is that of the sample; one for each sample."""
         leaves = jax.tree.leaves(x)
         if len(leaves) != 1:
             raise TypeError("TimeShift needs a single array as state.")
         (x,) = leaves
-        event = x.ndim if self.event_ndim is None else self.event_ndim
-        axes = tuple(range(x.ndim - event, x.ndim))
+        axes = sample_axes(x, self.event_ndim)
         if int(np.prod([x.shape[a] for a in axes])) < 16:
             raise ValueError(
                 f"TimeShift: the variance of a sample of shape {x.shape} says little; want 16 numbers or more."
@@ -109,7 +103,7 @@ class TimeShift(Hooks):
         return jnp.where((t > self.cutoff) & (half > 0), shifted, t)
 
     def init(self, key, x, plan):
-        """Nothing is shifted before the first row."""
+        """Start with nothing shifted; refuse plans that the mode cannot follow."""
         if self.mode != "network_time":
             extras = {
                 "stages": plan.take,
@@ -130,10 +124,10 @@ class TimeShift(Hooks):
         return _Shift(x, t, t)
 
     def time(self, g, x, t):
-        """The shifted time of the state in the modes that ask the network there."""
+        """Ask the network at the shifted time of the state, in the modes that do."""
         if self.mode == "target":
             return t
-        return g.t if self.event_ndim is None else _broadcast(g.t, jax.tree.leaves(x)[0])
+        return g.t if self.event_ndim is None else per_sample(g.t, jax.tree.leaves(x)[0])
 
     def mid(self, key, g, x, prediction, info):
         """Remember where the row starts; in mode "target", choose where it lands."""
@@ -152,12 +146,12 @@ class TimeShift(Hooks):
         return _Shift(g.before, self._match(x, info.t_next), g.target), x, True
 
     def _rescale(self, old, new, t, info, end):
-        """The step old -> new with one end moved to time t: y = x / alpha is linear in sigma / alpha along a step.
+        """Move one end of the step old -> new to time t: y = x / alpha is linear in sigma / alpha along a step.
 
-        Where the time is not shifted the step is returned untouched, bit for bit.
+        Where the time is not shifted the step stays untouched, bit for bit.
         """
-        alpha, sigma = (_broadcast(f(t), old) for f in (self.schedule.alpha, self.schedule.sigma))
-        moved = _broadcast(t != (info.t_next if end else info.t), old)
+        alpha, sigma = (per_sample(f(t), old) for f in (self.schedule.alpha, self.schedule.sigma))
+        moved = per_sample(t != (info.t_next if end else info.t), old)
         rho = info.sigma / info.alpha
         slope = (new / info.alpha_next - old / info.alpha) / (info.sigma_next / info.alpha_next - rho)
         if end:

@@ -7,21 +7,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _tree
-from jsamp._core._checks import check_count
+from jsamp._core import _moments, _tree
 from jsamp._core._pytree import pytree, static
+from jsamp._core._sample_axes import check_event_ndim, sample_axes
+from jsamp.denoise import _fields
 from jsamp.steer._protocol import Hooks
 
 
-class _Moments(NamedTuple):
-    first: Any
-    mean: Any
-    square: Any
+class _Watched(NamedTuple):
+    first: Any  # the first row that counts
+    moments: Any  # running moments of the predicted x0, one for each leaf of x
 
 
 @pytree
 class TrajectoryVariance(Hooks):
-    """How much the prediction of x0 still moves over the last rows: large where a sample fell between modes.
+    """Measure how much the prediction of x0 still moves over the last rows: much where a sample fell between modes.
 
     report = mean over the sample's numbers of the variance, over the last `last` rows, of the predicted x0 (population
     variance, running moments). Filter samples by it: those with the largest values are the likeliest hallucinations,
@@ -52,45 +52,35 @@ class TrajectoryVariance(Hooks):
         arXiv:2406.09358.
     """
 
-    last: int = static(default=10)
-    event_ndim: int | None = static(default=None)
-
-    def __post_init__(self):
-        check_count("TrajectoryVariance: last", self.last, low=2)
-        if self.event_ndim is not None:
-            check_count("TrajectoryVariance: event_ndim", self.event_ndim)
+    last: int = static(default=10, convert=_fields.count(2))
+    event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
     def init(self, key, x, plan):
-        """Zero moments."""
+        """Start with empty moments."""
         if self.last > plan.nfe:
             raise ValueError(f"TrajectoryVariance: last={self.last} rows, but the plan has {plan.nfe}. Use fewer.")
-        first = jnp.int32(plan.nfe - self.last)
-        return _Moments(first, _tree.zeros_like(x), _tree.zeros_like(x))
+        return _Watched(jnp.int32(plan.nfe - self.last), jax.tree.map(_moments.start, x))
 
     def mid(self, key, g, x, prediction, info):
         """Add the row's x0 to the running moments."""
-        count = info.index - g.first + 1
-        active = count >= 1
-        share = jnp.where(active, 1 / jnp.maximum(count, 1), 0)
-        delta = jax.tree.map(jnp.subtract, prediction.x0, g.mean)
-        mean = jax.tree.map(lambda m, d: m + share.astype(m.dtype) * d, g.mean, delta)
-        square = jax.tree.map(
-            lambda s, d, x0, m: s + jnp.where(active, d * (x0 - m), 0), g.square, delta, prediction.x0, mean
-        )
-        return _Moments(g.first, mean, square), x, prediction, None
+        counts = info.index >= g.first
+        add = lambda moments, x0: _moments.add(moments, x0, weight=counts.astype(x0.dtype))
+        return g._replace(moments=jax.tree.map(add, g.moments, prediction.x0, is_leaf=_is_moments)), x, prediction, None
 
     def reorder(self, g, index):
         """Follow particles that another steer reordered."""
-        mean, square = _tree.take((g.mean, g.square), index, (0, 0))
-        return g._replace(mean=mean, square=square)
+        each, structure = jax.tree.flatten(g.moments, is_leaf=_is_moments)
+        moved = _tree.take([(m.mean, m.square) for m in each], index, [0] * len(each))
+        each = [m._replace(mean=mean, square=square) for m, (mean, square) in zip(each, moved, strict=True)]
+        return g._replace(moments=jax.tree.unflatten(structure, each))
 
     def final(self, g, x):
-        """The mean variance of each sample."""
-
-        def total(leaf):
-            event = leaf.ndim if self.event_ndim is None else self.event_ndim
-            return jnp.sum(leaf, axis=tuple(range(leaf.ndim - event, leaf.ndim)))
-
-        sums = [total(leaf) for leaf in jax.tree.leaves(g.square)]
-        sizes = [leaf.size / max(one.size, 1) for leaf, one in zip(jax.tree.leaves(g.square), sums, strict=True)]
+        """Report the mean variance of each sample."""
+        squares = [moments.square for moments in jax.tree.leaves(g.moments, is_leaf=_is_moments)]
+        sums = [jnp.sum(leaf, axis=sample_axes(leaf, self.event_ndim)) for leaf in squares]
+        sizes = [leaf.size / max(one.size, 1) for leaf, one in zip(squares, sums, strict=True)]
         return x, sum(sums) / (sum(sizes) * self.last)
+
+
+def _is_moments(node: Any) -> bool:
+    return isinstance(node, _moments.Moments)

@@ -56,7 +56,7 @@ def test_twisted_particles_beat_dps_at_equal_evaluations():
     op, y = js.denoise.LinearOp(lambda x: x[:1]), jnp.array([Y])
     heuristics = [js.denoise.DPS(LAW, op, y, scale=s, event_ndim=1) for s in (0.03, 0.1, 0.3)]
     heuristics += [js.denoise.DPS(LAW, op, y, s, "gaussian", NOISE, event_ndim=1) for s in (0.5, 1.0)]
-    twisted = js.denoise.Twisted(LAW, log_likelihood, spread=1.0)
+    twisted = js.denoise.Twisted(LAW, log_likelihood, data_std=1.0)
     steer = js.steer.SMC(None, lambda x0: log_likelihood(x0, 0.0))
     best = min(error_of(denoiser, None) for denoiser in heuristics)
     tds, few = error_of(twisted, steer), error_of(twisted, steer, PARTICLES // 16)

@@ -139,7 +139,7 @@ def test_evaluations_outside_the_interval_do_not_happen(batch):
 def test_projected_guidance_with_nothing_projected_is_classifier_free(x64):
     cond, uncond, x = mixture(VP, 1), mixture(VP), jnp.array([0.4, -0.7])
     for w in (0.0, 1.0, 4.0):
-        a, b = D.APG(cond, uncond, w, parallel=1.0)(x, 0.3), D.ClassifierFree(cond, uncond, w)(x, 0.3)
+        a, b = D.APG(cond, uncond, w, eta=1.0)(x, 0.3), D.ClassifierFree(cond, uncond, w)(x, 0.3)
         np.testing.assert_allclose(a.x0, b.x0, rtol=1e-13)
         np.testing.assert_allclose(a.eps, b.eps, rtol=1e-12, atol=1e-13)
 
@@ -150,9 +150,9 @@ def test_projected_guidance_bounds_and_damps(x64):
     across = D.APG(cond, uncond, 3.0)(x, 0.3).x0 - c
     assert float(jnp.sum(across * c)) == pytest.approx(0, abs=1e-14)
     size = float(jnp.linalg.norm(c - u))
-    short = D.APG(cond, uncond, 3.0, parallel=1.0, limit=size / 4)(x, 0.3).x0 - c
+    short = D.APG(cond, uncond, 3.0, eta=1.0, norm_threshold=size / 4)(x, 0.3).x0 - c
     np.testing.assert_allclose(short, 2 * (c - u) / 4, rtol=1e-12)
-    long = D.APG(cond, uncond, 3.0, parallel=1.0, limit=size * 4)(x, 0.3).x0 - c
+    long = D.APG(cond, uncond, 3.0, eta=1.0, norm_threshold=size * 4)(x, 0.3).x0 - c
     np.testing.assert_allclose(long, 2 * (c - u), rtol=1e-12)
 
 
@@ -182,7 +182,7 @@ def test_zero_star_scales_the_unconditional_velocity(x64):
         got = velocity(D.CFGZero(cond, uncond, w)(x, 0.6))
         np.testing.assert_allclose(got, s * u + w * (c - s * u), rtol=1e-10)
     np.testing.assert_allclose(velocity(D.CFGZero(cond, uncond, 1.0)(x, 0.6)), c, rtol=1e-12)
-    frozen = D.CFGZero(cond, uncond, 4.0, still=0.75)
+    frozen = D.CFGZero(cond, uncond, 4.0, zero_init=0.75)
     plan = S.heun(flow, js.noise.time_grid(flow, 4, final="sigma_min"))
     first, second = plan[:2], plan[2:]
     np.testing.assert_allclose(js.sample(None, frozen, x, S.ddim(flow, np.array([1.0, 0.76]))).x, x, rtol=1e-12)

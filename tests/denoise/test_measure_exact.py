@@ -141,7 +141,7 @@ def test_moment_projection_is_the_denoiser_of_the_posterior(noise, iterations, x
 
 @pytest.mark.parametrize("noise", [0.3, 0.0])
 def test_moment_projection_by_row_sums(noise, x64):
-    """Exact for independent numbers; in general the diagonal of A C A^T stands for its row sums."""
+    """Exact for independent numbers; in general the sizes of its row sums stand for A C A^T."""
     std, mask = np.linspace(0.3, 2.0, 6), np.array([1.0, 0, 0, 1.0, 1.0, 0])
     pick = np.eye(6)[mask > 0]
     law = D.GaussianMixture(VP, weights=[1.0], means=[MEAN], stds=[std])
@@ -154,7 +154,7 @@ def test_moment_projection_by_row_sums(noise, x64):
     cov = s**2 * COV @ np.linalg.inv(a**2 * COV + s**2 * np.eye(6))
     for matrix in (np.abs(MATRIX), MATRIX):
         rows = (matrix @ cov @ matrix.T).sum(1)
-        total = np.maximum(rows, 0) + noise**2
+        total = np.abs(rows) + noise**2
         pulled = np.where(total > 0, (Y - matrix @ plain.x0) / np.where(total > 0, total, 1), 0)
         got = call(D.TMPD(law, D.LinearOp.dense(matrix), Y, noise, covariance="diagonal"), X, 0.4)
         np.testing.assert_allclose(got.x0, plain.x0 + cov @ matrix.T @ pulled, rtol=1e-8)
@@ -170,7 +170,7 @@ def test_pseudo_inverse_guidance_is_exact_for_isotropic_data(known, noise, x64):
     elif known != "svd":
         op = D.LinearOp(op.apply)
     cov = 0.49 * np.eye(6)
-    guided = D.PiGDM(gaussian(cov=cov), op, Y, noise, spread=0.7, iterations=30 if known == "iterate" else None)
+    guided = D.PiGDM(gaussian(cov=cov), op, Y, noise, data_std=0.7, iterations=30 if known == "iterate" else None)
     exact = gaussian(*posterior(MEAN, cov, MATRIX, noise, Y))
     for t in (0.05, 0.4, 1.0):
         for got, wanted in zip(call(guided, X, t), call(exact, X, t), strict=True):

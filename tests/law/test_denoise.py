@@ -83,10 +83,10 @@ CASES = {
     "Rescale": (D.Rescale(D.ClassifierFree(js.Denoiser(MODEL, VP), js.Denoiser(OTHER, VP), 3.0)), None),
     "Rescale(v)": (D.Rescale(D.ClassifierFree(js.Denoiser(MODEL, VP), mixture(VP), 3.0), 0.5, "v"), None),
     "APG": (
-        D.APG(js.Denoiser(MODEL, VP), js.Denoiser(OTHER, VP), 3.0, limit=0.2, parallel=0.5),
-        D.APG(js.Denoiser(OTHER, VP), js.Denoiser(MODEL, VP), 2.0, limit=0.2, parallel=0.1),
+        D.APG(js.Denoiser(MODEL, VP), js.Denoiser(OTHER, VP), 3.0, norm_threshold=0.2, eta=0.5),
+        D.APG(js.Denoiser(OTHER, VP), js.Denoiser(MODEL, VP), 2.0, norm_threshold=0.2, eta=0.1),
     ),
-    "CFGZero": (D.CFGZero(js.Denoiser(MODEL, VP), js.Denoiser(OTHER, VP), 3.0, still=0.9), None),
+    "CFGZero": (D.CFGZero(js.Denoiser(MODEL, VP), js.Denoiser(OTHER, VP), 3.0, zero_init=0.9), None),
     "DPS": (D.DPS(NET, SIDES, SEEN), D.DPS(NOT, SIDES, ELSE, 0.3)),
     "DPS(gaussian)": (
         D.DPS(NET, SIDES, SEEN, 1.0, "gaussian", 0.5), D.DPS(NOT, SIDES, ELSE, 0.5, "gaussian", 0.6),
@@ -305,7 +305,7 @@ def law_classifier_free(name):
 def law_threshold(name):
     good = js.Denoiser(MODEL, VP)
     cases = [({"quantile": 0.0}, "quantile"), ({"quantile": 1.1}, "quantile"), ({"limit": 0.0}, "limit")]
-    for wrong, match in [*cases, ({"event_ndim": 0}, "event_ndim")]:
+    for wrong, match in [*cases, ({"event_ndim": -1}, "event_ndim")]:
         with pytest.raises(ValueError, match=match):
             D.Threshold(good, **wrong)
     with pytest.raises(TypeError, match="callable"):
@@ -349,7 +349,7 @@ def law_rescale(name):
     with pytest.raises(TypeError, match="no conditional part"):
         D.Rescale(mixture(VP))
     guided = D.ClassifierFree(mixture(VP), mixture(VP))
-    for arguments, match in [((2.0,), "amount"), ((0.5, "score"), "space"), ((0.5, "x0", 0), "event_ndim")]:
+    for arguments, match in [((2.0,), "phi"), ((0.5, "score"), "space"), ((0.5, "x0", -1), "event_ndim")]:
         with pytest.raises(ValueError, match=f"Rescale: {match}"):
             D.Rescale(guided, *arguments)
 
@@ -423,7 +423,7 @@ def law_measurement(name):
     wrong = {
         "DPS": [({"scale": -1.0}, "scale"), ({"likelihood": "poisson"}, "likelihood"), ({"noise": 0.1}, "give noise"),
                 ({"likelihood": "gaussian"}, "give noise"), ({"likelihood": "gaussian", "noise": 0.0}, "noise")],
-        "PiGDM": [({"noise": -1.0}, "noise"), ({"step": "half"}, "step"), ({"spread": 0.0}, "spread"),
+        "PiGDM": [({"noise": -1.0}, "noise"), ({"step": "half"}, "step"), ({"data_std": 0.0}, "data_std"),
                   ({"iterations": 0}, "iterations")],
         "TMPD": [({"noise": -1.0}, "noise"), ({"iterations": 0}, "iterations"), ({"covariance": "none"}, "covar")],
         "DDNM": [({"scale": np.inf}, "scale"), ({"iterations": 0}, "iterations")],
@@ -511,7 +511,7 @@ def law_reconstruction(name):
 
 
 def law_twisted(name):
-    for options in ({"spread": -1.0}, {"scale": np.inf}):
+    for options in ({"data_std": -1.0}, {"scale": np.inf}):
         with pytest.raises(ValueError, match=f"Twisted: {next(iter(options))}"):
             D.Twisted(mixture(VP), TWIST, **options)
     with pytest.raises(TypeError, match="log_likelihood must be callable"):

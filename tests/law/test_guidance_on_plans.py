@@ -45,7 +45,7 @@ GUIDANCE = {
     "Auto": (lambda m, w: D.Auto(m, LAW, w), 1.0),
     "Compose": (lambda m, w: D.Compose([OTHER, LAW], m, [w, -w]), 0.0),
     "Rescale": (lambda m, w: D.Rescale(D.ClassifierFree(m, OTHER, w), 0.7), 1.0),
-    "APG": (lambda m, w: D.APG(m, OTHER, w, limit=0.3, momentum=-0.5), 1.0),
+    "APG": (lambda m, w: D.APG(m, OTHER, w, norm_threshold=0.3, momentum=-0.5), 1.0),
     "CFGZero": (lambda m, w: D.CFGZero(m, OTHER, w), 1.0),
     "Interval": (lambda m, w: D.Interval(D.ClassifierFree(m, OTHER, w), m, 0.05, 5.0), 1.0),
     "GradientFree": (lambda m, w: D.GradientFree(functools.partial(lifted, m), 1, clean_logits, w), None),

@@ -168,7 +168,7 @@ def test_kicks_follow_particles(name):
 def test_momentum_of_projected_guidance_runs_once_for_each_step(x64):
     """The running difference, by hand; further stages of a Heun step see the memory and leave it alone."""
     cond, uncond, beta = law(1), law(), -0.5
-    apg = D.APG(cond, uncond, 3.0, parallel=1.0, momentum=beta)
+    apg = D.APG(cond, uncond, 3.0, eta=1.0, momentum=beta)
     for plan in (S.ddim(VP, js.noise.time_grid(VP, 5)), S.heun(VP, js.noise.time_grid(VP, 3))):
         seen = []
 

@@ -378,7 +378,7 @@ def law_time_shift(name):
 def law_memory(name):
     assert T.Recall._fields == ("value", "seen")
     apg = js.denoise.APG(MODEL, mixture(VP), 3.0, momentum=-0.5)
-    for wrong in (MODEL, js.denoise.Auto(apg, js.denoise.APG(MODEL, MODEL, limit=1.0))):
+    for wrong in (MODEL, js.denoise.Auto(apg, js.denoise.APG(MODEL, MODEL, norm_threshold=1.0))):
         with pytest.raises(ValueError, match="one denoiser that remembers"):
             run(T.Memory(), plans()["ddim"], START[:2], wrong)
     # One sample with memory is one of a batch; the memory follows particles and works inside other wrappers.

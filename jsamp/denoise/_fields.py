@@ -1,0 +1,96 @@
+"""Checks and conversions of fields, as `js.field(convert=)` and `js.static(check=)` take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jsamp._core._callable import as_tree
+from jsamp._core._checks import check_choice, check_count, check_finite, check_flag, check_number, concrete
+from jsamp.denoise._protocol import check_denoiser
+
+Convert = Callable[[str, Any], Any]
+
+
+def callable_as(signature: str, *, optional: bool = False) -> Convert:
+    """Make a callable a tree, so that its arrays are leaves."""
+
+    def convert(name, value):
+        return None if optional and value is None else as_tree(name, value, signature)
+
+    return convert
+
+
+def denoiser(name: str, value: Any) -> None:
+    """Refuse what is no denoiser."""
+    check_denoiser(name, value)
+
+
+def schedule(name: str, value: Any) -> None:
+    """Refuse what has no noise levels."""
+    missing = [method for method in ("alpha", "sigma", "lam", "time") if not callable(getattr(value, method, None))]
+    if missing or isinstance(value, type):
+        kind = value.__name__ if isinstance(value, type) else type(value).__name__
+        names = ", ".join(f"{method}()" for method in missing or ["alpha"])
+        raise TypeError(f"{name} must have {names}, got {kind}. Pass for example js.noise.VP().")
+
+
+def number(low: float = -np.inf, high: float = np.inf, *, open_low: bool = False, optional: bool = False) -> Convert:
+    """Refuse what is not a finite number, or array of numbers, in [low, high], or (low, high] when `open_low`."""
+
+    def check(name, value):
+        if not (optional and value is None):
+            check_number(name, value, low=low, high=high, open_low=open_low)
+
+    return check
+
+
+def one_of(*choices: str) -> Convert:
+    """Refuse anything but one of the names."""
+    return lambda name, value: check_choice(name, value, choices)
+
+
+def count(low: int = 1, *, optional: bool = False) -> Convert:
+    """Return a static count as int."""
+    return lambda name, value: None if optional and value is None else check_count(name, value, low=low)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a boolean option."""
+    return check_flag(name, value)
+
+
+def weight(name: str, value: Any) -> Any:
+    """Keep a weight of guidance: finite numbers or a tree of them, or a callable of t, as a tree."""
+    if callable(value):
+        return as_tree(name, value, "scale(t)")
+    for leaf in jax.tree.leaves(value, is_leaf=lambda node: isinstance(node, list)) or [None]:
+        check_number(name, leaf)
+    return jax.tree.map(as_numbers, value, is_leaf=lambda node: isinstance(node, list))
+
+
+def as_numbers(value: Any) -> Any:
+    """Return a list of numbers as an array."""
+    return np.asarray(value) if isinstance(value, list) else value
+
+
+def noise_std(name: str, value: Any) -> Any:
+    """Return the standard deviation of a measurement's noise, or None for no noise: a fact of structure under jit."""
+    if value is None:
+        return None
+    check_number(name, value, low=0)
+    known = concrete(value)
+    return None if known is not None and not known.any() else value
+
+
+def finite(remedy: str) -> Convert:
+    """Refuse a tree of numbers of which some are not finite."""
+
+    def check(name, value):
+        for leaf in jax.tree.leaves(value):
+            check_finite(name, leaf, remedy=remedy)
+
+    return check
