@@ -58,7 +58,131 @@ MATCH_REFUSALS = [
     (on(L.Match(VE, times=lambda schedule, u: -u), X), "must be >= 0"),
 ]
 
+MASK = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
+LEVELS = jnp.array([0.0, 0.3, 0.0, 0.5])
+SIGNALS = js.noise.OUVE()
+BRIDGE = js.noise.Interpolant("linear")
+VIEWS = L.Views(X[:, :1], Y, X, Y[:, :1], X)
+RADON = jax.tree_util.Partial(lambda signal, view: jnp.sum(signal * view)[None])
+PAIR = (lambda y: jnp.tanh(y), lambda x, t, y, estimate: net(x, t) + 0.1 * estimate)
+
+
+def plain(x):
+    """A smooth map of one row."""
+    return net(x, 0.0)
+
+
+def hidden(x, t, view, context):
+    """A signal from an observation and its context."""
+    return jnp.tanh(x + context) * view
+
+
+def line(z):
+    """A generator with one latent number."""
+    return jnp.stack([jnp.tanh(z), 0.5 * z])
+
+
+def make(form, **options):
+    return lambda: form(**options)
+
+
+def draws(form):
+    """A record of what a loss draws."""
+    return Case(lambda: lambda x: form(*[x] * len(form._fields)), (X,), returns=form)
+
+
+BRIDGE_REFUSALS = [
+    (make(L.Interpolate, interpolant=3), "interpolant must have alpha"),
+    (make(L.Interpolate, interpolant=BRIDGE, field="w"), "field must be one of"),
+    (make(L.Interpolate, interpolant=js.noise.Interpolant("linear", "none"), field="s"), "needs noise"),
+    (on(L.Interpolate(BRIDGE), X), r"pair \(x0, x1\)"),
+    (on(L.Interpolate(js.noise.Interpolant("mirror")), (X, X)), "x1 alone"),
+    (on(L.Interpolate(BRIDGE), (X, X[:, :1])), "one shape"),
+]
+REPAIR_REFUSALS = [
+    (make(L.Regeneration, schedule=SIGNALS, predicts="v"), "predicts must be one of"),
+    (make(L.Regeneration, schedule=SIGNALS, mix=1.5), "mix must be finite"),
+    (make(L.Regeneration, schedule=None), "schedule must have alpha"),
+    (on(L.Regeneration(SIGNALS), X, PAIR), r"pair \(x, y\)"),
+    (on(L.Regeneration(SIGNALS), (X, Y)), r"model must be the tuple \(regressor, network\)"),
+    (on(L.Regeneration(SIGNALS), (X, Y), (PAIR[0],)), "got a tuple of 1"),
+    (on(L.Regeneration(SIGNALS), (X, Y), (lambda y: y[:1], PAIR[1])), "shape of x"),
+]
+VIEW_REFUSALS = [
+    (make(L.ForwardModelMatch, forward=3, schedule=VP), "forward must be callable"),
+    (make(L.ForwardModelMatch, forward=RADON, schedule=VP, extra_weight=-1.0), "extra_weight must be finite"),
+    (on(L.ForwardModelMatch(RADON, VP), X, hidden), "batch must be js.loss.Views"),
+    (on(L.ForwardModelMatch(RADON, VP), VIEWS._replace(view=Y[:2]), hidden), "one leading axis"),
+    (on(L.ForwardModelMatch(lambda s, v: s, VP), VIEWS, hidden), "shape of x"),
+]
+AMBIENT_REFUSALS = [
+    (make(L.Ambient, times=L.UniformTimes()), "must be a LogNormalTimes"),
+    (make(L.Ambient, consistency=-1.0), "consistency must be finite"),
+    (make(L.Ambient, steps=0), "steps must be"),
+    (on(L.Ambient(), X), "pair"),
+    (on(L.Ambient(), (X, -LEVELS)), "known levels must be finite"),
+    (on(L.Ambient(), (X, X)), r"known levels must be \[4\]"),
+]
+
 REGISTRY = {
+    "Interpolate": [
+        loss_case(lambda: L.Interpolate(BRIDGE), (X, Y), mechanism="bridge", refusals=BRIDGE_REFUSALS),
+        loss_case(lambda: L.Interpolate(js.noise.Interpolant("one-sided"), "s", False), X, mechanism="bridge"),
+    ],
+    "Regeneration": loss_case(
+        lambda: L.Regeneration(SIGNALS, "x0", 0.3), (X, Y), PAIR, refusals=REPAIR_REFUSALS
+    ),
+    "ForwardModelMatch": loss_case(
+        lambda: L.ForwardModelMatch(RADON, VP, 2.0), VIEWS, hidden, refusals=VIEW_REFUSALS
+    ),
+    "Ambient": [
+        loss_case(lambda: L.Ambient(consistency=0.5, steps=2), (X, LEVELS), refusals=AMBIENT_REFUSALS),
+        loss_case(lambda: L.Ambient(1.0), (X, LEVELS), mechanism="match"),
+    ],
+    "AmbientMask": loss_case(
+        lambda: L.AmbientMask(delta=0.4), (X, MASK), mechanism="match",
+        refusals=[
+            (make(L.AmbientMask, delta=0.0), "delta must be finite"),
+            (on(L.AmbientMask(), X), "pair"),
+            (on(L.AmbientMask(), (X, MASK[:, :1])), "one shape"),
+        ],
+    ),
+    "Reconstruction": loss_case(
+        lambda: L.Reconstruction(0.5), X, plain, mechanism="match",
+        refusals=[(make(L.Reconstruction, scale=0.0), "scale must be finite")],
+    ),
+    "Contractive": loss_case(
+        lambda: L.Contractive(0.5, 2), X, plain,
+        refusals=[
+            (make(L.Contractive, scale=-1.0), "scale must be finite"),
+            (make(L.Contractive, scale=1.0, probes=0), "probes must be"),
+            (on(L.Contractive(1.0), X, lambda x: x[:1]), "shape of x"),
+        ],
+    ),
+    "InstanceNoise": loss_case(
+        lambda: L.InstanceNoise(0.5, 8), X, line,
+        refusals=[
+            (make(L.InstanceNoise, scale=0.0), "scale must be finite"),
+            (make(L.InstanceNoise, scale=1.0, num=0), "num must be"),
+            (make(L.InstanceNoise, scale=1.0, latent="cauchy"), "latent must be one of"),
+        ],
+    ),
+    "latent_loglik": Case(
+        lambda: lambda x: L.latent_loglik(line, x, 0.5, num=8), (X[0],), smooth=True,
+        refusals=[
+            (lambda: L.latent_loglik(3, X[0], 1.0), "generator must be callable"),
+            (lambda: L.latent_loglik(line, X[0], 0.0), "scale must be finite"),
+            (lambda: L.latent_loglik(line, X[0], 1.0, latent="flat"), "latent must be one of"),
+            (lambda: L.latent_loglik(line, jnp.arange(2), 1.0), "floating"),
+        ],
+    ),
+    "InterpolateDrawn": draws(L.InterpolateDrawn),
+    "RegenerationDrawn": draws(L.RegenerationDrawn),
+    "Views": draws(L.Views),
+    "ViewsDrawn": draws(L.ViewsDrawn),
+    "AmbientDrawn": draws(L.AmbientDrawn),
+    "AmbientMaskDrawn": draws(L.AmbientMaskDrawn),
+    "Noised": draws(L.Noised),
     "Match": [
         loss_case(lambda: L.Match(VP), X, mechanism="match", refusals=MATCH_REFUSALS),
         loss_case(lambda: L.Match(VE, "x0", L.EDMWeight(0.7), L.LogNormalTimes()), X, mechanism="match"),
@@ -86,7 +210,7 @@ REGISTRY = {
     ),
     "Loss": Case(lambda: lambda x: x if isinstance(L.Match(VP), L.Loss) else None, (X,)),
     "LossInfo": Case(lambda: lambda x: L.LossInfo(x), (X,), returns=L.LossInfo),
-    "MatchDrawn": Case(lambda: lambda x: L.MatchDrawn(x, None, x, x), (X,), returns=L.MatchDrawn),
+    "MatchDrawn": draws(L.MatchDrawn),
 }  # fmt: skip
 
 

@@ -30,6 +30,22 @@ GRIDS = {
 }
 
 
+def law_interpolant(name):
+    """jit, vmap, dtypes and float64 on the host agree; the scale is a number."""
+    times = jnp.array([0.1, 0.45, 0.9], jnp.float32)
+    methods = ("alpha", "beta", "gamma", "gamma_gamma_dot")
+    read = lambda path, t: {m: getattr(path, m)(t) for m in methods}
+    for path in (N.Interpolant("linear"), N.Interpolant("trigonometric", "sine", 0.5), N.Interpolant("one-sided")):
+        host, jitted = read(path, np.asarray(times, np.float64)), jax.jit(read)(path, times)
+        mapped = jax.vmap(read, (None, 0))(path, times)
+        for m in methods:
+            assert jitted[m].dtype == jnp.float32
+            np.testing.assert_allclose(jitted[m], host[m], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(mapped[m], host[m], rtol=1e-5, atol=1e-6)
+    slope = jax.grad(lambda scale: N.Interpolant("linear", scale=scale).gamma(jnp.float32(0.5)))(1.0)
+    np.testing.assert_allclose(slope, 0.5)
+
+
 def law_schedule(name):
     schedule, other, times = SCHEDULES[name]
     assert isinstance(schedule, N.Schedule)
@@ -218,7 +234,8 @@ def law_protocol(name):
 
 
 LAWS = {
-    "schedule": law_schedule, "grid": law_grid, "index_grid": law_index_grid, "shift": law_shift,
+    "interpolant": law_interpolant, "schedule": law_schedule, "grid": law_grid,
+    "index_grid": law_index_grid, "shift": law_shift,
     "protocol": law_protocol,
 }  # fmt: skip
 # One line for every public object of the room.
@@ -229,6 +246,7 @@ REGISTRY = {
     "Discrete": "schedule",
     "Flow": "schedule",
     "OUVE": "schedule",
+    "Interpolant": "interpolant",
     "Schedule": "protocol",
     "index_grid": "index_grid",
     "karras_grid": "grid",
@@ -262,6 +280,12 @@ def test_law_of(name, law):
         (lambda: N.Discrete.scaled_linear(10, 0.0), ValueError, "beta_start"),
         (lambda: N.Discrete.cosine(10, max_beta=1.0), ValueError, "max_beta"),
         (lambda: N.VP("a"), TypeError, "number"),
+        (lambda: N.Interpolant("straight"), ValueError, "path must be one of"),
+        (lambda: N.Interpolant("linear", "white"), ValueError, "noise must be one of"),
+        (lambda: N.Interpolant("one-sided", "sine"), ValueError, "leave noise=None"),
+        (lambda: N.Interpolant("mirror", "none"), ValueError, "nothing without noise"),
+        (lambda: N.Interpolant("linear", scale=0.0), ValueError, "scale must be finite"),
+        (lambda: N.Interpolant("trigonometric", "brownian", 2.0), ValueError, "need gamma < 1"),
     ],
 )
 def test_refusals(make, error, match):
