@@ -308,13 +308,13 @@ def _rebuilt(function: Any, changes: dict[Any, Any]) -> Any:
     if isinstance(function, types.FunctionType):
         return _rebuilt_function(function, changes)
     if isinstance(function, types.MethodType):
-        inner, owner = changes.get("function", function.__func__), changes.get("self", function.__self__)
+        inner, owner = changes.get("function", function.__func__) or call, changes.get("self", function.__self__)
         attributes = {place: value for place, value in changes.items() if isinstance(place, _Attribute)}
         return types.MethodType(inner, _with_attributes(owner, attributes) if attributes else owner)
     if isinstance(function, functools.partial):
         args = [changes.get(("argument", i), value) for i, value in enumerate(function.args)]
         keywords = {name: changes.get(("keyword", name), value) for name, value in function.keywords.items()}
-        return functools.partial(changes.get("function", function.func), *args, **keywords)
+        return functools.partial(changes.get("function", function.func) or call, *args, **keywords)
     if isinstance(function, JITTED):
         return _rebuilt(function.__wrapped__, changes)  # pyright: ignore[reportAttributeAccessIssue]
     return _with_attributes(function, changes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import types
 from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform
 
@@ -130,6 +129,12 @@ def _register(cls: type) -> None:
         cls.__init_subclass__ = classmethod(__init_subclass__)  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def _is_structure(value: Any) -> bool:
+    """Whether a value can be no leaf: a boolean, a name, a function, a class."""
+    opaque = lambda: any(leaf is value for leaf in jax.tree.leaves(value))
+    return isinstance(value, bool | str) or (callable(value) and opaque())
+
+
 def register_attributes(cls: type) -> None:
     """Register a class that may be no dataclass: its fields, else its attributes, are leaves if they can be.
 
@@ -145,8 +150,7 @@ def register_attributes(cls: type) -> None:
             declared = {f.name: bool(f.metadata.get("static")) for f in dataclasses.fields(cls)}
         else:
             declared = dict.fromkeys(sorted(vars(obj)), False)
-        kinds = (bool, str, types.FunctionType, types.MethodType, type)
-        meta = {n: getattr(obj, n) for n, fixed in declared.items() if fixed or isinstance(getattr(obj, n), kinds)}
+        meta = {n: getattr(obj, n) for n, fixed in declared.items() if fixed or _is_structure(getattr(obj, n))}
         return {n: getattr(obj, n) for n in declared if n not in meta}, meta
 
     def flatten_with_keys(obj):

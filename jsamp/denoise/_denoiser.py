@@ -113,6 +113,8 @@ class Denoiser:
         self, model: Model, schedule: Schedule, predicts: Predicts = "eps", time_map: Any = None, *,
         variance: Literal["range"] | None = None, conditions: dict | None = None, options: tuple = (), **named: Tree,
     ):  # fmt: skip
+        if not isinstance(conditions, dict | None) or not isinstance(options, tuple):
+            raise TypeError("Denoiser: give conditions by name, as in js.Denoiser(model, schedule, y=label).")
         given = {**(conditions or {}), **dict(options), **named}
         fixed = tuple((name, given.pop(name)) for name in sorted(given) if _is_structure(given[name]))
         values = {"model": model, "schedule": schedule, "predicts": predicts, "time_map": time_map}

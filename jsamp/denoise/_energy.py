@@ -43,11 +43,6 @@ def _raise_score(denoiser: Any, scale: Any, t: Any, prediction: Any, slope: Any)
     return change_score(denoiser.schedule, t, prediction, scaled(scale, t, slope))
 
 
-def _check_label(who: str, label: Any) -> None:
-    if not jnp.issubdtype(jnp.result_type(label), jnp.integer):
-        raise TypeError(f"{who} must be an integer, got {label!r}.")
-
-
 @pytree
 class Classifier(Wrapper):
     """Classifier guidance: raise the score by the gradient of a classifier of noisy data.
@@ -85,7 +80,7 @@ class Classifier(Wrapper):
 
     denoiser: Any = field(check=_fields.denoiser)
     classifier: Model = field(convert=_fields.callable_as("classifier(x, t)"))
-    label: Any = field(check=_check_label)
+    label: Any = field(check=_fields.label)
     scale: Any = field(default=1.0, convert=_fields.weight)
 
     def __call__(self, x, t, *, key=None):
@@ -132,7 +127,7 @@ class Minority(Wrapper):
 
     denoiser: Any = field(check=_fields.denoiser)
     classifier: Model = field(convert=_fields.callable_as("classifier(x, t)"))
-    level: Any = field(default=None, check=lambda name, value: value is None or _check_label(name, value))
+    level: Any = field(default=None, check=lambda name, value: value is None or _fields.label(name, value))
     scale: Any = field(default=3.5, convert=_fields.weight)
 
     def __call__(self, x, t, *, key=None):

@@ -9,7 +9,16 @@ import jax
 import numpy as np
 
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_choice, check_count, check_finite, check_flag, check_number, concrete
+from jsamp._core._checks import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_flag,
+    check_number,
+    concrete,
+    is_traced,
+    shown,
+)
 from jsamp.denoise._protocol import check_denoiser
 
 Convert = Callable[[str, Any], Any]
@@ -56,6 +65,22 @@ def one_of(*choices: str) -> Convert:
 def count(low: int = 1, *, optional: bool = False) -> Convert:
     """Return a static count as int."""
     return lambda name, value: None if optional and value is None else check_count(name, value, low=low)
+
+
+def on_host(name: str, value: Any) -> np.ndarray:
+    """Return an array on the host, or refuse what is none."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be an array, got {shown(value)}.") from error
+
+
+def label(name: str, value: Any) -> None:
+    """Refuse what is not an integer or an array of integers; ranges are known where logits are."""
+    if not is_traced(value):
+        check_number(name, value, low=-(2**31), high=2**31 - 1)
+    if not np.issubdtype(getattr(value, "dtype", np.asarray(value).dtype), np.integer):
+        raise TypeError(f"{name} must be an integer, got {shown(value)}.")
 
 
 def flag(name: str, value: Any) -> bool:

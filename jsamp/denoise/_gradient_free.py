@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._checks import concrete, shown
+from jsamp._core._checks import concrete
 from jsamp._core._like import dtype_of
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Model
@@ -24,11 +24,6 @@ def _runner_up(probabilities: Any, label: Any) -> Any:
 def _doubt(probabilities: Any, label: Any) -> Any:
     """One minus the probability of the wanted class."""
     return 1 - probabilities[label]
-
-
-def _check_label(name: str, label: Any) -> None:
-    if not jnp.issubdtype(jnp.result_type(label), jnp.integer):
-        raise TypeError(f"{name} must be an integer, got {shown(label)}.")
 
 
 @pytree
@@ -54,7 +49,6 @@ class GradientFree:
         strength: (p, label) -> strength in [0, 1].
         lag: whether the classifier reads the prediction of the row before, so that both evaluations can be one batched
             call (static); needs `steer=js.steer.Memory()`. The first row is not guided.
-        memory: what the row before predicted, set by `js.steer.Memory`.
 
     Returns:
         `Guided(x0, eps, aux)` with the main prediction of x0 as aux.
@@ -81,14 +75,14 @@ class GradientFree:
 
     remembers = True
     main: Model = field(convert=_fields.callable_as("main(label)"))
-    label: Any = field(check=_check_label)
+    label: Any = field(check=_fields.label)
     classifier: Model = field(convert=_fields.callable_as("classifier(x0)"))
     scale: Any = field(default=1.0, check=_fields.number(0))
     weak: Any = field(default=None, convert=_fields.callable_as("weak(label)", optional=True))
     reference: Model = field(default=_runner_up, convert=_fields.callable_as("reference(p, label)"))
     strength: Model = field(default=_doubt, convert=_fields.callable_as("strength(p, label)"))
     lag: bool = static(default=False, convert=_fields.flag)
-    memory: Any = None
+    memory: Any = field(default=None, init=False)
 
     def __post_init__(self):
         main = self.main(self.label)

@@ -166,6 +166,9 @@ class Compose(Guidance):
     scales: tuple[Any, ...]
 
     def __init__(self, conds: Sequence[Any], uncond: Any, scales: Sequence[Any]):
+        for name, value in (("conds", conds), ("scales", scales)):
+            if not isinstance(value, list | tuple | np.ndarray) and not (name == "scales" and jnp.ndim(value) == 1):
+                raise TypeError(f"Compose: {name} must be a list, one for each condition; got {type(value).__name__}.")
         if len(conds) != len(scales) or not conds:
             raise ValueError(f"Compose: want one scale for each condition, got {len(scales)} for {len(conds)}.")
         names = {f"conds[{k}]": cond for k, cond in enumerate(conds)}
@@ -236,8 +239,8 @@ class CFGpp(Guidance):
 class PerStep:
     """A weight for each row of a plan, as a callable of t that guidance takes as its `scale`.
 
-    In a run each row has its own weight, also where rows share their time (stages, jumps, restarts): the runner says
-    which row is running. Called by hand, it looks for the row whose time is nearest.
+    In a run each row has its own weight, also where rows share their time (stages, jumps, restarts) and where a part of
+    the plan runs: the runner says which row it is. Called by hand, it looks for the row whose time is nearest.
 
     Args:
         plan: the plan that will run.
@@ -259,16 +262,20 @@ class PerStep:
     """
 
     times: Any
+    numbers: Any
     values: Any
     row: Any
 
     def __init__(self, plan: Any, values: Any):
         check_number("PerStep: values", values)
-        if np.ndim(values) == 0 or np.shape(values)[0] != len(plan):
-            raise ValueError(f"PerStep: want one value for each of {len(plan)} rows, got shape {np.shape(values)}.")
-        object.__setattr__(self, "times", plan.t)
-        object.__setattr__(self, "values", values)
-        object.__setattr__(self, "row", np.int32(-1))
+        try:
+            rows, times, numbers = len(plan), plan.t, plan.number
+        except (AttributeError, TypeError):
+            raise TypeError(f"PerStep: plan must be a js.Plan, got {type(plan).__name__}.") from None
+        if np.ndim(values) == 0 or np.shape(values)[0] != rows:
+            raise ValueError(f"PerStep: want one value for each of {rows} rows, got shape {np.shape(values)}.")
+        numbers = np.arange(rows) if numbers is None else numbers
+        construct(self, times=times, numbers=numbers, values=_fields.as_numbers(values), row=np.int32(-1))
 
     def at_row(self, index: Any) -> PerStep:
         """The weight as it is on row `index` of the plan."""
@@ -278,4 +285,5 @@ class PerStep:
         """The weight of the row that runs, else of the row nearest in time."""
         t = jnp.asarray(t)
         nearest = jnp.argmin(jnp.abs(jnp.asarray(self.times, t.dtype) - t))
-        return jnp.asarray(self.values, t.dtype)[jnp.where(self.row < 0, nearest, self.row)]
+        own = jnp.argmax(jnp.asarray(self.numbers) == self.row)
+        return jnp.asarray(self.values, t.dtype)[jnp.where(self.row < 0, nearest, own)]

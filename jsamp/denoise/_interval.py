@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jsamp._core._checks import check_count, concrete, is_traced
+from jsamp._core._checks import check_count, check_number, concrete, is_traced
 from jsamp._core._pytree import field, pytree
 from jsamp.denoise import _fields
 from jsamp.denoise._algebra import as_time
@@ -68,6 +68,8 @@ class Interval:
 
     def __post_init__(self):
         join("Interval", guided=self.guided, plain=self.plain)
+        if not (isinstance(self.high, float) and self.high == np.inf):
+            check_number("Interval: high (infinity for none)", self.high)
         low, high = concrete(self.low), concrete(self.high)
         if high is not None and (np.any(np.isnan(high)) or (low is not None and np.any(low >= high))):
             raise ValueError(f"Interval: want low < high, got {self.low!r} and {self.high!r}.")

@@ -98,7 +98,8 @@ def _differing(first: Any, other: Any) -> list[int] | None:
         return None
     places = []
     for i, (mine, theirs) in enumerate(zip(a, b, strict=True)):
-        if mine is theirs or (np.ndim(mine) == 0 and not isinstance(mine, jax.Array) and mine == theirs):
+        plain = np.ndim(mine) == 0 and not isinstance(mine, jax.Array) and not isinstance(theirs, jax.Array)
+        if mine is theirs or (plain and mine == theirs):
             continue
         try:
             shape = np.broadcast_shapes(np.shape(mine), np.shape(theirs))

@@ -117,7 +117,6 @@ class APG(Guidance):
         eta: weight of the part along the prediction, which saturates images; 0 removes it.
         norm_threshold: largest length r of the difference, > 0; None for no limit.
         momentum: beta of the running difference diff + beta average, commonly negative; 0 for none.
-        memory: running difference, set by `js.steer.Memory`.
         event_ndim: how many trailing axes make one sample; None means all of x is one sample (static).
 
     Returns:
@@ -148,15 +147,15 @@ class APG(Guidance):
     eta: Any = field(check=_fields.number())
     norm_threshold: Any = field(check=_fields.number(0, open_low=True, optional=True))
     momentum: Any = field(check=_fields.number())
-    memory: Any = None
+    memory: Any
     event_ndim: int | None = static(default=None, convert=check_event_ndim)
 
     def __init__(
         self, cond: Any, uncond: Any, scale: Any = 1.0, *, eta: Any = 0.0, norm_threshold: Any = None,
-        momentum: Any = 0.0, memory: Any = None, event_ndim: int | None = None,
+        momentum: Any = 0.0, event_ndim: int | None = None,
     ):  # fmt: skip
         values = {"joint": join("APG", cond=cond, uncond=uncond), "scale": scale}
-        values |= {"eta": eta, "norm_threshold": norm_threshold, "momentum": momentum, "memory": memory}
+        values |= {"eta": eta, "norm_threshold": norm_threshold, "momentum": momentum, "memory": None}
         construct(self, **values, event_ndim=event_ndim)
 
     def _project(self, c, diff, scale):

@@ -34,9 +34,9 @@ from jsamp.solve._state import SolveState, StepInfo, Stream
 def run_row(key, denoiser, state, row, steer, g, last=False):
     """Run one row `through_slots`: (state, the steer's state, prediction). `key` is that of the whole run."""
     row = row.astype(dtype_of(state.x))
-    key = fold(key, state.index if row.number is None else row.number)
-    info = functools.partial(_tell, row, state.index, last)
-    x, prediction, state, g = _predict(key, denoiser, state, row, steer, g, info)
+    number = state.index if row.number is None else row.number
+    key, info = fold(key, number), functools.partial(_tell, row, state.index, last)
+    x, prediction, state, g = _predict(key, denoiser, state, row, number, steer, g, info)
     m, history, velocity = _remember(state, row, _mix(row, prediction, x))
     base, kick = _correct(state, row, x, m), _kick_of_step(state, row, prediction)
     x, left, drift = _move(row, base, m, history, state.drift)
@@ -46,14 +46,14 @@ def run_row(key, denoiser, state, row, steer, g, last=False):
     return SolveState(x, left, history, velocity, drift, kept, reset, state.index + 1), g, prediction
 
 
-def _predict(key, denoiser, state, row, steer, g, info):
+def _predict(key, denoiser, state, row, number, steer, g, info):
     """Evaluate the denoiser at the state, churned; hooks may shift its time and reorder the particles."""
     x, t = state.x, row.t
     if row.churn_std is not None:
         x = _axpy(row.churn_std, _tree.normal_like(fold(key, Stream.CHURN), x), x)
     if steer is not None:
         t, denoiser = steer.time(g, x, t), wrapped(steer, g, denoiser)
-    prediction = at_row(denoiser, state.index)(x, t, key=fold(key, Stream.MODEL))
+    prediction = at_row(denoiser, number)(x, t, key=fold(key, Stream.MODEL))
     check_prediction("sample", prediction, x)
     if steer is not None:
         g, x, prediction, index = steer.mid(fold(key, Stream.MID), g, x, prediction, info())

@@ -41,21 +41,25 @@ def _rows(name: str, when: Any) -> np.ndarray:
     """Return which rows measure, as booleans on the host."""
     if is_traced(when):
         raise TypeError(f"{name} must be concrete, got a traced array: it fixes which rows measure.")
-    when = np.asarray(when)
+    when = _fields.on_host(name, when)
     if when.ndim != 1 or when.dtype != bool:
         raise ValueError(f"{name} must be booleans, one for each row; got {when.dtype}{list(when.shape)}.")
     return when
 
 
 def _check_mask(name: str, mask: Any) -> None:
-    known = concrete(mask)
+    known = None if is_traced(mask) else _fields.on_host(name, mask)
     if known is not None and not np.all((known == 0) | (known == 1)):
         raise ValueError(f"{name} must hold 0 and 1 only.")
 
 
 def _groups(groups: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Return the group of each location; without groups each location is one."""
-    groups = np.arange(max(int(np.prod(shape)), 1)).reshape(shape) if groups is None else np.asarray(groups)
+    groups = (
+        np.arange(max(int(np.prod(shape)), 1)).reshape(shape)
+        if groups is None
+        else _fields.on_host("ActiveSubsampling: groups", groups)
+    )
     if groups.shape != shape or not np.issubdtype(groups.dtype, np.integer) or groups.min(initial=0) < 0:
         raise ValueError(
             f"ActiveSubsampling: groups must be integers >= 0 of the mask's shape {shape}, got {groups.shape}."

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 
-from jsamp._core._pytree import pytree, register_attributes
+from jsamp._core._pytree import field, pytree, register_attributes
 from jsamp._core._steering import check_steer, reordered, stochastic, wrapped
 
 
@@ -107,6 +107,15 @@ class Hooks:
 register_attributes(Hooks)
 
 
+def _check_steers(name: str, steers: Any) -> None:
+    if not isinstance(steers, tuple):
+        raise TypeError(
+            f"{name} must be a tuple of steers, got {type(steers).__name__}. Use js.steer.chain(a, b, ...)."
+        )
+    for i, steer in enumerate(steers):
+        check_steer(f"steer {i} of a chain", steer)
+
+
 @pytree
 class Chain:
     """Run several steers as one; made by `js.steer.chain`.
@@ -120,7 +129,7 @@ class Chain:
         False
     """
 
-    steers: tuple[Any, ...]
+    steers: tuple[Any, ...] = field(check=_check_steers)
 
     @property
     def stochastic(self) -> bool:
@@ -193,6 +202,4 @@ def chain(*steers: Any) -> Chain:
         >>> len(js.steer.chain(js.steer.TrajectoryVariance(5), js.steer.Hooks()).steers)
         2
     """
-    for i, steer in enumerate(steers):
-        check_steer(f"chain: steer {i}", steer)
     return Chain(steers)

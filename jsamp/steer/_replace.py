@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._checks import check_finite, check_number, concrete, is_traced
+from jsamp._core._checks import check_finite, check_number, concrete, is_traced, shown
 from jsamp._core._like import broadcast, match
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Model, Tree
@@ -34,16 +34,13 @@ def _known_part(mask: Any, y: Any) -> Any:
     """Return y with 0 where the mask is 0, whatever stands there; refuse numbers that are not finite elsewhere."""
 
     def one(mask, y):
-        known, seen = concrete(y), concrete(mask)
-        if known is None or seen is None:
+        if is_traced(mask, y):
             return jnp.where(mask == 0, 0, y) if np.shape(mask) == np.shape(y) else y
-        check_number("Repaint: y", np.zeros(0, known.dtype))
-        if np.all(np.isfinite(known)):
-            return y
-        fits = known.shape == seen.shape
-        needed = np.where(seen == 0, 0, known) if fits else known
-        check_finite("Repaint: y", needed, remedy="Anything may stand where the mask is 0, nowhere else.")
-        return np.where(seen == 0, 0, known)
+        seen, known = _fields.on_host("Repaint: mask", mask), _fields.on_host("Repaint: y", y)
+        if known.shape == seen.shape and known.dtype.kind == "f":
+            y = np.where((seen == 0) & ~np.isfinite(known), 0, known)
+        check_finite("Repaint: y", y, remedy="Anything may stand where the mask is 0, nowhere else.")
+        return y
 
     if jax.tree.structure(mask) != jax.tree.structure(y):
         raise TypeError(
@@ -169,9 +166,14 @@ class ILVR(Hooks):
     def __post_init__(self):
         if is_traced(self.reference, self.low_pass):
             return
-        once = self._low(jax.tree.map(jnp.asarray, self.reference))
+        if not jax.tree.leaves(self.reference) or any(map(np.isscalar, jax.tree.leaves(self.reference))):
+            raise TypeError(f"ILVR: reference must be an array or a tree of arrays, got {shown(self.reference)}.")
+        try:
+            once = self._low(jax.tree.map(lambda leaf: jnp.asarray(leaf, float), self.reference))
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"ILVR: low_pass cannot be applied to the reference: {error}") from error
         for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(self._low(once)), strict=True):
-            if not np.allclose(a, b, rtol=1e-3, atol=1e-3 * float(jnp.max(jnp.abs(a))) + 1e-30):
+            if not np.allclose(a, b, rtol=1e-3, atol=1e-3 * float(np.max(np.abs(a), initial=0)) + 1e-30):
                 raise ValueError("ILVR: low_pass must be idempotent: low(low(x)) = low(x). Use LinearOp.pool.")
 
     def _low(self, x):

@@ -141,6 +141,16 @@ def test_each_row_has_its_own_weight(name):
     np.testing.assert_allclose(kept, weights, rtol=1e-6)
 
 
+def test_a_part_of_a_plan_has_the_weights_of_its_rows():
+    """Whether the weights were made for the whole plan or for the part."""
+    plan = js.solve.ddim(VP, js.noise.time_grid(VP, 5))
+    one, zero = (js.Denoiser(lambda x, t, v=v: jnp.full_like(x, v), VP, predicts="x0") for v in (1.0, 0.0))
+    for weights in (D.PerStep(plan, np.arange(5.0)), D.PerStep(plan[2:4], [2.0, 3.0])):
+        guided = D.ClassifierFree(one, zero, weights)
+        kept = js.sample(None, guided, X[:, 0], plan[2:4], keep=lambda x, p: p.x0[0]).info.kept
+        np.testing.assert_allclose(kept, [2.0, 3.0], rtol=1e-6)
+
+
 # ---------------------------------------------------------------- thresholds
 
 
