@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._callable import as_tree
@@ -79,7 +80,7 @@ def label(name: str, value: Any) -> None:
     """Refuse what is not an integer or an array of integers; ranges are known where logits are."""
     if not is_traced(value):
         check_number(name, value, low=-(2**31), high=2**31 - 1)
-    if not np.issubdtype(getattr(value, "dtype", np.asarray(value).dtype), np.integer):
+    if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
         raise TypeError(f"{name} must be an integer, got {shown(value)}.")
 
 

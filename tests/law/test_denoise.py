@@ -356,7 +356,7 @@ def law_rescale(name):
 
 def law_interval(name):
     for low, high in [(1.0, 1.0), (2.0, 1.0), (0.0, np.nan)]:
-        with pytest.raises(ValueError, match="low < high|Interval: high .* must be finite"):
+        with pytest.raises(ValueError, match=r"low < high|Interval: high .* must be finite"):
             D.Interval(mixture(VP), mixture(VP), low, high)
     with pytest.raises(TypeError, match="around Interval"):
         D.Interval(D.CFGpp(mixture(VP), mixture(VP)), mixture(VP))(X[0], 0.4)
