@@ -23,6 +23,7 @@ from jsamp.denoise import Denoiser as Denoiser
 from jsamp.denoise import Prediction as Prediction
 from jsamp.estimate import Estimate as Estimate
 from jsamp.mcmc import chain as chain
+from jsamp.mcmc import chains as chains
 from jsamp.mcmc import stream as stream
 from jsamp.select import Subset as Subset
 from jsamp.solve import Plan as Plan
@@ -30,6 +31,6 @@ from jsamp.solve import sample as sample
 
 __version__ = "0.1.0"
 __all__ = [
-    "Denoiser", "Estimate", "Plan", "Prediction", "Result", "Subset", "chain", "denoise", "estimate", "field", "fit",
-    "loss", "many", "mcmc", "noise", "pytree", "sample", "select", "solve", "static", "steer", "stream",
+    "Denoiser", "Estimate", "Plan", "Prediction", "Result", "Subset", "chain", "chains", "denoise", "estimate", "field",
+    "fit", "loss", "many", "mcmc", "noise", "pytree", "sample", "select", "solve", "static", "steer", "stream",
 ]  # fmt: skip

@@ -1,50 +1,78 @@
 """Langevin and MCMC kernels as trees, and the drivers that run them.
 
 A kernel has `init(x, key=None) -> state` and `step(key, state) -> (state, info)`; its numbers and the data inside its
-log-density are leaves, so tuning, annealing, tempering and composing never recompile. `chain` scans one, `stream` runs
-one from the host in chunks, `tune` adapts one, and the combinators make kernels of kernels.
+log-density are leaves, so tuning, annealing, tempering and composing never recompile. `chain` scans one, `chains` runs
+several, `stream` runs one from the host in chunks, `tune` adapts one, and the combinators make kernels of kernels.
 """
 
-from jsamp.mcmc._annealed import Corrector, NoisedScore, annealed
-from jsamp.mcmc._combine import (
-    Compose,
-    Ensemble,
-    Repeat,
-    Select,
-    compose,
-    cycle,
-    ensemble,
-    mixture,
-    repeat,
-)
-from jsamp.mcmc._denoising import DenoisingLangevinGibbs, Noised, picked
-from jsamp.mcmc._drive import ChainInfo, ChainState, chain
-from jsamp.mcmc._gibbs import Conditional, Gibbs, On, on
-from jsamp.mcmc._hamiltonian import HMC, HMCInfo
-from jsamp.mcmc._interop import NumpyroModel, from_numpyro, to_arviz
-from jsamp.mcmc._kernel import Info, Kernel, State, refresh
-from jsamp.mcmc._langevin import MALA, ULA, Barker
-from jsamp.mcmc._metric import DenseMetric
-from jsamp.mcmc._metropolize import AutoencoderMH, Metropolized, ReconstructionScore, metropolize
-from jsamp.mcmc._microcanonical import MCLMC
-from jsamp.mcmc._minibatch import SGHMC, SGLD, MinibatchScore, pSGLD
-from jsamp.mcmc._nuts import NUTS
-from jsamp.mcmc._population import EvidenceInfo, ais, smc
-from jsamp.mcmc._reduce import Moments, MomentsValue, OnlineRhat
-from jsamp.mcmc._repellent import (
-    HistoryDrivenWalk,
-    SelfRepellentWalk,
-    Token,
-    TokenSGD,
-    WalkGraph,
-    walk_graph,
-    walk_variance,
-)
-from jsamp.mcmc._stream import load, save, stream
-from jsamp.mcmc._temper import ParallelTempering, SwapInfo, Tempered, tempered
-from jsamp.mcmc._tune import tune
-from jsamp.mcmc._underdamped import BAOAB, GHMC, OBABO
-from jsamp.mcmc._walk import EllipticalSlice, IndependentMH, RandomWalk, Slice, SliceInfo
+from jsamp.mcmc._annealed import Corrector as Corrector
+from jsamp.mcmc._annealed import NoisedScore as NoisedScore
+from jsamp.mcmc._annealed import annealed as annealed
+from jsamp.mcmc._chains import ChainsInfo as ChainsInfo
+from jsamp.mcmc._chains import chains as chains
+from jsamp.mcmc._combine import compose as compose
+from jsamp.mcmc._combine import cycle as cycle
+from jsamp.mcmc._combine import ensemble as ensemble
+from jsamp.mcmc._combine import mixture as mixture
+from jsamp.mcmc._combine import repeat as repeat
+from jsamp.mcmc._denoising import DenoisingLangevinGibbs as DenoisingLangevinGibbs
+from jsamp.mcmc._denoising import Noised as Noised
+from jsamp.mcmc._denoising import picked as picked
+from jsamp.mcmc._drive import ChainInfo as ChainInfo
+from jsamp.mcmc._drive import ChainState as ChainState
+from jsamp.mcmc._drive import chain as chain
+from jsamp.mcmc._gibbs import Gibbs as Gibbs
+from jsamp.mcmc._gibbs import on as on
+from jsamp.mcmc._graph import WalkGraph as WalkGraph
+from jsamp.mcmc._graph import walk_graph as walk_graph
+from jsamp.mcmc._graph import walk_variance as walk_variance
+from jsamp.mcmc._hamiltonian import HMC as HMC
+from jsamp.mcmc._hamiltonian import HMCInfo as HMCInfo
+from jsamp.mcmc._interop import NumpyroModel as NumpyroModel
+from jsamp.mcmc._interop import from_numpyro as from_numpyro
+from jsamp.mcmc._interop import to_arviz as to_arviz
+from jsamp.mcmc._langevin import MALA as MALA
+from jsamp.mcmc._langevin import ULA as ULA
+from jsamp.mcmc._langevin import Barker as Barker
+from jsamp.mcmc._metric import DenseMetric as DenseMetric
+from jsamp.mcmc._metropolize import AutoencoderMH as AutoencoderMH
+from jsamp.mcmc._metropolize import ReconstructionScore as ReconstructionScore
+from jsamp.mcmc._metropolize import metropolize as metropolize
+from jsamp.mcmc._microcanonical import MCLMC as MCLMC
+from jsamp.mcmc._minibatch import SGHMC as SGHMC
+from jsamp.mcmc._minibatch import SGLD as SGLD
+from jsamp.mcmc._minibatch import MinibatchScore as MinibatchScore
+from jsamp.mcmc._minibatch import pSGLD as pSGLD
+from jsamp.mcmc._nuts import NUTS as NUTS
+from jsamp.mcmc._population import EvidenceInfo as EvidenceInfo
+from jsamp.mcmc._population import ais as ais
+from jsamp.mcmc._population import smc as smc
+from jsamp.mcmc._protocol import Info as Info
+from jsamp.mcmc._protocol import Kernel as Kernel
+from jsamp.mcmc._protocol import State as State
+from jsamp.mcmc._protocol import refresh as refresh
+from jsamp.mcmc._reduce import Moments as Moments
+from jsamp.mcmc._reduce import MomentsValue as MomentsValue
+from jsamp.mcmc._reduce import OnlineRhat as OnlineRhat
+from jsamp.mcmc._repellent import HistoryDrivenWalk as HistoryDrivenWalk
+from jsamp.mcmc._repellent import SelfRepellentWalk as SelfRepellentWalk
+from jsamp.mcmc._repellent import Token as Token
+from jsamp.mcmc._repellent import TokenSGD as TokenSGD
+from jsamp.mcmc._stream import load as load
+from jsamp.mcmc._stream import save as save
+from jsamp.mcmc._stream import stream as stream
+from jsamp.mcmc._temper import ParallelTempering as ParallelTempering
+from jsamp.mcmc._temper import SwapInfo as SwapInfo
+from jsamp.mcmc._temper import tempered as tempered
+from jsamp.mcmc._tune import tune as tune
+from jsamp.mcmc._underdamped import BAOAB as BAOAB
+from jsamp.mcmc._underdamped import GHMC as GHMC
+from jsamp.mcmc._underdamped import OBABO as OBABO
+from jsamp.mcmc._walk import EllipticalSlice as EllipticalSlice
+from jsamp.mcmc._walk import IndependentMH as IndependentMH
+from jsamp.mcmc._walk import RandomWalk as RandomWalk
+from jsamp.mcmc._walk import Slice as Slice
+from jsamp.mcmc._walk import SliceInfo as SliceInfo
 
 __all__ = [
     "BAOAB",
@@ -61,13 +89,11 @@ __all__ = [
     "Barker",
     "ChainInfo",
     "ChainState",
-    "Compose",
-    "Conditional",
+    "ChainsInfo",
     "Corrector",
     "DenoisingLangevinGibbs",
     "DenseMetric",
     "EllipticalSlice",
-    "Ensemble",
     "EvidenceInfo",
     "Gibbs",
     "HMCInfo",
@@ -75,32 +101,28 @@ __all__ = [
     "IndependentMH",
     "Info",
     "Kernel",
-    "Metropolized",
     "MinibatchScore",
     "Moments",
     "MomentsValue",
     "Noised",
     "NoisedScore",
     "NumpyroModel",
-    "On",
     "OnlineRhat",
     "ParallelTempering",
     "RandomWalk",
     "ReconstructionScore",
-    "Repeat",
-    "Select",
     "SelfRepellentWalk",
     "Slice",
     "SliceInfo",
     "State",
     "SwapInfo",
-    "Tempered",
     "Token",
     "TokenSGD",
     "WalkGraph",
     "ais",
     "annealed",
     "chain",
+    "chains",
     "compose",
     "cycle",
     "ensemble",
@@ -121,4 +143,4 @@ __all__ = [
     "tune",
     "walk_graph",
     "walk_variance",
-]
+]  # fmt: skip

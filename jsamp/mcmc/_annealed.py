@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jsamp._core import _checks, _tree
-from jsamp._core._pytree import pytree
-from jsamp._core._types import Result
+from jsamp._core._callable import as_tree
+from jsamp._core._like import match
+from jsamp._core._mesh import vary
+from jsamp._core._pytree import field, pytree
+from jsamp._core._types import Array, Key, Model, Result, Scalar, Tree
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._langevin import drift
 
@@ -22,20 +23,19 @@ class NoisedScore:
         denoiser: a `jsamp.Denoiser`, or anything called as `denoiser(x, t)` with a `schedule`.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from jsamp import denoise, mcmc, noise
-        >>> law = denoise.GaussianMixture(noise.VE(), weights=[1.0], means=[[0.0]], stds=[1.0])
-        >>> mcmc.NoisedScore(law)(jnp.ones(1), 1.0).tolist()
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> law = js.denoise.GaussianMixture(js.noise.VE(), weights=[1.0], means=[[0.0]], stds=[1.0])
+        >>> js.mcmc.NoisedScore(law)(jnp.ones(1), 1.0).tolist()
         [-0.5]
 
     Cost:
         One network call.
     """
 
-    denoiser: Any
+    denoiser: Model = field(convert=k.function("denoiser(x, t)"))
 
     def __call__(self, x, t):
-        """The score at noise level t."""
+        """Evaluate the score at noise level t."""
         eps = self.denoiser(x, t).eps
         sigma = self.denoiser.schedule.sigma(jnp.asarray(t, jnp.result_type(*jax.tree.leaves(x))))
         return jax.tree.map(lambda e: -e / sigma, eps)
@@ -48,6 +48,7 @@ class Corrector:
     x <- x + a s + sqrt(2 a) xi with a = 2 scale (snr |xi| / |s|)^2: the step adapts to the score's size. The published
     code averages the norms over the batch, which couples its samples; here they are the sample's own, so batching
     changes nothing. Because the step depends on x, the stationary law is tilted by |s|^2, an effect of order 1 / d.
+    Where the score is exactly 0 no step has a size: x stays, and `diverged` is set.
 
     Args:
         score: `score(x, t)`, for example `NoisedScore(denoiser)`.
@@ -59,21 +60,19 @@ class Corrector:
         ValueError: for snr or scale that is not positive.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.Corrector(lambda x, t: -x / (1 + t**2), 0.5, snr=0.1)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.ones(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.Corrector(lambda x, t: -x / (1 + t**2), 0.5, snr=0.1)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.ones(2), 10).x.shape
         (10, 2)
 
         A predictor-corrector: rows of any plan, a move after each at the time it lands on.
 
-        >>> import jsamp as js
         >>> schedule, key = js.noise.VE(0.05, 5.0), jax.random.key(0)
         >>> law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.0]], stds=[0.3])
         >>> plan = js.solve.ddim(schedule, js.noise.logsnr_grid(schedule, 6, final="sigma_min"), eta=1.0)
         >>> def level(state, row):
         ...     state = js.solve.step(key, law, state, row)
-        ...     kernel = mcmc.Corrector(mcmc.NoisedScore(law), row.t_next)
+        ...     kernel = js.mcmc.Corrector(js.mcmc.NoisedScore(law), row.t_next)
         ...     moved, _ = kernel.step(jax.random.fold_in(key, 1000 + state.index), kernel.init(state.x))
         ...     return state._replace(x=moved.position), None
         >>> jax.lax.scan(level, js.solve.init(plan, 5 * jnp.ones(1)), plan)[0].x.shape
@@ -87,32 +86,32 @@ class Corrector:
         arXiv:2011.13456.
     """
 
-    score: Any
-    t: Any
-    snr: Any = 0.16
-    scale: Any = 1.0
+    score: Model = field(convert=k.function("score(x, t)"))
+    t: Scalar
+    snr: Scalar = field(default=0.16, check=k.positive)
+    scale: Scalar = field(default=1.0, check=k.positive)
 
-    def __post_init__(self):
-        object.__setattr__(self, "score", k.as_tree("Corrector: score", self.score, "score(x, t)"))
-        for name in ("snr", "scale"):
-            _checks.check_number(f"Corrector: {name}", getattr(self, name), low=0, open_low=True)
+    own_target = True
 
     def init(self, x, key=None):
-        """The state at x."""
+        """Start at x."""
         return k.State(k.position("Corrector", x, metropolis=False), None, None)
 
     def step(self, key, state):
-        """One move."""
+        """Take one move."""
         x = state.position
-        s, noise = k.like(k.call(self.score, x, self.t), x), _tree.normal_like(key, x)
-        size = 2 * self.scale * self.snr**2 * _tree.dot(noise, noise) / _tree.dot(s, s)
-        return k.State(drift(x, s, None, size, noise), None, None), k.info(x, diverged=~_tree.all_finite(s))
+        s, noise = match("Corrector: the score", k.call(self.score, x, self.t), x), _tree.normal_like(key, x)
+        square = _tree.dot(s, s)
+        still = square == 0
+        size = 2 * self.scale * self.snr**2 * _tree.dot(noise, noise) / jnp.where(still, 1, square)
+        bad = still | ~_tree.all_finite(s)
+        return k.State(drift(x, s, None, jnp.where(still, 0, size), noise), None, None), k.info(x, diverged=bad)
 
 
 def annealed(
-    key: Any, score: Any, x: Any, sigmas: Any, *, steps: int = 100, step_size: Any = 2e-5, tweedie: bool = True
+    key: Key, score: Model, x: Tree, sigmas: Array, *, steps: int = 100, step_size: Scalar = 2e-5, tweedie: bool = True
 ) -> Result:
-    """Annealed Langevin: `steps` moves at each noise level of a decreasing ladder.
+    """Run annealed Langevin: `steps` moves at each noise level of a decreasing ladder.
 
     At level i the move is x <- x + (a / 2) s(x, sigma_i) + sqrt(a) xi with a = step_size sigma_i^2 / sigma_last^2.
 
@@ -132,10 +131,9 @@ def annealed(
         ValueError: for levels that are not positive and decreasing, or a step size that is not positive.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
+        >>> import jax, jax.numpy as jnp, jsamp as js
         >>> score = lambda x, sigma: -x / (1 + sigma**2)
-        >>> mcmc.annealed(jax.random.key(0), score, jnp.ones(2), jnp.array([3.0, 1.0, 0.1]), steps=5).info.nfe.item()
+        >>> js.mcmc.annealed(jax.random.key(0), score, jnp.ones(2), jnp.array([3.0, 1.0, 0.1]), steps=5).info.nfe.item()
         16
 
     Cost:
@@ -147,12 +145,13 @@ def annealed(
     """
     _checks.check_key(key, "annealed")
     _checks.check_count("annealed: steps", steps)
-    _checks.check_number("annealed: step_size", step_size, low=0, open_low=True)
+    _checks.check_scalar("annealed: step_size", step_size, low=0, open_low=True)
     _checks.check_number("annealed: sigmas", sigmas, low=0, open_low=True)
-    score = k.as_tree("annealed: score", score, "score(x, sigma)")
+    tweedie = _checks.check_flag("annealed: tweedie", tweedie)
+    score = as_tree("annealed: score", score, "score(x, sigma)")
     x = k.position("annealed", x, metropolis=False)
     known = _checks.concrete(sigmas)
-    if known is not None and (known.ndim != 1 or (known[1:] >= known[:-1]).any()):
+    if known is not None and (known.ndim != 1 or known.size == 0 or (known[1:] >= known[:-1]).any()):
         raise ValueError(f"annealed: sigmas must be [L] and decrease, got {sigmas!r}. Sort it, largest first.")
     sigmas = jnp.asarray(sigmas, k.dtype_of(x))
 
@@ -163,16 +162,16 @@ def annealed(
 
         def move(carry, j):
             x, bad = carry
-            s = k.like(k.call(score, x, sigma), x)
+            s = match("annealed: the score", k.call(score, x, sigma), x)
             noise = _tree.normal_like(jax.random.fold_in(key, i * steps + j), x)
             return (drift(x, s, None, h, noise), bad | ~_tree.all_finite(s)), None
 
         return jax.lax.scan(move, carry, jnp.arange(steps))[0], None
 
     count = sigmas.shape[0]
-    carry = k.vary((x, jnp.zeros((), bool)), key, x, score, sigmas)
+    carry = vary((x, jnp.zeros((), bool)), key, x, score, sigmas)
     (x, bad), _ = jax.lax.scan(level, carry, (jnp.arange(count), sigmas))
     if tweedie:
-        s = k.like(k.call(score, x, sigmas[-1]), x)
-        x = k.like(jax.tree.map(lambda x, s: x + sigmas[-1] ** 2 * s, x, s), x)
+        s = match("annealed: the score", k.call(score, x, sigmas[-1]), x)
+        x = k.axpy(sigmas[-1] ** 2, s, x)
     return Result(x, k.info(x, nfe=count * steps + tweedie, diverged=bad))

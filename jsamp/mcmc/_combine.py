@@ -8,75 +8,126 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _checks
-from jsamp._core._pytree import pytree, static
+from jsamp._core._pytree import pytree, replace, static
+from jsamp._core._types import Array
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._drive import as_kernel, start
+from jsamp.mcmc import _protocol as protocol
+from jsamp.mcmc._drive import as_kernel, walk
+from jsamp.mcmc._protocol import Kernel
 
-# What a kernel's cache holds of its target, when it is not the log-density with its gradient.
-CACHES = {"RandomWalk": "value", "Slice": "value", "IndependentMH": "own"}
+
+def _kernels(who, kernels):
+    if not isinstance(kernels, (tuple, list)):
+        raise TypeError(f"{who}: kernels must be a list of kernels, got {type(kernels).__name__}.")
+    if not kernels:
+        raise ValueError(f"{who}: give at least one kernel.")
+    return tuple(as_kernel(kernel) for kernel in kernels)
 
 
-def _same_target(a, b):
-    # Blocks on one target share a cache: the log-densities are the same tree of the same arrays.
-    f, g = getattr(a, "logdensity", None), getattr(b, "logdensity", None)
-    if f is None or g is None:
+def _share_cache(a, b):
+    """Whether the cache that `a` leaves serves `b`: one kind, of one target, the same tree of the same arrays."""
+    f, g = protocol.target_of(a), protocol.target_of(b)
+    if f is None or g is None or protocol.caches(a) is None or protocol.caches(a) != protocol.caches(b):
         return False
     if jax.tree.structure(f) != jax.tree.structure(g):
         return False
-    held = [CACHES.get(type(kernel).__name__, "gradient") for kernel in (a, b)]
-    return held[0] == held[1] != "own" and all(
-        x is y for x, y in zip(jax.tree.leaves(f), jax.tree.leaves(g), strict=True)
-    )
+    return all(x is y for x, y in zip(jax.tree.leaves(f), jax.tree.leaves(g), strict=True))
 
 
 def _merge(x, infos):
-    accept = sum(i.accept for i in infos) / len(infos)
-    bad = infos[0].diverged
-    for i in infos[1:]:
-        bad = bad | i.diverged
-    return k.info(x, accept=accept, nfe=sum(i.nfe for i in infos), diverged=bad, aux=tuple(infos))
+    accepts, nfes, bads = zip(*(protocol.measures(info, k.dtype_of(x)) for info in infos), strict=True)
+    bad = jnp.any(jnp.stack(bads))
+    return k.info(x, accept=sum(accepts) / len(infos), nfe=sum(nfes), diverged=bad, aux=tuple(infos))
+
+
+def _starts(kernels, x, key):
+    keys = [None if key is None else jax.random.fold_in(key, i) for i in range(len(kernels))]
+    return [protocol.start(kernel, x, each) for kernel, each in zip(kernels, keys, strict=True)]
+
+
+def _memories(states):
+    return tuple(map(protocol.memory_of, states))
+
+
+class _Many:
+    """What kernels made of several say about themselves."""
+
+    kernels: tuple
+
+    @property
+    def logdensity(self):
+        """The log-density of the first kernel that has one."""
+        return protocol.first_target(self.kernels)
+
+    @property
+    def loglikelihood(self):
+        """The log-likelihood of the first kernel that has one."""
+        return protocol.first_likelihood(self.kernels)
+
+    def retarget(self, change):
+        """Change the target of every kernel."""
+        return replace(self, kernels=tuple(protocol.retarget("compose", kernel, change) for kernel in self.kernels))
+
+    def cooled(self, beta):
+        """Scale the step size of every kernel."""
+        return replace(self, kernels=tuple(protocol.cooled(kernel, beta) for kernel in self.kernels))
+
+
+class _One:
+    """What kernels made of one say about themselves."""
+
+    kernel: Any
+
+    @property
+    def logdensity(self):
+        """The log-density of the kernel."""
+        return protocol.target_of(self.kernel)
+
+    @property
+    def loglikelihood(self):
+        """The log-likelihood of the kernel."""
+        return protocol.likelihood_of(self.kernel)
+
+    def retarget(self, change):
+        """Change the target of the kernel."""
+        return replace(self, kernel=protocol.retarget("repeat", self.kernel, change))
+
+    def cooled(self, beta):
+        """Scale the step size of the kernel."""
+        return replace(self, kernel=protocol.cooled(self.kernel, beta))
 
 
 @pytree
-class Compose:
-    """Kernels applied one after the other; see `compose`.
-
-    Example:
-        >>> from jsamp import mcmc
-        >>> len(mcmc.compose(mcmc.ULA(lambda x: -x**2, step_size=0.1)).kernels)
-        1
-    """
+class _Compose(_Many):
+    """Kernels applied one after the other."""
 
     kernels: tuple
 
     def init(self, x, key=None):
-        """The state of every block at x; the cache is the last block's."""
-        states = [
-            start(kernel, x, None if key is None else jax.random.fold_in(key, i))
-            for i, kernel in enumerate(self.kernels)
-        ]
-        return k.State(states[-1].position, states[-1].cache, tuple(s.memory for s in states))
+        """Start every block at x; the cache is the last block's."""
+        states = _starts(self.kernels, x, key)
+        return k.State(states[-1].position, protocol.cache_of(states[-1]), _memories(states))
 
     def step(self, key, state):
-        """Every block once, each from the position the one before it left."""
+        """Run every block once, each from the position the one before it left."""
         x, cache, memories = state
         kept, infos = [], []
         previous = self.kernels[-1]
         for i, (kernel, memory) in enumerate(zip(self.kernels, memories, strict=True)):
-            if len(self.kernels) == 1 or _same_target(previous, kernel):
+            if _share_cache(previous, kernel):
                 inner, cost = k.State(x, cache, memory), 0
             else:
-                inner = k.refresh(kernel, x, k.State(x, None, memory))
-                cost = k.rebuild_cost(inner)
+                inner = protocol.refreshed(kernel, x, memory)
+                cost = protocol.refresh_cost(kernel, inner)
             inner, info = kernel.step(jax.random.fold_in(key, i), inner)
-            infos.append(info._replace(nfe=info.nfe + cost))
-            x, cache, memory = inner
-            kept.append(memory)
+            infos.append(info._replace(nfe=info.nfe + cost) if isinstance(info, k.Info) else info)
+            x, cache = inner.position, protocol.cache_of(inner)
+            kept.append(protocol.memory_of(inner))
             previous = kernel
         return k.State(x, cache, tuple(kept)), _merge(x, infos)
 
 
-def compose(*kernels: Any) -> Compose:
+def compose(*kernels: Kernel) -> Kernel:
     """One step = every kernel once, in order. Kernels that leave a law invariant leave it so together.
 
     A block whose target differs from its predecessor's gets its cache rebuilt (one model call, counted in `nfe`):
@@ -93,44 +144,38 @@ def compose(*kernels: Any) -> Compose:
         ValueError: without any kernel.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
+        >>> import jax, jax.numpy as jnp, jsamp as js
         >>> f = lambda z: -(z["a"] ** 2) - (z["a"] - z["b"]) ** 2
-        >>> kernel = mcmc.compose(mcmc.on(mcmc.MALA(f), "a"), mcmc.on(mcmc.RandomWalk(f), "b"))
-        >>> mcmc.chain(jax.random.key(0), kernel, {"a": 0.0, "b": 0.0}, 10).x["a"].shape
+        >>> kernel = js.mcmc.compose(js.mcmc.on(js.mcmc.MALA(f), "a"), js.mcmc.on(js.mcmc.RandomWalk(f), "b"))
+        >>> js.mcmc.chain(jax.random.key(0), kernel, {"a": 0.0, "b": 0.0}, 10).x["a"].shape
         (10,)
 
     Cost:
         The blocks' cost, plus one model call per rebuilt cache.
     """
-    if not kernels:
-        raise ValueError("compose: give at least one kernel.")
-    return Compose(tuple(as_kernel(kernel) for kernel in kernels))
+    return _Compose(_kernels("compose", kernels))
 
 
 @pytree
-class Select:
-    """One of several kernels per step; see `cycle` and `mixture`.
-
-    Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.cycle(mcmc.ULA(lambda x: -x**2, step_size=0.1)).weights is None
-        True
-    """
+class _Select(_Many):
+    """One of several kernels per step, in turn or at random."""
 
     kernels: tuple
     weights: Any = None
 
+    refresh_cost = 0
+
     def init(self, x, key=None):
-        """The memories of all blocks; the cache is rebuilt at every step."""
-        states = [
-            start(kernel, x, None if key is None else jax.random.fold_in(key, i))
-            for i, kernel in enumerate(self.kernels)
-        ]
-        return k.State(states[0].position, None, (jnp.zeros((), jnp.int32), tuple(s.memory for s in states)))
+        """Start every block; no cache is kept, since each is rebuilt when its block runs."""
+        states = _starts(self.kernels, x, key)
+        return k.State(states[0].position, None, (jnp.zeros((), jnp.int32), _memories(states)))
+
+    def refresh(self, x, state):
+        """Move to x: there is no cache to rebuild."""
+        return k.State(x, None, state.memory)
 
     def step(self, key, state):
-        """The chosen block."""
+        """Run the chosen block."""
         x, _, (count, memories) = state
         pick, move = jax.random.split(key)
         if self.weights is None:
@@ -138,23 +183,23 @@ class Select:
         else:
             total = jnp.cumsum(self.weights)
             index = jnp.sum(jax.random.uniform(pick) * total[-1] >= total[:-1]).astype(jnp.int32)
-
-        def branch(i):
-            def run(move, x, memories):
-                inner = k.refresh(self.kernels[i], x, k.State(x, None, memories[i]))
-                cost = k.rebuild_cost(inner)
-                inner, info = self.kernels[i].step(move, inner)
-                memories = (*memories[:i], inner.memory, *memories[i + 1 :])
-                return inner.position, memories, (info.accept, info.nfe + cost, info.diverged)
-
-            return run
-
-        branches = [branch(i) for i in range(len(self.kernels))]
+        branches = [self._branch(i, k.dtype_of(x)) for i in range(len(self.kernels))]
         x, memories, (accept, nfe, bad) = jax.lax.switch(index, branches, move, x, memories)
         return k.State(x, None, (count + 1, memories)), k.info(x, accept=accept, nfe=nfe, diverged=bad, aux=index)
 
+    def _branch(self, i, dtype):
+        def run(move, x, memories):
+            inner = protocol.refreshed(self.kernels[i], x, memories[i])
+            cost = protocol.refresh_cost(self.kernels[i], inner)
+            inner, info = self.kernels[i].step(move, inner)
+            accept, nfe, bad = protocol.measures(info, dtype)
+            memories = (*memories[:i], protocol.memory_of(inner), *memories[i + 1 :])
+            return inner.position, memories, (accept, nfe + cost, bad)
 
-def cycle(*kernels: Any) -> Select:
+        return run
+
+
+def cycle(*kernels: Kernel) -> Kernel:
     """Step i runs kernel i mod n. Under `vmap` all branches run, so prefer `compose` there.
 
     Args:
@@ -168,22 +213,19 @@ def cycle(*kernels: Any) -> Select:
         ValueError: without any kernel.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
+        >>> import jax, jax.numpy as jnp, jsamp as js
         >>> f = lambda x: -jnp.sum(x**2) / 2
-        >>> kernel = mcmc.cycle(mcmc.MALA(f), mcmc.RandomWalk(f))
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> kernel = js.mcmc.cycle(js.mcmc.MALA(f), js.mcmc.RandomWalk(f))
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
         One block, plus its cache.
     """
-    if not kernels:
-        raise ValueError("cycle: give at least one kernel.")
-    return Select(tuple(as_kernel(kernel) for kernel in kernels))
+    return _Select(_kernels("cycle", kernels))
 
 
-def mixture(weights: Any, kernels: Any) -> Select:
+def mixture(weights: Array | list[float], kernels: Any) -> Kernel:
     """Every step runs one kernel at random (a random scan). Under `vmap` all branches run.
 
     Args:
@@ -198,56 +240,47 @@ def mixture(weights: Any, kernels: Any) -> Select:
         ValueError: for weights that are negative or do not match.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
+        >>> import jax, jax.numpy as jnp, jsamp as js
         >>> f = lambda x: -jnp.sum(x**2) / 2
-        >>> kernel = mcmc.mixture([0.9, 0.1], [mcmc.MALA(f), mcmc.RandomWalk(f, step_size=3.0)])
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> kernel = js.mcmc.mixture([0.9, 0.1], [js.mcmc.MALA(f), js.mcmc.RandomWalk(f, step_size=3.0)])
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
         One block, plus its cache.
     """
     _checks.check_number("mixture: weights", weights, low=0)
-    weights = jnp.asarray(weights, jnp.float32)
-    if not kernels or weights.shape != (len(kernels),):
-        raise ValueError(f"mixture: want one weight per kernel, got {weights.shape} for {len(kernels)} kernels.")
-    return Select(tuple(as_kernel(kernel) for kernel in kernels), weights)
+    weights, kernels = jnp.asarray(weights, jnp.float32), _kernels("mixture", kernels)
+    if weights.shape != (len(kernels),):
+        raise ValueError(f"mixture: weights must be one per kernel, got {weights.shape} for {len(kernels)} kernels.")
+    known = _checks.concrete(weights)
+    if known is not None and not known.sum() > 0:
+        raise ValueError("mixture: weights are all zero; give at least one kernel a positive weight.")
+    return _Select(kernels, weights)
 
 
 @pytree
-class Repeat:
-    """A kernel applied several times per step; see `repeat`.
-
-    Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.repeat(mcmc.ULA(lambda x: -x**2, step_size=0.1), 3).num
-        3
-    """
+class _Repeat(_One):
+    """A kernel applied several times per step."""
 
     kernel: Any
     num: int = static()
 
     def init(self, x, key=None):
-        """The kernel's own state."""
-        return start(self.kernel, x, key)
+        """Start the kernel."""
+        return protocol.start(self.kernel, x, key)
 
     def refresh(self, x, state):
-        """The kernel's own refresh."""
-        return k.refresh(self.kernel, x, state)
+        """Refresh the kernel's state."""
+        return protocol.refresh(self.kernel, x, state)
 
     def step(self, key, state):
-        """`num` steps, the info reduced."""
-
-        def one(state, i):
-            state, info = self.kernel.step(jax.random.fold_in(key, i), state)
-            return state, (info.accept, info.nfe, info.diverged)
-
-        state, (accept, nfe, bad) = jax.lax.scan(one, k.vary(state, key, self), jnp.arange(self.num))
-        return state, k.info(state.position, accept=jnp.mean(accept), nfe=jnp.sum(nfe), diverged=jnp.any(bad))
+        """Take `num` steps and reduce their infos."""
+        state, (accept, nfe, bad) = walk(key, self.kernel, state, self.num)
+        return state, k.info(state.position, accept=accept, nfe=nfe, diverged=bad)
 
 
-def repeat(kernel: Any, num: int) -> Repeat:
+def repeat(kernel: Kernel, num: int) -> Kernel:
     """`num` steps of a kernel as one: thinning inside a composition.
 
     Args:
@@ -261,60 +294,66 @@ def repeat(kernel: Any, num: int) -> Repeat:
         TypeError: for something that is not a kernel, or a count that is not an int.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.repeat(mcmc.MALA(lambda x: -jnp.sum(x**2) / 2), 5)
-        >>> int(mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).info.nfe)
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.repeat(js.mcmc.MALA(lambda x: -jnp.sum(x**2) / 2), 5)
+        >>> int(js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).info.nfe)
         50
 
     Cost:
         num steps.
     """
-    return Repeat(as_kernel(kernel), _checks.check_count("repeat: num", num))
+    return _Repeat(as_kernel(kernel), _checks.check_count("repeat: num", num))
 
 
 @pytree
-class Ensemble:
-    """Many chains of one kernel as a kernel; see `ensemble`.
+class _Chains:
+    """The log-density of several chains: the sum over the leading axis."""
 
-    Example:
-        >>> from jsamp import mcmc
-        >>> type(mcmc.ensemble(mcmc.ULA(lambda x: -x**2, step_size=0.1)).kernel).__name__
-        'ULA'
-    """
+    target: Any
+
+    def __call__(self, x):
+        return jnp.sum(jax.vmap(self.target)(x))
+
+
+@pytree
+class _Ensemble(_One):
+    """Many chains of one kernel as a kernel."""
 
     kernel: Any
 
+    chain_axis = True
+
+    @property
+    def logdensity(self):
+        """The sum of the chains' log-densities."""
+        inner = protocol.target_of(self.kernel)
+        return None if inner is None else _Chains(inner)
+
     def init(self, x, key=None):
-        """One state per leading index."""
-        num = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
-        if len(num) != 1 or () in num:
-            raise ValueError(f"ensemble: every leaf of x needs the same leading chain axis, got {sorted(num)}.")
+        """Start one chain per leading index."""
+        num = k.leading_axis("ensemble: x", "chains", x)
         if key is None:
-            return jax.vmap(lambda x: start(self.kernel, x, None))(x)
-        keys = jax.random.split(key, min(num)[0])
-        return jax.vmap(lambda x, key: start(self.kernel, x, key))(x, keys)
+            return jax.vmap(lambda x: protocol.start(self.kernel, x, None))(x)
+        return jax.vmap(lambda x, key: protocol.start(self.kernel, x, key))(x, jax.random.split(key, num))
 
     def refresh(self, x, state):
-        """The kernel's refresh, chain by chain."""
-        return jax.vmap(lambda x, s: k.refresh(self.kernel, x, s))(x, state)
+        """Refresh every chain's state."""
+        return jax.vmap(lambda x, memory: protocol.refreshed(self.kernel, x, memory))(x, state.memory)
 
     def step(self, key, state):
-        """One step of every chain."""
+        """Take one step of every chain."""
         num = jax.tree.leaves(state.position)[0].shape[0]
         state, info = jax.vmap(self.kernel.step)(jax.random.split(key, num), state)
-        merged = k.info(
-            state.position,
-            accept=jnp.mean(info.accept),
-            nfe=jnp.sum(info.nfe),
-            diverged=jnp.any(info.diverged),
-            aux=info,
-        )
+        accept, nfe, bad = protocol.measures(info, k.dtype_of(state.position))
+        merged = k.info(state.position, accept=jnp.mean(accept), nfe=jnp.sum(nfe), diverged=jnp.any(bad), aux=info)
         return state, merged
 
 
-def ensemble(kernel: Any) -> Ensemble:
-    """Many chains as one kernel, over the leading axis of the position: for `stream`, populations and reducers.
+def ensemble(kernel: Kernel) -> Kernel:
+    """Run many chains as one kernel, over the leading axis of the position: for `stream`, populations and reducers.
+
+    The draws of `chain` and `stream` come back as [chains, draws, ...], the axes that `estimate.rhat` and arviz take.
+    For several chains without a kernel of their own, `js.chains` does it in one call.
 
     Args:
         kernel: a kernel for one chain.
@@ -326,13 +365,12 @@ def ensemble(kernel: Any) -> Ensemble:
         TypeError: for something that is not a kernel.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.ensemble(mcmc.MALA(lambda x: -jnp.sum(x**2) / 2))
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros((4, 2)), 10).x.shape
-        (10, 4, 2)
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.ensemble(js.mcmc.MALA(lambda x: -jnp.sum(x**2) / 2))
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros((4, 2)), 10).x.shape
+        (4, 10, 2)
 
     Cost:
         One step per chain.
     """
-    return Ensemble(as_kernel(kernel))
+    return _Ensemble(as_kernel(kernel))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _tree
-from jsamp._core._pytree import pytree, static
+from jsamp._core._callable import as_tree
+from jsamp._core._like import match
+from jsamp._core._mesh import vary
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._types import Array, Model, Scalar
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._langevin import MALA, drift
 from jsamp.select import draw_categorical
@@ -19,8 +23,8 @@ class Noised(NamedTuple):
     """A noisy sample and its noise level: the position of `DenoisingLangevinGibbs`.
 
     Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.Noised(x=0.0, sigma=1.0).sigma
+        >>> import jsamp as js
+        >>> js.mcmc.Noised(x=0.0, sigma=1.0).sigma
         1.0
     """
 
@@ -48,11 +52,27 @@ def picked(state: Any, info: Any) -> Noised:
         `Noised(x, sigma)`.
 
     Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.picked(None, mcmc.Info(1.0, 1, False, mcmc.Noised(0.0, 2.0))).sigma
+        >>> import jsamp as js
+        >>> js.mcmc.picked(None, js.mcmc.Info(1.0, 1, False, js.mcmc.Noised(0.0, 2.0))).sigma
         2.0
     """
     return info.aux
+
+
+def _choice(*choices):
+    return lambda name, value: _checks.check_choice(name, value, choices)
+
+
+def _check_levels(name, value):
+    if value is None:
+        raise ValueError(f"{name} is missing; pass the noise levels, for example jnp.geomspace(0.01, 50, 1000).")
+    _checks.check_number(name, value, low=0, open_low=True)
+    known = _checks.concrete(value)
+    if known is not None:
+        steps = np.diff(known) if known.ndim == 1 and known.size > 1 else np.zeros(1)
+        if not (np.all(steps > 0) or np.all(steps < 0)):
+            raise ValueError(f"{name} must be [L >= 2] and strictly monotone, got {_checks.shown(value)}. Sort it.")
+    return value
 
 
 @pytree
@@ -61,7 +81,7 @@ class DenoisingLangevinGibbs:
 
     The joint is p_sigma(x) p(sigma), p_sigma the data law noised by sigma (VE), p(sigma) uniform over `sigmas`. One
     step is a block of `skip` moves; a move is a Langevin move of x given sigma, then sigma given x. Each block hands
-    one (x, sigma) to the denoiser (`keep=mcmc.picked`), to be solved from sigma down with
+    one (x, sigma) to the denoiser (`keep=js.mcmc.picked`), to be solved from sigma down with
     `js.sample(key, denoiser, x, plan)`, the plan's grid starting at that sigma.
 
     With h = step_size sigma^2 (or step_size alone when `scaled` is False) the move is x + h s + sqrt(2 h) xi: the
@@ -89,14 +109,13 @@ class DenoisingLangevinGibbs:
         TypeError: for logits of another length than `sigmas`.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
+        >>> import jax, jax.numpy as jnp, jsamp as js
         >>> def logdensity(x, sigma):
         ...     v = 1 + sigma**2
         ...     return jnp.sum(-(x**2) / v / 2 - jnp.log(v) / 2)
-        >>> kernel = mcmc.DenoisingLangevinGibbs(sigmas=jnp.geomspace(0.1, 10, 50), logdensity=logdensity)
-        >>> start = mcmc.Noised(jnp.zeros(2), 1.0)
-        >>> mcmc.chain(jax.random.key(0), kernel, start, 5, keep=mcmc.picked).x.sigma.shape
+        >>> kernel = js.mcmc.DenoisingLangevinGibbs(sigmas=jnp.geomspace(0.1, 10, 50), logdensity=logdensity)
+        >>> start = js.mcmc.Noised(jnp.zeros(2), 1.0)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, start, 5, keep=js.mcmc.picked).x.sigma.shape
         (5,)
 
     Cost:
@@ -107,42 +126,28 @@ class DenoisingLangevinGibbs:
         Kim and Ye, "Denoising MCMC for accelerating diffusion-based generative models", 2023, arXiv:2209.14593.
     """
 
-    score: Any = None
-    sigmas: Any = None
-    logdensity: Any = None
+    score: Model | None = field(default=None, convert=k.function("score(x, sigma)", missing=True))
+    sigmas: Array = field(default=None, convert=lambda name, value: _check_levels(name, value))
+    logdensity: Model | None = field(default=None, convert=k.function("logdensity(x, sigma)", missing=True))
     posterior: Any = static(default="exact")
     classifier: Any = None
-    step_size: Any = 0.5
-    skip: int = static(default=10)
-    x_move: str = static(default="mala")
-    select: str = static(default="last")
-    scaled: bool = static(default=True)
-    argmax: bool = static(default=False)
+    step_size: Scalar = field(default=0.5, check=k.positive)
+    skip: int = static(default=10, convert=_checks.check_count)
+    x_move: Literal["mala", "ula"] = static(default="mala", check=_choice("mala", "ula"))
+    select: Literal["last", "min"] = static(default="last", check=_choice("last", "min"))
+    scaled: bool = static(default=True, convert=_checks.check_flag)
+    argmax: bool = static(default=False, convert=_checks.check_flag)
+
+    own_target = True
 
     def __post_init__(self):
         who = "DenoisingLangevinGibbs"
-        for name in ("score", "logdensity"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, k.as_tree(f"{who}: {name}", getattr(self, name), f"{name}(x, sigma)"))
         if callable(self.posterior):
-            tree = k.as_tree(f"{who}: posterior", self.posterior, "posterior(x)")
-            object.__setattr__(self, "classifier", tree)
+            object.__setattr__(self, "classifier", as_tree(f"{who}: posterior", self.posterior, "posterior(x)"))
             object.__setattr__(self, "posterior", "classifier")
         _checks.check_choice(f"{who}: posterior", self.posterior, ("exact", "norm", "classifier"))
-        _checks.check_choice(f"{who}: x_move", self.x_move, ("mala", "ula"))
-        _checks.check_choice(f"{who}: select", self.select, ("last", "min"))
-        _checks.check_count(f"{who}: skip", self.skip)
-        _checks.check_number(f"{who}: step_size", self.step_size, low=0, open_low=True)
-        if self.sigmas is None:
-            raise ValueError(
-                f"{who}: sigmas is missing; pass the noise levels, for example jnp.geomspace(0.01, 50, 1000)."
-            )
-        _checks.check_number(f"{who}: sigmas", self.sigmas, low=0, open_low=True)
-        known = _checks.concrete(self.sigmas)
-        if known is not None:
-            steps = np.diff(known) if known.ndim == 1 and known.size > 1 else np.zeros(1)
-            if not (np.all(steps > 0) or np.all(steps < 0)):
-                raise ValueError(f"{who}: sigmas must be [L >= 2] and strictly monotone, got {known}. Sort it.")
+        if (self.posterior == "classifier") != (self.classifier is not None):
+            raise ValueError(f"{who}: posterior='classifier' is set by posterior=function; pass the function itself.")
         if self.score is None and self.logdensity is None:
             raise ValueError(f"{who}: give a score, a logdensity, or both.")
         if self.posterior == "exact" and self.logdensity is None:
@@ -151,14 +156,16 @@ class DenoisingLangevinGibbs:
             )
 
     def init(self, x, key=None):
-        """The position (x, sigma) as arrays."""
+        """Start at (x, sigma)."""
+        if not isinstance(x, tuple) or len(x) != 2:
+            raise TypeError(f"DenoisingLangevinGibbs: x must be js.mcmc.Noised(x, sigma), got {_checks.shown(x)}.")
         x, sigma = x
         x = k.position("DenoisingLangevinGibbs", x, metropolis=self.x_move == "mala")
-        _checks.check_number("DenoisingLangevinGibbs: sigma", sigma, low=0, open_low=True)
+        _checks.check_scalar("DenoisingLangevinGibbs: sigma", sigma, low=0, open_low=True)
         return k.State(Noised(x, jnp.asarray(sigma, k.dtype_of(x))), None, None)
 
     def step(self, key, state):
-        """One block; `info.aux` is the (x, sigma) to denoise."""
+        """Run one block; `info.aux` is the (x, sigma) to denoise."""
 
         def move(carry, i):
             (x, sigma), best = carry
@@ -170,9 +177,10 @@ class DenoisingLangevinGibbs:
             return (now, _tree.where(keep, now, best)), (accept, bad, jnp.asarray(nfe + cost, jnp.int32))
 
         far = state.position._replace(sigma=jnp.full_like(state.position.sigma, jnp.inf))
-        carry = k.vary((state.position, far), key, state, self)
+        carry = vary((state.position, far), key, state, self)
         (now, best), (accept, bad, nfe) = jax.lax.scan(move, carry, jnp.arange(self.skip))
-        info = k.info(now.x, accept=jnp.mean(accept), nfe=jnp.sum(nfe), diverged=jnp.any(bad), aux=best)
+        nfe = jnp.sum(nfe, dtype=jnp.int32)
+        info = k.info(now.x, accept=jnp.mean(accept), nfe=nfe, diverged=jnp.any(bad), aux=best)
         return k.State(now, None, None), info
 
     def _move(self, key, x, sigma):
@@ -181,10 +189,9 @@ class DenoisingLangevinGibbs:
             kernel = MALA(_At(self.logdensity, sigma), h)
             state, info = kernel.step(key, kernel.init(x))
             return state.position, info.accept, info.diverged, 2
-        score = _At(self.score, sigma) if self.score is not None else jax.grad(_At(self.logdensity, sigma))
 
         def at(x):
-            return k.like(k.call(score, x) if self.score is not None else score(x), x)
+            return self._score_at(x, sigma)
 
         gx = at(x)
         noise, log_uniform = k.noise(key, x)
@@ -199,14 +206,19 @@ class DenoisingLangevinGibbs:
         x, accept, bad = k.accept_step(log_uniform, 2 / 3 * line - h / 4 * squares, y, x)
         return x, accept, bad, 3
 
+    def _score_at(self, x, sigma):
+        if self.score is None:
+            return k.evaluate(MALA(_At(self.logdensity, sigma)), x).grad
+        return match("DenoisingLangevinGibbs: the score", k.call(self.score, x, sigma), x)
+
     def _level(self, key, x, sigma):
         sigmas = jnp.asarray(self.sigmas, sigma.dtype)
         if self.posterior == "norm":
-            score = self.score(x, sigma) if self.score is not None else jax.grad(_At(self.logdensity, sigma))(x)
+            score = self._score_at(x, sigma)
             size = jnp.sqrt(_tree.dot(score, score) / _tree.size(x)).astype(sigma.dtype)
             return jnp.clip(sigma**2 * size, jnp.min(sigmas), jnp.max(sigmas)), 1
         if self.posterior == "exact":
-            logits, cost = jax.vmap(lambda s: self.logdensity(x, s))(sigmas), sigmas.size
+            logits, cost = jax.vmap(lambda s: k.call(self.logdensity, x, s))(sigmas), sigmas.size
         else:
             logits, cost = self.classifier(x), 0
         if jnp.shape(logits) != sigmas.shape:

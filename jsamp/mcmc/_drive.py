@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,10 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _tree
+from jsamp._core._callable import as_tree
+from jsamp._core._mesh import vary
 from jsamp._core._pytree import pytree, static
 from jsamp._core._random import fold_in
-from jsamp._core._types import Result
+from jsamp._core._types import Key, Result, Tree
 from jsamp.mcmc import _kernel as k
+from jsamp.mcmc import _protocol as protocol
+from jsamp.mcmc._origin import origin
+from jsamp.mcmc._protocol import Kernel
 
 INIT = np.uint32(2**32 - 1)  # the fold of the key that starts a chain; steps count from 0
 
@@ -31,8 +35,8 @@ class ChainInfo(NamedTuple):
         reduced: results of the streaming reducers, in their order.
 
     Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.ChainInfo._fields
+        >>> import jsamp as js
+        >>> js.mcmc.ChainInfo._fields
         ('state', 'accept', 'nfe', 'diverged', 'reduced')
     """
 
@@ -44,17 +48,24 @@ class ChainInfo(NamedTuple):
 
 
 class ChainState(NamedTuple):
-    """A run that can be continued: the kernel's state, the number of steps done, and the reducers' carries.
+    """A run that can be continued.
+
+    Args:
+        kernel: the kernel's state.
+        step: the number of steps done.
+        reducers: the reducers' carries.
+        origin: [3] fingerprints of the key, the kind of kernel and its numbers, for `stream` and `load` to compare.
 
     Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.ChainState(kernel=None, step=0, reducers=()).step
+        >>> import jsamp as js
+        >>> js.mcmc.ChainState(kernel=None, step=0, reducers=(), origin=None).step
         0
     """
 
     kernel: Any
     step: Any
     reducers: Any
+    origin: Any
 
 
 @pytree
@@ -64,7 +75,7 @@ class _Foreign:
     algorithm: Any = static()
 
     def init(self, x, key=None):
-        return start(self.algorithm, x, key)
+        return protocol.start(self.algorithm, x, key)
 
     def step(self, key, state):
         return self.algorithm.step(key, state)
@@ -72,25 +83,30 @@ class _Foreign:
 
 def as_kernel(kernel: Any) -> Any:
     """The kernel as a tree, or a refusal."""
-    for name in ("init", "step"):
-        if not callable(getattr(kernel, name, None)):
-            raise TypeError(
-                f"kernel must have init(x) and step(key, state), got {type(kernel).__name__}. "
-                f"Pass for example mcmc.MALA(logdensity, step_size=0.1)."
-            )
+    if isinstance(kernel, type):
+        raise TypeError(
+            f"kernel must be a kernel, got the class {kernel.__name__}. Make one: {kernel.__name__}(logdensity, ...)."
+        )
+    if not (callable(getattr(kernel, "init", None)) and callable(getattr(kernel, "step", None))):
+        raise TypeError(
+            f"kernel must have init(x) and step(key, state), got {type(kernel).__name__}. "
+            f"Pass for example js.mcmc.MALA(logdensity, step_size=0.1)."
+        )
     leaves = jax.tree.leaves(kernel)
     arrays = all(hasattr(leaf, "dtype") or isinstance(leaf, (int, float, complex)) for leaf in leaves)
     return kernel if arrays else _Foreign(kernel)
 
 
-def start(kernel: Any, x: Any, key: Any) -> Any:
-    """`kernel.init`, with the key where it takes one."""
-    parameters = [
-        p for p in inspect.signature(kernel.init).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL)
-    ]  # fmt: skip
-    takes_key = len(parameters) > 1 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    return kernel.init(x, key) if takes_key else kernel.init(x)
+def walk(key: Any, kernel: Any, state: Any, num: int) -> tuple[Any, tuple[Any, Any, Any]]:
+    """Take `num` steps: the state, and their mean acceptance, summed evaluations and any divergence."""
+    dtype = k.dtype_of(state.position)
+
+    def one(state, i):
+        state, info = kernel.step(jax.random.fold_in(key, i), state)
+        return state, protocol.measures(info, dtype)
+
+    state, (accept, nfe, bad) = jax.lax.scan(one, vary(state, key, kernel, state), jnp.arange(num))
+    return state, (jnp.mean(accept), jnp.sum(nfe, dtype=jnp.int32), jnp.any(bad))
 
 
 def keep_position(state: Any, info: Any) -> Any:
@@ -98,36 +114,29 @@ def keep_position(state: Any, info: Any) -> Any:
     return state.position
 
 
-def _measures(info, dtype):
-    # A foreign kernel names its fields in its own way.
-    accept = getattr(info, "accept", getattr(info, "acceptance_rate", jnp.nan))
-    nfe = getattr(info, "nfe", getattr(info, "num_integration_steps", 1))
-    diverged = getattr(info, "diverged", getattr(info, "is_divergent", False))
-    return jnp.asarray(accept, dtype), jnp.asarray(nfe, jnp.int32), jnp.asarray(diverged, jnp.int32)
-
-
-@functools.partial(jax.jit, static_argnames=("who",))
-def begin(key: Any, kernel: Any, x: Any, reducers: Any, who: str = "chain") -> ChainState:
+@jax.jit
+def begin(key: Any, kernel: Any, x: Any, reducers: Any) -> ChainState:
     """The state of a run before its first step."""
-    state = start(kernel, x, fold_in(key, INIT))
-    return ChainState(state, jnp.zeros((), jnp.int32), tuple(r.init(state.position) for r in reducers))
+    state = protocol.start(kernel, x, fold_in(key, INIT))
+    carries = tuple(r.init(state.position) for r in reducers)
+    return ChainState(state, jnp.zeros((), jnp.int32), carries, origin(key, kernel))
 
 
 @functools.partial(jax.jit, static_argnames=("num", "thin", "burning"))
 def advance(key, kernel, reducers, keep, run, burn, *, num: int, thin: int, burning: bool):
     """`num` kept draws after `burn` steps: (ChainState, kept, sums of accept, nfe, diverged)."""
     dtype = k.dtype_of(run.kernel.position)
-    zeros = (jnp.zeros((), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def step(carry, counted, step_key=None):
-        (state, i, folded), sums = carry
+        (state, i, folded, made), sums = carry
         state, info = kernel.step(fold_in(key, i) if step_key is None else step_key, state)
-        measures = _measures(info, dtype)
+        accept, nfe, bad = protocol.measures(info, dtype)
+        measures = (accept, nfe, bad.astype(jnp.int32))
         if burning:
             measures = (measures[0] * counted, measures[1], measures[2] * counted)
         updated = tuple(r.update(c, state, info) for r, c in zip(reducers, folded, strict=True))
         folded = _tree.where(counted, updated, folded) if burning else updated
-        return (ChainState(state, i + 1, folded), jax.tree.map(jnp.add, sums, measures)), info
+        return (ChainState(state, i + 1, folded, made), jax.tree.map(jnp.add, sums, measures)), info
 
     def draw(carry, inputs):
         index, step_key = inputs
@@ -135,8 +144,9 @@ def advance(key, kernel, reducers, keep, run, burn, *, num: int, thin: int, burn
             # One loop of dynamic length holds burn-in and thinning, so the kernel is compiled once.
             first = jnp.where(index == 0, burn, 0)
             _, shapes = jax.eval_shape(lambda c: step(c, True), carry)
-            blank = k.vary(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), carry)
-            carry, info = jax.lax.fori_loop(0, first + thin, lambda j, c: step(c[0], j >= first), (carry, blank))
+            blank = vary(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes), carry)
+            count = lambda j, c: vary(step(c[0], j >= first), carry)
+            carry, info = jax.lax.fori_loop(0, first + thin, count, (carry, blank))
         elif thin > 1:
             carry, infos = jax.lax.scan(lambda c, _: step(c, True), carry, length=thin)
             info = jax.tree.map(lambda leaf: leaf[-1], infos)
@@ -144,40 +154,67 @@ def advance(key, kernel, reducers, keep, run, burn, *, num: int, thin: int, burn
             carry, info = step(carry, True, step_key)
         return carry, keep(carry[0].kernel, info)
 
-    carry = k.vary((run, zeros), key, kernel, run)
+    zeros = (jnp.zeros((), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    carry = vary((run, zeros), key, kernel, run)
     # With one step per draw the keys are folded ahead, all at once.
     ahead = None if burning or thin > 1 else jax.vmap(fold_in, (None, 0))(key, run.step + jnp.arange(num))
     (run, sums), kept = jax.lax.scan(draw, carry, (jnp.arange(num), ahead), length=num)
-    return run, kept, sums
+    return run, _chains_first(kernel, run.kernel.position, kept), sums
 
 
-def logdensity_of(state: Any) -> Any:
-    """The log-density that a kernel's state holds, or None."""
-    cache = getattr(state, "cache", None)
-    return getattr(cache if isinstance(cache, k.Point) else state, "logdensity", None)
+def _chains_first(kernel, x, kept):
+    """Draws of a kernel that holds chains as [chains, draws, ...]."""
+    if not protocol.holds_chains(kernel):
+        return kept
+    num = jax.tree.leaves(x)[0].shape[0]
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1) if leaf.shape[1:2] == (num,) else leaf, kept)
 
 
-def check_finite(who: str, logdensity: Any) -> None:
-    """Refuse a start where the log-density is not finite, when its value can be seen."""
-    known = None if logdensity is None else _checks.concrete(logdensity)
+def check_start(who: str, kernel: Any, x: Any, state: Any, *, many: bool = False) -> None:
+    """Refuse a start (or one of many) whose log-density or gradient is not finite, when they can be seen."""
+    value, slope = protocol.logdensity_in(state), protocol.gradient_in(state)
+    if value is None and slope is None:
+        target = protocol.target_of(kernel)
+        target = protocol.likelihood_of(kernel) if target is None else target
+        if target is None or _checks.is_traced(x, kernel):
+            return
+        evaluate = lambda x: k.value(target, x)
+        value = (jax.vmap(evaluate) if many else evaluate)(state.position)
+    known = None if value is None else _checks.concrete(value)
     if known is not None and not np.all(np.isfinite(known)):
         raise ValueError(
             f"{who}: the log-density at the start is {known}; a chain cannot leave such a point. Choose another x."
         )
+    slopes = [_checks.concrete(leaf) for leaf in jax.tree.leaves(slope)]
+    if any(leaf is not None and not np.all(np.isfinite(leaf)) for leaf in slopes):
+        raise ValueError(
+            f"{who}: the gradient of the log-density at the start is not finite; a chain cannot leave such a point. "
+            f"Choose another x."
+        )
 
 
-def door(who: str, key: Any, kernel: Any, keep: Any, thin: Any) -> tuple[Any, Any]:
-    """Check what both drivers take; the kernel and `keep` as trees."""
+def door(who: str, key: Any, kernel: Any, keep: Any, thin: Any, reduce: Any) -> tuple[Any, Any, tuple]:
+    """Validate what all drivers share; return the kernel and `keep` as trees, and the reducers."""
     _checks.check_key(key, who)
     _checks.check_count(f"{who}: thin", thin)
     keep = keep_position if keep is None else keep
-    return as_kernel(kernel), k.as_tree(f"{who}: keep", keep, "keep(state, info)")
+    if not isinstance(reduce, (tuple, list)):
+        raise TypeError(f"{who}: reduce must be a tuple of reducers, got {_checks.shown(reduce)}. Write (reducer,).")
+    for each in reduce:
+        if not all(callable(getattr(each, name, None)) for name in ("init", "update", "value")):
+            raise TypeError(f"{who}: a reducer must have init, update and value, got {_checks.shown(each)}.")
+    return as_kernel(kernel), as_tree(f"{who}: keep", keep, "keep(state, info)"), tuple(reduce)
+
+
+def check_position(kernel: Any, x: Any) -> None:
+    """Let the kernel's own checks see the numbers of the start, which a compiled program would hide."""
+    jax.eval_shape(lambda: protocol.start(kernel, x, None))
 
 
 def chain(
-    key: Any,
-    kernel: Any,
-    x: Any,
+    key: Key,
+    kernel: Kernel,
+    x: Tree,
     num: int,
     *,
     keep: Callable | None = None,
@@ -187,8 +224,8 @@ def chain(
 ) -> Result:
     """Run a kernel: `num` draws in one scan.
 
-    Step i uses `fold_in(key, i)`, so a longer run, a chunked run (`stream`) or a resumed one has the same bits. Many
-    chains: `jax.vmap(lambda k, x: chain(k, kernel, x, num))(keys, starts)`.
+    Step i uses `fold_in(key, i)`, so a longer run, a chunked run (`stream`) or a resumed one has the same bits. For
+    several chains call `js.chains`, or `vmap` this function over keys and starts.
 
     Args:
         key: one JAX key.
@@ -199,29 +236,30 @@ def chain(
             function object is a new program.
         thin: keep every thin-th step.
         burn: steps dropped first; not reverse-differentiable when positive.
-        reduce: streaming reducers, for example `(mcmc.Moments(),)`; they see every step after burn-in.
+        reduce: streaming reducers, for example `(js.mcmc.Moments(),)`; they see every step after burn-in.
 
     Returns:
-        `Result(x, info)`: x has a leading axis [num]; info is a `ChainInfo`.
+        `Result(x, info)`: x has a leading axis [num] ([chains, num] for an `ensemble`, whose leaves that begin with the
+        chain axis are turned round); info is a `ChainInfo`.
 
     Raises:
         TypeError: for something that is not a kernel or not a key.
         ValueError: for counts below 1 or a non-finite log-density at a concrete start.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(3), 100, thin=2, burn=10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(3), 100, thin=2, burn=10).x.shape
         (100, 3)
 
     Cost:
         burn + num * thin steps; memory num * what `keep` returns.
     """
-    kernel, keep = door("chain", key, kernel, keep, thin)
+    tree, keep, reduce = door("chain", key, kernel, keep, thin, reduce)
     num, burn = _checks.check_count("chain: num", num), _checks.check_count("chain: burn", burn, low=0)
-    run = begin(key, kernel, x, tuple(reduce))
-    check_finite("chain", logdensity_of(run.kernel))
-    run, kept, sums = advance(key, kernel, tuple(reduce), keep, run, burn, num=num, thin=thin, burning=burn > 0)
+    check_position(tree, x)
+    run = begin(key, tree, x, reduce)
+    check_start("chain", tree, x, run.kernel)
+    run, kept, sums = advance(key, tree, reduce, keep, run, burn, num=num, thin=thin, burning=burn > 0)
     reduced = tuple(r.value(c) for r, c in zip(reduce, run.reducers, strict=True))
     return Result(kept, ChainInfo(run, sums[0] / (num * thin), sums[1], sums[2], reduced))

@@ -7,98 +7,114 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._pytree import pytree, replace, static
+from jsamp._core._like import as_arrays, match
+from jsamp._core._pytree import field, pytree, replace, static
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._drive import as_kernel, start
+from jsamp.mcmc import _protocol as protocol
+from jsamp.mcmc._drive import as_kernel
+from jsamp.mcmc._protocol import Kernel
 
 
 def _get(x, part):
-    for name in part:
-        x = getattr(x, name) if isinstance(name, str) and hasattr(x, "_fields") else x[name]
+    try:
+        for name in part:
+            x = getattr(x, name) if isinstance(name, str) and _is_record(x) else x[name]
+    except (KeyError, IndexError, AttributeError, TypeError) as error:
+        raise ValueError(f"on: the position has no part {part}. Name a key, a field or an index of it.") from error
     return x
+
+
+def _is_record(x):
+    return isinstance(x, tuple) and type(x) is not tuple
 
 
 def _put(x, part, value):
     if not part:
         return value
     name, rest = part[0], part[1:]
-    if hasattr(x, "_fields"):
-        field = x._fields[name] if isinstance(name, int) else name
-        return x._replace(**{field: _put(getattr(x, field), rest, value)})
+    if _is_record(x):
+        name = x._fields[name] if isinstance(name, int) else name
+        return x._replace(**{name: _put(_get(x, (name,)), rest, value)})
     if isinstance(x, dict):
         return {**x, name: _put(x[name], rest, value)}
-    if isinstance(x, tuple):
-        return (*x[:name], _put(x[name], rest, value), *x[name + 1 :])
-    raise TypeError(f"on: a position must be a dict, tuple or NamedTuple to have parts, got {type(x).__name__}.")
+    if isinstance(x, (tuple, list)):
+        place = range(len(x))[name]
+        return type(x)([_put(leaf, rest, value) if i == place else leaf for i, leaf in enumerate(x)])
+    raise TypeError(f"on: a position must be a dict, list, tuple or NamedTuple to have parts, got {type(x).__name__}.")
 
 
-def _path(part):
-    return part if isinstance(part, tuple) else (part,)
+def _path(name, part):
+    path = part if isinstance(part, tuple) else (part,)
+    if not path or not all(isinstance(each, (str, int)) and not isinstance(each, bool) for each in path):
+        raise TypeError(f"{name} must be a key, a field name, an index, or a tuple of them; got {part!r}.")
+    return path
 
 
 @pytree
-class Conditional:
-    """The log-density of one part given the rest of a position: what `on` hands to its kernel.
-
-    Example:
-        >>> from jsamp import mcmc
-        >>> joint = lambda z: -(z["a"] ** 2) - z["b"] ** 2
-        >>> mcmc.Conditional(joint, {"a": 1.0, "b": 2.0}, ("a",))(3.0)
-        -13.0
-    """
+class _Conditional:
+    """The target of one part given the rest of a position."""
 
     joint: Any
     whole: Any
     part: tuple = static()
 
     def __call__(self, block):
-        """The joint with the part replaced."""
         return self.joint(_put(self.whole, self.part, block))
 
 
 @pytree
-class On:
-    """A kernel on a part of the position; see `on`.
-
-    Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.on(mcmc.MALA(lambda z: -(z["a"] ** 2)), "a").part
-        ('a',)
-    """
+class _On:
+    """A kernel on a part of the position."""
 
     kernel: Any
     part: tuple = static()
 
+    refresh_cost = 0
+
+    @property
+    def logdensity(self):
+        """The log-density of the whole position."""
+        return protocol.target_of(self.kernel)
+
+    @property
+    def loglikelihood(self):
+        """The log-likelihood of the whole position."""
+        return protocol.likelihood_of(self.kernel)
+
+    def retarget(self, change):
+        """Change the target, which takes the whole position."""
+        return replace(self, kernel=protocol.retarget("on", self.kernel, change))
+
+    def cooled(self, beta):
+        """Scale the step size of the kernel."""
+        return replace(self, kernel=protocol.cooled(self.kernel, beta))
+
     def _inner(self, x):
-        kernel = self.kernel
-        changes = {}
-        for name in ("logdensity", "score", "loglikelihood"):
-            if getattr(kernel, name, None) is not None:
-                changes[name] = Conditional(getattr(kernel, name), x, self.part)
-        return replace(kernel, **changes)
+        return protocol.retarget("on", self.kernel, lambda name, target: _Conditional(target, x, self.part))
 
     def init(self, x, key=None):
-        """The whole position, with the block's memory."""
-        x = k.arrays(x)
-        inner = start(self._inner(x), _get(x, self.part), key)
-        return k.State(x, None, inner.memory)
+        """Start at the whole position, with the block's memory."""
+        x = as_arrays(x)
+        inner = protocol.start(self._inner(x), _get(x, self.part), key)
+        return k.State(x, None, protocol.memory_of(inner))
 
     def refresh(self, x, state):
-        """No cache to rebuild: the block evaluates its conditional when it runs."""
+        """Move to x: the block evaluates its conditional when it runs."""
         return k.State(x, None, state.memory)
 
     def step(self, key, state):
-        """One step of the block given the rest."""
+        """Take one step of the block given the rest."""
         x, _, memory = state
         kernel, block = self._inner(x), _get(x, self.part)
-        inner = k.refresh(kernel, block, k.State(block, None, memory))
-        cost = k.rebuild_cost(inner)
+        inner = protocol.refreshed(kernel, block, memory)
+        cost = protocol.refresh_cost(kernel, inner)
         inner, info = kernel.step(key, inner)
-        x = _put(x, self.part, inner.position)
-        return k.State(x, None, inner.memory), info._replace(nfe=info.nfe + cost)
+        accept, nfe, bad = protocol.measures(info, k.dtype_of(block))
+        info = k.Info(accept, nfe + cost, bad, protocol.aux_of(info))
+        return k.State(_put(x, self.part, inner.position), None, protocol.memory_of(inner)), info
 
 
-def on(kernel: Any, part: Any) -> On:
+def on(kernel: Kernel, part: Any) -> Kernel:
     """A kernel on one part of the position, given the rest: Metropolis within Gibbs.
 
     The kernel's log-density (or score, or log-likelihood) takes the whole position; the rest is frozen while the
@@ -116,20 +132,18 @@ def on(kernel: Any, part: Any) -> On:
         TypeError: for a kernel without a target to condition.
 
     Example:
-        >>> import jax
-        >>> from jsamp import mcmc
+        >>> import jax, jsamp as js
         >>> f = lambda z: -(z["a"] ** 2) - (z["a"] - z["b"]) ** 2
-        >>> kernel = mcmc.on(mcmc.MALA(f), "a")
-        >>> mcmc.chain(jax.random.key(0), kernel, {"a": 0.0, "b": 1.0}, 5).x["b"].tolist()
+        >>> kernel = js.mcmc.on(js.mcmc.MALA(f), "a")
+        >>> js.mcmc.chain(jax.random.key(0), kernel, {"a": 0.0, "b": 1.0}, 5).x["b"].tolist()
         [1.0, 1.0, 1.0, 1.0, 1.0]
 
     Cost:
         The kernel's, plus one model call where it caches one: the rest may have moved since.
     """
     kernel = as_kernel(kernel)
-    if not any(getattr(kernel, name, None) is not None for name in ("logdensity", "score", "loglikelihood")):
-        raise TypeError(f"on: {type(kernel).__name__} has no logdensity to condition. Use Gibbs for a direct draw.")
-    return On(kernel, _path(part))
+    protocol.retarget("on", kernel, lambda name, target: target)  # refuses a kernel without a target
+    return _On(kernel, _path("on: part", part))
 
 
 @pytree
@@ -141,30 +155,27 @@ class Gibbs:
         part: a key, field name or index, or a tuple of them for a nested part (static).
 
     Example:
-        >>> import jax
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.Gibbs(lambda key, z: z["b"] + jax.random.normal(key), "a")
-        >>> mcmc.chain(jax.random.key(0), kernel, {"a": 0.0, "b": 1.0}, 5).x["a"].shape
+        >>> import jax, jsamp as js
+        >>> kernel = js.mcmc.Gibbs(lambda key, z: z["b"] + jax.random.normal(key), "a")
+        >>> js.mcmc.chain(jax.random.key(0), kernel, {"a": 0.0, "b": 1.0}, 5).x["a"].shape
         (5,)
 
     Cost:
         One draw, no model call.
     """
 
-    draw: Any
-    part: Any = static()
-
-    def __post_init__(self):
-        object.__setattr__(self, "draw", k.as_tree("Gibbs: draw", self.draw, "draw(key, x)"))
-        object.__setattr__(self, "part", _path(self.part))
+    draw: Any = field(convert=k.function("draw(key, x)"))
+    part: Any = static(convert=_path)
 
     def init(self, x, key=None):
-        """The position alone."""
-        return k.State(k.arrays(x), None, None)
+        """Start at x."""
+        x = as_arrays(x)
+        _get(x, self.part)
+        return k.State(x, None, None)
 
     def step(self, key, state):
         """Draw the part."""
         x = state.position
-        block = k.like(self.draw(key, x), _get(x, self.part))
+        block = match("Gibbs: the draw", k.call(self.draw, key, x), _get(x, self.part))
         floats = [leaf for leaf in jax.tree.leaves(x) if jnp.issubdtype(leaf.dtype, jnp.floating)]
         return k.State(_put(x, self.part, block), None, None), k.info(floats or jnp.zeros(()), nfe=0)

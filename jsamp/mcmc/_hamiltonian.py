@@ -8,20 +8,24 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _tree
-from jsamp._core._pytree import pytree, static
+from jsamp._core._checks import check_flag
+from jsamp._core._mesh import vary
+from jsamp._core._pytree import field, pytree, replace, static
+from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._metric import check_metric, pull, push
 
 JITTER = 0.6  # relative half width of the integration times
 DIVERGENCE = 1000.0  # energy error beyond which a trajectory counts as divergent
+WARM_STEPS = 50  # leapfrog bound of a draw while the step size and the metric are still guesses
 
 
 class HMCInfo(NamedTuple):
     """Extras of a Hamiltonian step: total energy at the draw (for E-BFMI), leapfrog steps, tree depth or trajectory.
 
     Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.HMCInfo(energy=1.0, steps=4).steps
+        >>> import jsamp as js
+        >>> js.mcmc.HMCInfo(energy=1.0, steps=4).steps
         4
     """
 
@@ -31,11 +35,10 @@ class HMCInfo(NamedTuple):
 
 def leapfrog(kernel: Any, x: Any, r: Any, grad: Any, eps: Any) -> tuple[Any, Any, k.Point]:
     """One velocity-Verlet step in whitened momenta r = L^T p: one model call."""
-    r = jax.tree.map(lambda r, g: r + eps / 2 * g, r, pull(kernel.metric, grad))
-    x = k.like(jax.tree.map(lambda x, v: x + eps * v, x, push(kernel.metric, r)), x)
+    r = k.axpy(eps / 2, pull(kernel.metric, grad), r)
+    x = k.axpy(eps, push(kernel.metric, r), x)
     point = k.evaluate(kernel, x)
-    r = k.like(jax.tree.map(lambda r, g: r + eps / 2 * g, r, pull(kernel.metric, point.grad)), x)
-    return x, r, point
+    return x, k.axpy(eps / 2, pull(kernel.metric, point.grad), r), point
 
 
 def energy_of(logdensity: Any, r: Any) -> jax.Array:
@@ -77,10 +80,9 @@ class HMC:
         ValueError: for numbers that are not positive, or a metric that does not fit x.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.HMC(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.HMC(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -92,25 +94,27 @@ class HMC:
         Carlo", 2021 (quasi-random lengths).
     """
 
-    logdensity: Any
-    step_size: Any = 0.1
-    length: Any = 1.5707963
-    metric: Any = None
-    max_steps: Any = 1000
-    jitter: bool = static(default=True)
+    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    step_size: Scalar = field(default=0.1, check=k.positive)
+    length: Scalar = field(default=1.5707963, check=k.positive)
+    metric: Tree = field(default=None, check=check_metric)
+    max_steps: Scalar = field(default=1000, check=k.between(low=1))
+    jitter: bool = static(default=True, convert=check_flag)
 
-    def __post_init__(self):
-        k.prepare(self, positive=("step_size", "length", "max_steps"))
-        check_metric("HMC", self.metric)
+    caches = "gradient"
+    accept_target = 0.8
 
     def init(self, x, key=None):
-        """The state at x; the memory counts draws."""
-        x = k.position("HMC", x)
-        check_metric("HMC", self.metric, x)
+        """Start at x; the memory counts draws."""
+        x = k.begin(self, x)
         return k.State(x, k.evaluate(self, x), jnp.zeros((), jnp.int32))
 
+    def while_tuning(self):
+        """Bound the trajectories while the step size is a guess."""
+        return replace(self, max_steps=jnp.minimum(self.max_steps, WARM_STEPS))
+
     def step(self, key, state):
-        """One trajectory and one decision."""
+        """Run one trajectory and accept or reject its end."""
         x, point, count = state
         r, log_uniform = k.noise(key, x)
         share = 1 - JITTER + 2 * JITTER * radical_inverse(count) if self.jitter else 1.0
@@ -123,11 +127,11 @@ class HMC:
             x, r, point = carry
             return leapfrog(self, x, r, point.grad, self.step_size)
 
-        start = k.vary((x, r, point), key, state, self)
+        start = vary((x, r, point), key, state, self)
         y, r, end = jax.lax.fori_loop(0, steps, move, start)
         after = energy_of(end.logdensity, r)
         proposed = k.State(y, end, count)
         state, accept, bad = k.accept_step(log_uniform, before - after, proposed, state)
-        bad = bad | (after - before > DIVERGENCE)
+        bad = bad | (after - before > DIVERGENCE)  # its acceptance stays as it is: exp(-1000) is nothing already
         aux = HMCInfo(jnp.where(jnp.isnan(after), before, after), steps)
         return state._replace(memory=count + 1), k.info(x, accept=accept, nfe=steps, diverged=bad, aux=aux)

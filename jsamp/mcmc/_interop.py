@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core import _checks, _tree
 from jsamp._core._pytree import pytree, static
+from jsamp._core._types import Key, Tree
 
 
 @pytree
 class _Model:
-    # Arrays among the arguments are leaves: another data set of the same shapes does not recompile. Everything else
-    # (counts, names, flags) is structure, because models branch and build shapes with it.
+    # Arrays and floating numbers among the arguments are leaves: another data set of the same shapes, or another prior
+    # scale, does not recompile. Everything else (counts, names, flags) is structure, because models branch and build
+    # shapes with it.
     arrays: tuple
     function: Any = static()
     rest: tuple = static()
@@ -29,11 +33,15 @@ class _Model:
 _ARRAY = object()
 
 
+def _is_number(leaf):
+    return isinstance(leaf, (jax.Array, np.ndarray, float, np.floating))
+
+
 def _split(function, args, kwargs):
     leaves, structure = jax.tree.flatten((args, kwargs))
-    is_array = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
-    arrays = tuple(jnp.asarray(leaf) for leaf, yes in zip(leaves, is_array, strict=True) if yes)
-    rest = tuple(_ARRAY if yes else leaf for leaf, yes in zip(leaves, is_array, strict=True))
+    held = [_is_number(leaf) for leaf in leaves]
+    arrays = tuple(jnp.asarray(leaf) for leaf, yes in zip(leaves, held, strict=True) if yes)
+    rest = tuple(_ARRAY if yes else leaf for leaf, yes in zip(leaves, held, strict=True))
     return _Model(arrays, function, rest, structure)
 
 
@@ -68,8 +76,8 @@ class NumpyroModel(NamedTuple):
         constrain: maps one position to the model's sites, deterministic ones included; vmap it over draws.
 
     Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.NumpyroModel._fields
+        >>> import jsamp as js
+        >>> js.mcmc.NumpyroModel._fields
         ('logdensity', 'x', 'constrain')
     """
 
@@ -77,15 +85,57 @@ class NumpyroModel(NamedTuple):
     x: Any
     constrain: Any
 
+    def starts(self, key: Key, num: int) -> Tree:
+        """Draw starts for several chains: uniform in [-2, 2] in the unconstrained space, where the density is finite.
+
+        Args:
+            key: one JAX key.
+            num: number of chains (static).
+
+        Returns:
+            A tree like `x` with a leading axis [num]. Of 20 candidates per chain the first with a finite log-density
+            and gradient is taken (the last, where there is none).
+        """
+        _checks.check_key(key, "starts")
+        _checks.check_count("starts: num", num)
+        return _starts(key, self.logdensity, self.x, num)
+
+
+CANDIDATES, RADIUS = 20, 2.0
+
+
+@functools.partial(jax.jit, static_argnames="num")
+def _starts(key, logdensity, x, num):
+    def one(key):
+        leaves, structure = jax.tree.flatten(x)
+        keys = jax.random.split(key, len(leaves))
+        drawn = [jax.random.uniform(k, v.shape, v.dtype, -RADIUS, RADIUS) for k, v in zip(keys, leaves, strict=True)]
+        drawn = jax.tree.unflatten(structure, drawn)
+        value, slope = jax.value_and_grad(logdensity)(drawn)
+        return drawn, jnp.isfinite(value) & _tree.all_finite(slope)
+
+    def search(key):
+        def go_on(carry):
+            i, _, good = carry
+            return (i < CANDIDATES) & ~good
+
+        def attempt(carry):
+            i, *_ = carry
+            return (i + 1, *one(jax.random.fold_in(key, i)))
+
+        return jax.lax.while_loop(go_on, attempt, (jnp.int32(1), *one(jax.random.fold_in(key, 0))))[1]
+
+    return jax.vmap(search)(jax.random.split(key, num))
+
 
 def from_numpyro(model: Any, *args: Any, key: Any = None, **kwargs: Any) -> NumpyroModel:
     """A numpyro model's log-density, a start and the map back to its sites.
 
     Args:
         model: a numpyro model with continuous latent sites (supports that depend on other sites are not taken).
-        *args: the model's arguments; arrays among them are leaves of the log-density.
+        *args: the model's arguments; arrays and floating numbers among them are leaves of the log-density.
         key: key of the initial position; default `jax.random.key(0)`. A model argument named `key` is passed by
-            `functools.partial`.
+            `functools.partial`. Under `vmap` over keys, `x` is one start per key.
         **kwargs: the model's keyword arguments.
 
     Returns:
@@ -93,17 +143,18 @@ def from_numpyro(model: Any, *args: Any, key: Any = None, **kwargs: Any) -> Nump
 
     Raises:
         ImportError: without numpyro (the extra `mcmc`).
+        TypeError: for a model that is not callable, or a key that is none.
         ValueError: for a model with a dynamic support or no continuous latent site.
 
     Example:
         >>> import jax
-        >>> from jsamp import mcmc
+        >>> import jsamp as js
         >>> def model(y):
         ...     import numpyro, numpyro.distributions as dist
         ...     scale = numpyro.sample("scale", dist.LogNormal(0.0, 1.0))
         ...     numpyro.sample("y", dist.Normal(0.0, scale), obs=y)
-        >>> target = mcmc.from_numpyro(model, 1.5)
-        >>> draws = mcmc.chain(jax.random.key(0), mcmc.NUTS(target.logdensity), target.x, 5).x
+        >>> target = js.mcmc.from_numpyro(model, 1.5)
+        >>> draws = js.mcmc.chain(jax.random.key(0), js.mcmc.NUTS(target.logdensity), target.x, 5).x
         >>> bool((jax.vmap(target.constrain)(draws)["scale"] > 0).all())
         True
 
@@ -112,17 +163,19 @@ def from_numpyro(model: Any, *args: Any, key: Any = None, **kwargs: Any) -> Nump
     """
     from numpyro.infer.util import initialize_model
 
+    _checks.check_callable("from_numpyro: model", model, "model(*args)")
     key = jax.random.key(0) if key is None else key
+    _checks.check_key(key, "from_numpyro")
     split = _split(model, args, kwargs)
+    args, kwargs = split.arguments()
     found = initialize_model(key, model, model_args=args, model_kwargs=kwargs, dynamic_args=False, validate_grad=False)
     x = found.param_info.z
     if not jax.tree.leaves(x):
         raise ValueError("from_numpyro: the model has no continuous latent site to sample.")
     density = _Density(split)
     start = jax.tree.map(jnp.asarray, x)
-    mine = float(density(start))
-    theirs = -float(found.potential_fn(start))
-    if not np.isclose(mine, theirs, rtol=1e-4, atol=1e-3):
+    mine, theirs = _checks.concrete(density(start)), _checks.concrete(found.potential_fn(start))
+    if mine is not None and theirs is not None and not np.isclose(mine, -theirs, rtol=1e-4, atol=1e-3):
         raise ValueError(
             "from_numpyro: the model's supports depend on other sites, which is not taken. Reparametrise it with fixed "
             "supports."
@@ -147,14 +200,16 @@ def to_arviz(draws: Any, *, diagnostics: dict | None = None, chains: bool = True
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> mcmc.to_arviz({"a": jnp.zeros((2, 10, 3))}).posterior["a"].shape
+        >>> import jsamp as js
+        >>> js.mcmc.to_arviz({"a": jnp.zeros((2, 10, 3))}).posterior["a"].shape
         (2, 10, 3)
 
     Cost:
         One copy to the host.
     """
     import arviz  # pyright: ignore[reportMissingImports]
+
+    chains = _checks.check_flag("to_arviz: chains", chains)
 
     def named(tree):
         if isinstance(tree, dict) and all(hasattr(leaf, "shape") for leaf in tree.values()):

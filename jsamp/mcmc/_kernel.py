@@ -1,96 +1,78 @@
-"""The shape of a kernel: state, info, the shared evaluation of the target, and checks at the door."""
+"""What kernels share: fields with their checks, the evaluation of the target, noise, and the Metropolis decision."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _tree
-from jsamp._core._callable import as_tree as as_tree
-from jsamp._core._like import as_arrays as arrays
-from jsamp._core._mesh import vary as vary
+from jsamp._core._callable import as_tree
+from jsamp._core._like import as_arrays, match
 from jsamp._core._random import normal_once
+from jsamp.mcmc._metric import check_metric
+from jsamp.mcmc._protocol import Info, Point, State
+
+__all__ = ["Info", "Point", "State", "as_tree"]
 
 
-class State(NamedTuple):
-    """Where a chain is.
+def function(signature: str, *, missing: bool = False) -> Any:
+    """The conversion of a field that holds a callable, which becomes a tree; `missing` lets None pass."""
 
-    Args:
-        position: what the user wants, an array or a tree.
-        cache: a function of the position and the kernel's numbers (log-density, gradient); `refresh` rebuilds it.
-        memory: what survives a move made by somebody else (momentum, visit counts, counters).
+    def convert(name, value):
+        return None if missing and value is None else as_tree(name, value, signature)
 
-    Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.State(position=1.0, cache=None, memory=None).position
-        1.0
-    """
-
-    position: Any
-    cache: Any
-    memory: Any
+    return convert
 
 
-class Info(NamedTuple):
-    """What a step tells.
-
-    Args:
-        accept: acceptance probability, 1 for moves that are always taken.
-        nfe: model evaluations of this step, int32.
-        diverged: the step met a non-finite number or an energy error beyond 1000.
-        aux: kernel-specific extras (a NamedTuple) or None.
-
-    Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.Info(accept=1.0, nfe=1, diverged=False, aux=None).nfe
-        1
-    """
-
-    accept: Any
-    nfe: Any
-    diverged: Any
-    aux: Any
+def positive(name: str, value: Any) -> None:
+    """The check of a field that holds a positive number."""
+    _checks.check_number(name, value, low=0, open_low=True)
 
 
-@runtime_checkable
-class Kernel(Protocol):
-    """Any tree with `init` and `step` is a kernel; a blackjax `SamplingAlgorithm` is one as it stands.
-
-    `init(x, key=None) -> state` and `step(key, state) -> (state, info)` are pure; `state.position` is the sample.
-
-    Example:
-        >>> from jsamp import mcmc
-        >>> isinstance(mcmc.ULA(lambda x: -x**2 / 2, step_size=0.1), mcmc.Kernel)
-        True
-    """
-
-    def init(self, x: Any, key: Any = None) -> Any: ...
-    def step(self, key: Any, state: Any) -> tuple[Any, Any]: ...
+positive.one_number = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
-class Point(NamedTuple):
-    """The cached target at a position: its log-density (None when only a score is known) and gradient."""
+def between(low: float = -np.inf, high: float = np.inf, *, open_low: bool = False) -> Any:
+    """The check of a field that holds a number of [low, high], or of (low, high]."""
 
-    logdensity: Any
-    grad: Any
+    def check(name, value):
+        _checks.check_number(name, value, low=low, high=high, open_low=open_low)
+
+    check.one_number = True  # pyright: ignore[reportFunctionMemberAccess]
+    return check
+
+
+def one_of_two(kernel: Any) -> None:
+    """Refuse a kernel with both or neither of `logdensity` and `score`."""
+    if (kernel.logdensity is None) == (kernel.score is None):
+        raise ValueError(f"{type(kernel).__name__}: give exactly one of logdensity and score.")
 
 
 @jax.jit
 def _value_and_grad(logdensity, x):
     # One jitted call site: the user's function is traced once for init and step together.
-    def scalar(x):
-        value = logdensity(x)
-        if jnp.shape(value) != ():
-            raise TypeError(
-                f"logdensity must return one scalar, got shape {jnp.shape(value)}. Write it for one sample and vmap "
-                f"the chain over starts."
-            )
-        return value
+    return jax.value_and_grad(lambda x: _scalar(logdensity(x), dtype_of(x)))(x)
 
-    return jax.value_and_grad(scalar)(x)
+
+@jax.jit
+def _value(logdensity, x):
+    return _scalar(logdensity(x), dtype_of(x))
+
+
+def _scalar(value, dtype):
+    # The dtype is the position's, whatever the user's function computes in: the state must not change its own.
+    if jnp.shape(value) != () or jax.tree.structure(value) != jax.tree.structure(0):
+        raise TypeError(
+            f"logdensity must return one scalar, got shape {jax.tree.map(jnp.shape, value)}. Write it for one sample "
+            f"and vmap the chain over starts, or call js.chains."
+        )
+    if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise TypeError(f"logdensity must return a floating number, got {jnp.result_type(value)}.")
+    return jnp.asarray(value, dtype)
 
 
 @jax.jit
@@ -100,39 +82,26 @@ def call(function, *args):
 
 
 def evaluate(kernel: Any, x: Any) -> Point:
-    """The target of a kernel at x: one model call."""
+    """The target of a kernel at x, one model call: log-density and gradient, or the score alone."""
     if kernel.logdensity is None:
-        return Point(None, like(call(kernel.score, x), x))
+        return Point(None, match(f"{type(kernel).__name__}: the score", call(kernel.score, x), x))
     return Point(*_value_and_grad(kernel.logdensity, x))
 
 
-def value(logdensity: Any, x: Any) -> jax.Array:
+def evaluate_value(logdensity: Any, x: Any) -> Point:
     """The log-density at x, without its gradient."""
-    result = call(logdensity, x)
-    if jnp.shape(result) != ():
-        raise TypeError(f"logdensity must return one scalar, got shape {jnp.shape(result)}.")
-    return result
+    return Point(value(logdensity, x), None)
 
 
-def prepare(kernel: Any, *, score: bool = False, positive: tuple[str, ...] = ("step_size",)) -> None:
-    """Check and normalise a kernel at construction: its target, and the numbers that must be positive."""
-    who = type(kernel).__name__
-    if score:
-        if (kernel.logdensity is None) == (kernel.score is None):
-            raise ValueError(f"{who}: give exactly one of logdensity and score.")
-        if kernel.score is not None:
-            object.__setattr__(kernel, "score", as_tree(f"{who}: score", kernel.score, "score(x)"))
-    if not score or kernel.logdensity is not None:
-        tree = as_tree(f"{who}: logdensity", kernel.logdensity, "logdensity(x)")
-        object.__setattr__(kernel, "logdensity", tree)
-    for name in positive:
-        _checks.check_number(f"{who}: {name}", getattr(kernel, name), low=0, open_low=True)
+def value(logdensity: Any, x: Any) -> jax.Array:
+    """The log-density at x, a scalar in the dtype of energies."""
+    return _value(logdensity, x)
 
 
 def position(who: str, x: Any, *, metropolis: bool = True) -> Any:
     """The start as arrays of a fixed dtype, or a refusal."""
     _checks.check_floating(f"{who}: x", x)
-    x = arrays(x)
+    x = as_arrays(x)
     for leaf in jax.tree.leaves(x):
         if leaf.size == 0:
             raise ValueError(f"{who}: x has a leaf of shape {leaf.shape}; there is nothing to sample in it. Drop it.")
@@ -143,60 +112,60 @@ def position(who: str, x: Any, *, metropolis: bool = True) -> Any:
     return x
 
 
+def begin(kernel: Any, x: Any, *, metropolis: bool = True) -> Any:
+    """The start of a kernel as arrays that its metric fits."""
+    who = type(kernel).__name__
+    check_numbers(kernel)
+    x = position(who, x, metropolis=metropolis)
+    check_metric(f"{who}: metric", kernel.metric, x)
+    return x
+
+
+def check_numbers(kernel: Any) -> None:
+    """Refuse a kernel that holds an array where one number is wanted; a stack of kernels is one of them under vmap."""
+    for each in dataclasses.fields(kernel):
+        value = getattr(kernel, each.name)
+        shape = np.shape(value) if hasattr(each.metadata.get("check"), "one_number") else ()
+        if shape != ():
+            raise ValueError(
+                f"{type(kernel).__name__}: {each.name} must be one number, got an array of shape {shape}. Use jax.vmap "
+                f"for several kernels, metric= for scales of the coordinates."
+            )
+
+
 def dtype_of(x: Any) -> Any:
     """The dtype of energies for a position: its own, at least float32."""
     return jnp.promote_types(jnp.result_type(*jax.tree.leaves(x)), jnp.float32)
 
 
 def like(tree: Any, x: Any) -> Any:
-    """The tree in the dtypes of x; refused when it has another structure or shape."""
-    if jax.tree.structure(tree) != jax.tree.structure(x):
-        raise TypeError(f"expected the structure of x, {jax.tree.structure(x)}; got {jax.tree.structure(tree)}.")
-
-    def one(new, old):
-        if jnp.shape(new) != jnp.shape(old):
-            raise TypeError(f"expected the shape of x, {jnp.shape(old)}; got {jnp.shape(new)}.")
-        return jnp.asarray(new, old.dtype)
-
-    return jax.tree.map(one, tree, x)
+    """A tree of the structure and shapes of x in the dtypes of x."""
+    return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), tree, x)
 
 
-def rebuild_cost(state: Any) -> int:
-    """Model calls it takes to rebuild the state's cache."""
-    return int(isinstance(getattr(state, "cache", None), Point))
+def axpy(a: Any, direction: Any, x: Any) -> Any:
+    """X + a direction, in the dtypes of x."""
+    return jax.tree.map(lambda d, x: (x + a * d).astype(x.dtype), direction, x)
 
 
-def refresh(kernel: Kernel, x: Any, state: Any) -> Any:
-    """A state at a position that somebody else moved: the cache is rebuilt, the memory is kept.
-
-    Args:
-        kernel: any kernel.
-        x: the new position.
-        state: the kernel's last state.
-
-    Returns:
-        The state at x. A kernel with a method `refresh(x, state)` decides itself; a state without memory (blackjax)
-        is initialised anew.
-
-    Example:
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.MALA(lambda x: -x**2 / 2, step_size=0.1)
-        >>> float(mcmc.refresh(kernel, 2.0, kernel.init(1.0)).cache.grad)
-        -2.0
-
-    Cost:
-        One model call.
-    """
-    if hasattr(kernel, "refresh"):
-        return kernel.refresh(x, state)  # pyright: ignore[reportAttributeAccessIssue]
-    fresh = kernel.init(x)
-    return fresh._replace(memory=state.memory) if isinstance(fresh, State) else fresh
+def leading_axis(who: str, what: str, tree: Any, *, low: int = 1) -> int:
+    """The length of the leading axis that every leaf shares, or a refusal."""
+    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
+    if len(sizes) != 1 or () in sizes or min(sizes)[0] < low:
+        raise ValueError(f"{who}: every leaf needs the same leading axis of {what} (>= {low}), got {sorted(sizes)}.")
+    return min(sizes)[0]
 
 
 def info(x: Any, *, accept: Any = 1.0, nfe: Any = 1, diverged: Any = False, aux: Any = None) -> Info:
     """An `Info` of fixed dtypes."""
     accept = jnp.asarray(accept, dtype_of(x))
     return Info(accept, jnp.asarray(nfe, jnp.int32), jnp.asarray(diverged, bool), aux)
+
+
+def astray(point: Point) -> jax.Array:
+    """Whether a point lies outside the support, or its gradient is not finite."""
+    lost = ~_tree.all_finite(point.grad)
+    return lost if point.logdensity is None else lost | ~jnp.isfinite(point.logdensity)
 
 
 def noise(key: Any, x: Any) -> tuple[Any, jax.Array]:

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _tree
-from jsamp._core._pytree import pytree
+from jsamp._core._pytree import field, pytree
+from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._metric import check_metric, pull, push
+from jsamp.mcmc._metric import DenseMetric, check_metric, pull, push
 
 
 def drift(x: Any, grad: Any, metric: Any, step_size: Any, noise: Any) -> Any:
@@ -39,10 +40,9 @@ class ULA:
             does not fit x.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.ULA(lambda x: -jnp.sum(x**2) / 2, step_size=0.1)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.ULA(lambda x: -jnp.sum(x**2) / 2, step_size=0.1)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -53,29 +53,31 @@ class ULA:
         1996.
     """
 
-    logdensity: Any = None
-    step_size: Any = 0.1
-    metric: Any = None
-    score: Any = None
+    logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
+    step_size: Scalar = field(default=0.1, check=k.positive)
+    metric: Tree = field(default=None, check=check_metric)
+    score: Any = field(default=None, convert=k.function("score(x)", missing=True))
+
+    caches = "gradient"
+    proposal_cost = 2
+    time_power = 1.0
 
     def __post_init__(self):
-        k.prepare(self, score=True)
-        check_metric("ULA", self.metric)
+        k.one_of_two(self)
 
     def init(self, x, key=None):
-        """The state at x."""
-        x = k.position("ULA", x, metropolis=False)
-        check_metric("ULA", self.metric, x)
+        """Start at x."""
+        x = k.begin(self, x, metropolis=False)
         return k.State(x, k.evaluate(self, x), None)
 
     def step(self, key, state):
-        """One Euler step."""
+        """Take one Euler step."""
         x = drift(state.position, state.cache.grad, self.metric, self.step_size, _tree.normal_like(key, state.position))
         point = k.evaluate(self, x)
-        return k.State(x, point, None), k.info(x, diverged=~_tree.all_finite(point.grad))
+        return k.State(x, point, None), k.info(x, diverged=k.astray(point))
 
     def propose(self, key, x):
-        """A proposal and its log ratio log q(x | y) - log q(y | x), for `metropolize`."""
+        """Draw a proposal and its log ratio log q(x | y) - log q(y | x), for `metropolize`."""
         gx = k.evaluate(self, x).grad
         y = drift(x, gx, self.metric, self.step_size, _tree.normal_like(key, x))
         gy = k.evaluate(self, y).grad
@@ -108,10 +110,9 @@ class MALA:
         ValueError: for a step size that is not positive, or a metric that does not fit x.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
-        >>> result = mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 100)
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> result = js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 100)
         >>> bool(result.info.accept > 0.5)
         True
 
@@ -123,22 +124,21 @@ class MALA:
         diffusions", 1998.
     """
 
-    logdensity: Any
-    step_size: Any = 0.1
-    metric: Any = None
+    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    step_size: Scalar = field(default=0.1, check=k.positive)
+    metric: Tree = field(default=None, check=check_metric)
 
-    def __post_init__(self):
-        k.prepare(self)
-        check_metric("MALA", self.metric)
+    caches = "gradient"
+    accept_target = 0.574
+    time_power = 1.0
 
     def init(self, x, key=None):
-        """The state at x."""
-        x = k.position("MALA", x)
-        check_metric("MALA", self.metric, x)
+        """Start at x."""
+        x = k.begin(self, x)
         return k.State(x, k.evaluate(self, x), None)
 
     def step(self, key, state):
-        """Propose and decide."""
+        """Propose a move and accept or reject it."""
         x, (lx, gx), _ = state
         noise, log_uniform = k.noise(key, x)
         y = drift(x, gx, self.metric, self.step_size, noise)
@@ -166,10 +166,9 @@ class Barker:
         ValueError: for a step size that is not positive.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.Barker(lambda x: -jnp.sum(x**2) / 2, step_size=1.0)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.Barker(lambda x: -jnp.sum(x**2) / 2, step_size=1.0)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -180,24 +179,26 @@ class Barker:
         2022, arXiv:1908.11812.
     """
 
-    logdensity: Any
-    step_size: Any = 0.1
-    metric: Any = None
+    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    step_size: Scalar = field(default=0.1, check=k.positive)
+    metric: Tree = field(default=None, check=check_metric)
+
+    caches = "gradient"
+    accept_target = 0.5
+    time_power = 1.0
+    dense_metric = False
 
     def __post_init__(self):
-        k.prepare(self)
-        check_metric("Barker", self.metric)
-        if type(self.metric).__name__ == "DenseMetric":
+        if isinstance(self.metric, DenseMetric):
             raise TypeError("Barker: the move is per coordinate; pass variances like x, not a DenseMetric.")
 
     def init(self, x, key=None):
-        """The state at x."""
-        x = k.position("Barker", x)
-        check_metric("Barker", self.metric, x)
+        """Start at x."""
+        x = k.begin(self, x)
         return k.State(x, k.evaluate(self, x), None)
 
     def step(self, key, state):
-        """Propose and decide."""
+        """Propose a move and accept or reject it."""
         x, (lx, gx), _ = state
         (noise, side), log_uniform = k.noise(key, (x, x))
         z = push(self.metric, jax.tree.map(lambda n: jnp.sqrt(self.step_size) * n, noise))

@@ -26,9 +26,8 @@ class DenseMetric:
         ValueError: for a matrix that is not square, not symmetric or not positive definite.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> mcmc.DenseMetric(4 * jnp.eye(2)).factor.tolist()
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> js.mcmc.DenseMetric(4 * jnp.eye(2)).factor.tolist()
         [[2.0, 0.0], [0.0, 2.0]]
 
     Cost:
@@ -38,7 +37,10 @@ class DenseMetric:
     factor: Any
 
     def __init__(self, covariance: Any):
+        _checks.check_number("DenseMetric: covariance", covariance)
         covariance = jnp.asarray(covariance)
+        if not jnp.issubdtype(covariance.dtype, jnp.floating):
+            covariance = covariance.astype(jnp.result_type(float))
         if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
             raise ValueError(f"DenseMetric: covariance must be [d, d], got {covariance.shape}.")
         factor = jnp.linalg.cholesky(covariance)
@@ -76,22 +78,20 @@ def is_scalar(metric: Any) -> bool:
     return jax.tree.structure(metric) == jax.tree.structure(0) and jnp.shape(metric) == ()
 
 
-def check_metric(who: str, metric: Any, x: Any = None) -> None:
+def check_metric(name: str, metric: Any, x: Any = None) -> None:
     """Refuse a metric that is not positive or, with x given, does not fit the position."""
     if metric is None:
         return
     if not isinstance(metric, DenseMetric):
         for leaf in jax.tree.leaves(metric):
-            _checks.check_number(f"{who}: metric", leaf, low=0, open_low=True)
+            _checks.check_number(name, leaf, low=0, open_low=True)
     if x is None or is_scalar(metric):
         return
     if isinstance(metric, DenseMetric):
         size = sum(leaf.size for leaf in jax.tree.leaves(x))
         if metric.factor.shape[-1] != size:
-            raise ValueError(f"{who}: the metric is for {metric.factor.shape[-1]} numbers, x has {size}.")
+            raise ValueError(f"{name} is a matrix for {metric.factor.shape[-1]} numbers, x has {size}.")
         return
     shapes = [jax.tree.map(jnp.shape, tree, is_leaf=lambda leaf: leaf is None) for tree in (metric, x)]
     if jax.tree.structure(metric) != jax.tree.structure(x) or shapes[0] != shapes[1]:
-        raise ValueError(
-            f"{who}: metric must be a tree like x, {shapes[1]}; got {shapes[0]}. Use DenseMetric for a matrix."
-        )
+        raise ValueError(f"{name} must be a tree like x, {shapes[1]}; got {shapes[0]}. Use DenseMetric for a matrix.")

@@ -8,10 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _checks, _tree
+from jsamp._core._like import match
+from jsamp._core._mesh import vary
 from jsamp._core._numerics import gauss_legendre
-from jsamp._core._pytree import pytree, static
+from jsamp._core._pytree import field, pytree, replace, static
+from jsamp._core._types import LogDensity, Model, Scalar, Tree
 from jsamp.mcmc import _kernel as k
+from jsamp.mcmc import _protocol as protocol
 from jsamp.mcmc._metric import check_metric, push
+from jsamp.mcmc._protocol import Kernel
 
 
 def line_integral(score: Any, x: Any, y: Any, nodes: int) -> Any:
@@ -22,59 +27,63 @@ def line_integral(score: Any, x: Any, y: Any, nodes: int) -> Any:
 
     def term(total, node):
         place, weight = node
-        at = k.like(jax.tree.map(lambda x, d: x + place * d, x, move), x)
-        return total + weight * _tree.dot(k.like(k.call(score, at), x), move).astype(dtype), None
+        slope = match("the score", k.call(score, k.axpy(place, move, x)), x)
+        return total + weight * _tree.dot(slope, move).astype(dtype), None
 
-    zero = k.vary(jnp.zeros((), dtype), x, y, score)
+    zero = vary(jnp.zeros((), dtype), x, y, score)
     return jax.lax.scan(term, zero, (jnp.asarray(s, dtype), jnp.asarray(w, dtype)))[0]
 
 
 @pytree
-class Metropolized:
-    """A proposal with an accept step; see `metropolize`.
-
-    Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.metropolize(mcmc.ULA(lambda x: -x**2), lambda x: -x**2).nodes
-        8
-    """
+class _Metropolized:
+    """A proposal with an accept step."""
 
     proposal: Any
     logdensity: Any = None
     score: Any = None
     nodes: int = static(default=8)
 
+    def retarget(self, change):
+        """Change the target of the accept step, and that of a proposal which has one."""
+        held = {name: getattr(self, name) for name in ("logdensity", "score")}
+        changes = {name: change(name, target) for name, target in held.items() if target is not None}
+        if protocol.has_target(self.proposal):
+            changes["proposal"] = protocol.retarget("metropolize", self.proposal, change)
+        return replace(self, **changes)
+
     def init(self, x, key=None):
-        """The state at x."""
+        """Start at x."""
         x = k.position("metropolize", x)
-        if self.logdensity is None:
-            return k.State(x, None, None)
-        return k.State(x, k.Point(k.value(self.logdensity, x), None), None)
+        return k.State(x, None if self.logdensity is None else k.evaluate_value(self.logdensity, x), None)
+
+    @property
+    def caches(self):
+        """The log-density, unless the target is a score."""
+        return None if self.logdensity is None else "value"
 
     def step(self, key, state):
-        """Propose and decide; `info.aux` is the log acceptance ratio."""
+        """Propose a move and accept or reject it; `info.aux` is the log acceptance ratio."""
         draw, decide = jax.random.split(key)
         x = state.position
-        propose = getattr(self.proposal, "propose", self.proposal)
-        y, log_ratio = propose(draw, x)
-        y = k.like(y, x)
+        y, log_ratio = protocol.proposal_of(self.proposal)(draw, x)
+        y = match("metropolize: the proposal", y, x)
         if self.logdensity is None:
             log_ratio = log_ratio + line_integral(self.score, x, y, self.nodes)
-            proposed, nfe = k.State(y, None, None), self.nodes
+            point, nfe = None, self.nodes
         else:
-            ly = k.value(self.logdensity, y)
-            log_ratio = log_ratio + ly - state.cache.logdensity
-            proposed, nfe = k.State(y, k.Point(ly, None), None), 1
+            point, nfe = k.evaluate_value(self.logdensity, y), 1
+            log_ratio = log_ratio + point.logdensity - state.cache.logdensity
         log_ratio = jnp.asarray(log_ratio, k.dtype_of(x))
-        if type(self.proposal).__name__ == "ULA":
-            nfe += 2
         log_uniform = k.log_uniform(decide, log_ratio.dtype)
-        state, accept, bad = k.accept_step(log_uniform, log_ratio, proposed, state)
+        state, accept, bad = k.accept_step(log_uniform, log_ratio, k.State(y, point, None), state)
+        nfe = nfe + protocol.proposal_cost(self.proposal)
         return state, k.info(x, accept=accept, nfe=nfe, diverged=bad, aux=log_ratio)
 
 
-def metropolize(proposal: Any, logdensity: Any = None, *, score: Any = None, nodes: int = 8) -> Metropolized:
-    """An accept/reject step around any proposal with a known log ratio, with a log-density or with a score only.
+def metropolize(
+    proposal: Any, logdensity: LogDensity | None = None, *, score: Model | None = None, nodes: int = 8
+) -> Kernel:
+    """Accept or reject the moves of any proposal with a known log ratio, with a log-density or with a score only.
 
     Accepts y with log ratio l(y) - l(x) + r, r = log q(x | y) - log q(y | x) plus the log Jacobian of a map. With a
     score, l(y) - l(x) is its line integral along the segment by `nodes` Gauss-Legendre points: exact for a smooth
@@ -94,11 +103,10 @@ def metropolize(proposal: Any, logdensity: Any = None, *, score: Any = None, nod
         ValueError: for both or neither of logdensity and score.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
+        >>> import jax, jax.numpy as jnp, jsamp as js
         >>> walk = lambda key, x: (x + jax.random.normal(key, x.shape), 0.0)
-        >>> kernel = mcmc.metropolize(walk, score=lambda x: -x)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> kernel = js.mcmc.metropolize(walk, score=lambda x: -x)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -110,13 +118,13 @@ def metropolize(proposal: Any, logdensity: Any = None, *, score: Any = None, nod
     """
     if (logdensity is None) == (score is None):
         raise ValueError("metropolize: give exactly one of logdensity and score.")
-    if not hasattr(proposal, "propose"):
+    if protocol.proposal_of(proposal) is proposal:
         proposal = k.as_tree("metropolize: proposal", proposal, "proposal(key, x)")
     if logdensity is not None:
         logdensity = k.as_tree("metropolize: logdensity", logdensity, "logdensity(x)")
     else:
         score = k.as_tree("metropolize: score", score, "score(x)")
-    return Metropolized(proposal, logdensity, score, _checks.check_count("metropolize: nodes", nodes))
+    return _Metropolized(proposal, logdensity, score, _checks.check_count("metropolize: nodes", nodes))
 
 
 @pytree
@@ -134,9 +142,8 @@ class ReconstructionScore:
         ValueError: for sigma that is not positive.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> mcmc.ReconstructionScore(lambda x: 0.75 * x, 0.5)(jnp.ones(1)).tolist()
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> js.mcmc.ReconstructionScore(lambda x: 0.75 * x, 0.5)(jnp.ones(1)).tolist()
         [-1.0]
 
     Cost:
@@ -147,17 +154,13 @@ class ReconstructionScore:
         arXiv:1211.4246.
     """
 
-    reconstruct: Any
-    sigma: Any
-
-    def __post_init__(self):
-        tree = k.as_tree("ReconstructionScore: reconstruct", self.reconstruct, "reconstruct(x)")
-        object.__setattr__(self, "reconstruct", tree)
-        _checks.check_number("ReconstructionScore: sigma", self.sigma, low=0, open_low=True)
+    reconstruct: Model = field(convert=k.function("reconstruct(x)"))
+    sigma: Scalar = field(check=k.positive)
 
     def __call__(self, x):
-        """The score at x."""
-        return jax.tree.map(lambda r, x: (r - x) / self.sigma**2, k.like(self.reconstruct(x), x), x)
+        """Evaluate the score at x."""
+        r = match("ReconstructionScore: the reconstruction", self.reconstruct(x), x)
+        return jax.tree.map(lambda r, x: (r - x) / self.sigma**2, r, x)
 
 
 @pytree
@@ -180,10 +183,9 @@ class AutoencoderMH:
         TypeError: for an auto-encoder whose output has another shape than x.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.AutoencoderMH(lambda x: 0.8 * x, sigma=0.5, step_size=1.0)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.AutoencoderMH(lambda x: 0.8 * x, sigma=0.5, step_size=1.0)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -194,32 +196,23 @@ class AutoencoderMH:
         arXiv:1211.4246.
     """
 
-    reconstruct: Any
-    sigma: Any
-    step_size: Any = 1.0
-    metric: Any = None
-    nodes: int = static(default=8)
+    reconstruct: Model = field(convert=k.function("reconstruct(x)"))
+    sigma: Scalar = field(check=k.positive)
+    step_size: Scalar = field(default=1.0, check=k.positive)
+    metric: Tree = field(default=None, check=check_metric)
+    nodes: int = static(default=8, convert=_checks.check_count)
 
-    def __post_init__(self):
-        tree = k.as_tree("AutoencoderMH: reconstruct", self.reconstruct, "reconstruct(x)")
-        object.__setattr__(self, "reconstruct", tree)
-        for name in ("sigma", "step_size"):
-            _checks.check_number(f"AutoencoderMH: {name}", getattr(self, name), low=0, open_low=True)
-        _checks.check_count("AutoencoderMH: nodes", self.nodes)
-        check_metric("AutoencoderMH", self.metric)
+    accept_target = 0.234
 
     def init(self, x, key=None):
-        """The state at x."""
-        x = k.position("AutoencoderMH", x)
-        check_metric("AutoencoderMH", self.metric, x)
-        return k.State(x, None, None)
+        """Start at x."""
+        return k.State(k.begin(self, x), None, None)
 
     def step(self, key, state):
-        """Propose and decide; `info.aux` is the estimated change of the log-density."""
+        """Propose a move and accept or reject it; `info.aux` is the estimated change of the log-density."""
         x = state.position
         noise, log_uniform = k.noise(key, x)
-        move = push(self.metric, noise)
-        y = k.like(jax.tree.map(lambda x, m: x + self.step_size * m, x, move), x)
+        y = k.axpy(self.step_size, push(self.metric, noise), x)
         change = line_integral(ReconstructionScore(self.reconstruct, self.sigma), x, y, self.nodes)
         state, accept, bad = k.accept_step(log_uniform, change, k.State(y, None, None), state)
         return state, k.info(x, accept=accept, nfe=self.nodes, diverged=bad, aux=change)

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _checks, _tree
-from jsamp._core._pytree import pytree, static
+from jsamp._core._like import match
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._types import Scalar, Tree
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._langevin import drift
 
@@ -32,9 +34,8 @@ class MinibatchScore:
         ValueError: when only one of center and center_score is given, or num_data < 1.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> score = mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> score = js.mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
         >>> float(score(0.0, jnp.array([1.0, 3.0])))
         200.0
 
@@ -46,22 +47,19 @@ class MinibatchScore:
         variates for stochastic gradient MCMC", 2019, arXiv:1706.05439.
     """
 
-    logprior: Any
-    loglik: Any
-    num_data: Any
-    center: Any = None
-    center_score: Any = None
+    logprior: Any = field(convert=k.function("logprior(x)"))
+    loglik: Any = field(convert=k.function("loglik(x, row)"))
+    num_data: Scalar = field(check=k.between(low=1))
+    center: Tree = None
+    center_score: Tree = None
 
     def __post_init__(self):
-        for name in ("logprior", "loglik"):
-            tree = k.as_tree(f"MinibatchScore: {name}", getattr(self, name), f"{name}(...)")
-            object.__setattr__(self, name, tree)
-        _checks.check_number("MinibatchScore: num_data", self.num_data, low=1)
         if (self.center is None) != (self.center_score is None):
             raise ValueError("MinibatchScore: give both center and center_score, or neither.")
 
     def __call__(self, x, batch):
-        """The score estimate at x from the rows of the batch."""
+        """Estimate the score at x from the rows of the batch."""
+        k.leading_axis("MinibatchScore: batch", "rows", batch)
         gradient = jax.vmap(jax.grad(self.loglik), in_axes=(None, 0))
         rows = gradient(x, batch)
         if self.center is not None:
@@ -72,14 +70,18 @@ class MinibatchScore:
         return jax.tree.map(jnp.add, total, jax.grad(self.logprior)(x))
 
 
-def _setup(kernel, numbers):
-    who = type(kernel).__name__
-    object.__setattr__(kernel, "score", k.as_tree(f"{who}: score", kernel.score, "score(x, batch)"))
-    _checks.check_number(f"{who}: step_size", kernel.step_size, low=0, open_low=True)
-    for name in ("decay", *numbers):
-        _checks.check_number(f"{who}: {name}", getattr(kernel, name), low=0)
+def _batch_size(name, value):
+    return None if value is None else _checks.check_count(name, value)
+
+
+def _check_rows(kernel):
     if kernel.batch_size is not None:
-        _checks.check_count(f"{who}: batch_size", kernel.batch_size)
+        k.leading_axis(f"{type(kernel).__name__}: batch", "rows", kernel.batch)
+
+
+def _start(kernel, x):
+    k.check_numbers(kernel)
+    return k.position(type(kernel).__name__, x, metropolis=False)
 
 
 def _gradient(kernel, key, x):
@@ -90,7 +92,7 @@ def _gradient(kernel, key, x):
         size = jax.tree.leaves(batch)[0].shape[0]
         index = jax.random.randint(rows, (kernel.batch_size,), 0, size)
         batch = jax.tree.map(lambda leaf: leaf[index], batch)
-    return key, k.like(k.call(kernel.score, x, batch), x)
+    return key, match(f"{type(kernel).__name__}: the score", k.call(kernel.score, x, batch), x)
 
 
 def _step_size(kernel, count):
@@ -121,11 +123,10 @@ class SGLD:
         ValueError: for a step size that is not positive or negative numbers.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> score = mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
-        >>> kernel = mcmc.SGLD(score, jnp.ones(100), step_size=1e-3, batch_size=10)
-        >>> mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> score = js.mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
+        >>> kernel = js.mcmc.SGLD(score, jnp.ones(100), step_size=1e-3, batch_size=10)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
         (20,)
 
     Cost:
@@ -135,22 +136,24 @@ class SGLD:
         Welling and Teh, "Bayesian learning via stochastic gradient Langevin dynamics", 2011.
     """
 
-    score: Any
-    batch: Any
-    step_size: Any = 1e-3
-    temperature: Any = 1.0
-    batch_size: int | None = static(default=None)
-    decay: Any = 0.0
+    score: Any = field(convert=k.function("score(x, batch)"))
+    batch: Tree
+    step_size: Scalar = field(default=1e-3, check=k.positive)
+    temperature: Scalar = field(default=1.0, check=k.between(low=0))
+    batch_size: int | None = static(default=None, convert=_batch_size)
+    decay: Scalar = field(default=0.0, check=k.between(low=0))
+
+    time_power = 1.0
 
     def __post_init__(self):
-        _setup(self, ("temperature",))
+        _check_rows(self)
 
     def init(self, x, key=None):
-        """The state at x; the memory counts steps."""
-        return k.State(k.position("SGLD", x, metropolis=False), None, jnp.zeros((), jnp.int32))
+        """Start at x; the memory counts steps."""
+        return k.State(_start(self, x), None, jnp.zeros((), jnp.int32))
 
     def step(self, key, state):
-        """One Euler step."""
+        """Take one Euler step."""
         x, _, count = state
         key, grad = _gradient(self, key, x)
         noise = jax.tree.map(lambda n: jnp.sqrt(self.temperature) * n, _tree.normal_like(key, x))
@@ -179,11 +182,10 @@ class pSGLD:
         ValueError: for a step size or floor that is not positive, or a rate outside [0, 1).
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> score = mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
-        >>> kernel = mcmc.pSGLD(score, jnp.ones(100), step_size=1e-3, batch_size=10, num_data=100)
-        >>> mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> score = js.mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
+        >>> kernel = js.mcmc.pSGLD(score, jnp.ones(100), step_size=1e-3, batch_size=10, num_data=100)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
         (20,)
 
     Cost:
@@ -194,29 +196,28 @@ class pSGLD:
         2016, arXiv:1512.07666.
     """
 
-    score: Any
-    batch: Any
-    step_size: Any = 1e-3
-    temperature: Any = 1.0
-    rate: Any = 0.99
-    floor: Any = 1e-5
-    num_data: Any = 1.0
-    batch_size: int | None = static(default=None)
-    decay: Any = 0.0
+    score: Any = field(convert=k.function("score(x, batch)"))
+    batch: Tree
+    step_size: Scalar = field(default=1e-3, check=k.positive)
+    temperature: Scalar = field(default=1.0, check=k.between(low=0))
+    rate: Scalar = field(default=0.99, check=k.between(low=0, high=1 - 1e-9))
+    floor: Scalar = field(default=1e-5, check=k.positive)
+    num_data: Scalar = field(default=1.0, check=k.positive)
+    batch_size: int | None = static(default=None, convert=_batch_size)
+    decay: Scalar = field(default=0.0, check=k.between(low=0))
+
+    time_power = 1.0
 
     def __post_init__(self):
-        _setup(self, ("temperature",))
-        _checks.check_number("pSGLD: rate", self.rate, low=0, high=1 - 1e-9)
-        for name in ("floor", "num_data"):
-            _checks.check_number(f"pSGLD: {name}", getattr(self, name), low=0, open_low=True)
+        _check_rows(self)
 
     def init(self, x, key=None):
-        """The state at x; the memory holds the step count and V."""
-        x = k.position("pSGLD", x, metropolis=False)
+        """Start at x; the memory holds the step count and V."""
+        x = _start(self, x)
         return k.State(x, None, (jnp.zeros((), jnp.int32), _tree.zeros_like(x)))
 
     def step(self, key, state):
-        """One preconditioned Euler step."""
+        """Take one preconditioned Euler step."""
         x, _, (count, v) = state
         key, grad = _gradient(self, key, x)
         v = jax.tree.map(lambda v, g: self.rate * v + (1 - self.rate) * (g / self.num_data) ** 2, v, grad)
@@ -246,11 +247,10 @@ class SGHMC:
         ValueError: for a step size or friction out of range, or noise >= friction.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> score = mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
-        >>> kernel = mcmc.SGHMC(score, jnp.ones(100), step_size=1e-4, batch_size=10)
-        >>> mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> score = js.mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
+        >>> kernel = js.mcmc.SGHMC(score, jnp.ones(100), step_size=1e-4, batch_size=10)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
         (20,)
 
     Cost:
@@ -260,29 +260,28 @@ class SGHMC:
         Chen, Fox and Guestrin, "Stochastic gradient Hamiltonian Monte Carlo", 2014, arXiv:1402.4102.
     """
 
-    score: Any
-    batch: Any
-    step_size: Any = 1e-3
-    friction: Any = 0.1
-    noise: Any = 0.0
-    temperature: Any = 1.0
-    batch_size: int | None = static(default=None)
-    decay: Any = 0.0
+    score: Any = field(convert=k.function("score(x, batch)"))
+    batch: Tree
+    step_size: Scalar = field(default=1e-3, check=k.positive)
+    friction: Scalar = field(default=0.1, check=k.between(low=0, high=1, open_low=True))
+    noise: Scalar = field(default=0.0, check=k.between(low=0))
+    temperature: Scalar = field(default=1.0, check=k.between(low=0))
+    batch_size: int | None = static(default=None, convert=_batch_size)
+    decay: Scalar = field(default=0.0, check=k.between(low=0))
 
     def __post_init__(self):
-        _setup(self, ("noise", "temperature"))
-        _checks.check_number("SGHMC: friction", self.friction, low=0, high=1, open_low=True)
+        _check_rows(self)
         noise, friction = _checks.concrete(self.noise), _checks.concrete(self.friction)
-        if noise is not None and friction is not None and noise >= friction:
+        if noise is not None and friction is not None and (noise >= friction).any():
             raise ValueError(f"SGHMC: noise must be below friction {friction}, got {noise}. Raise the friction.")
 
     def init(self, x, key=None):
-        """The state at x; the memory holds the step count and the velocity, zero at first."""
-        x = k.position("SGHMC", x, metropolis=False)
+        """Start at x; the memory holds the step count and the velocity, zero at first."""
+        x = _start(self, x)
         return k.State(x, None, (jnp.zeros((), jnp.int32), _tree.zeros_like(x)))
 
     def step(self, key, state):
-        """One step."""
+        """Take one step."""
         x, _, (count, v) = state
         key, grad = _gradient(self, key, x)
         h = _step_size(self, count)

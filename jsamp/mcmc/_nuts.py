@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _tree
-from jsamp._core._pytree import pytree, static
+from jsamp._core._mesh import vary
+from jsamp._core._pytree import field, pytree, static
 from jsamp._core._random import threefry, words
+from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._hamiltonian import DIVERGENCE, HMCInfo, energy_of, leapfrog
 from jsamp.mcmc._metric import check_metric
@@ -128,10 +130,9 @@ class NUTS:
         ValueError: for a step size that is not positive, or a metric that does not fit x.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.NUTS(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.NUTS(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -143,20 +144,17 @@ class NUTS:
         (iterative form).
     """
 
-    logdensity: Any
-    step_size: Any = 0.1
-    metric: Any = None
-    max_depth: int = static(default=10)
+    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    step_size: Scalar = field(default=0.1, check=k.positive)
+    metric: Tree = field(default=None, check=check_metric)
+    max_depth: int = static(default=10, convert=lambda name, value: _checks.check_count(name, value, high=20))
 
-    def __post_init__(self):
-        k.prepare(self)
-        check_metric("NUTS", self.metric)
-        _checks.check_count("NUTS: max_depth", self.max_depth, high=20)
+    caches = "gradient"
+    accept_target = 0.8
 
     def init(self, x, key=None):
-        """The state at x."""
-        x = k.position("NUTS", x)
-        check_metric("NUTS", self.metric, x)
+        """Start at x."""
+        x = k.begin(self, x)
         return k.State(x, k.evaluate(self, x), None)
 
     def step(self, key, state):
@@ -170,7 +168,7 @@ class NUTS:
         ends = jax.tree.map(lambda leaf: jnp.zeros((self.max_depth, *leaf.shape), leaf.dtype), (r, r))
         tree, coins = _Tree(x, point, start, zero, r), _coins(seed, count)
         walk = _Walk(end, end, tree, *coins, ends, count, count, zero, off, off)
-        walk = k.vary(walk, key, state, self)
+        walk = vary(walk, key, state, self)
         walk = jax.lax.while_loop(lambda w: _anyone(~w.done), lambda w: self._double(seed, start, w), walk)
         aux = HMCInfo(walk.tree.energy, walk.total)
         state = k.State(walk.tree.x, walk.tree.point, None)
@@ -199,7 +197,7 @@ class NUTS:
         zero, none = jnp.zeros_like(start), jnp.zeros((), jnp.int32)
         # The first leaf is always taken. A chain that is done fails before it.
         fate = jnp.where(w.done, TURNED, np.int32(0))
-        first = k.vary(_Growth(end, tree, w.ends, zero - jnp.inf, none, none, zero, fate), eps, w, seed)
+        first = vary(_Growth(end, tree, w.ends, zero - jnp.inf, none, none, zero, fate), eps, w, seed)
         return jax.lax.while_loop(
             lambda g: (g.leaf < size) & _anyone(g.fate == 0), lambda g: self._leaf(seed, start, eps, size - 1, g), first
         )
@@ -220,16 +218,16 @@ class NUTS:
         ends = jax.tree.map(lambda e, v: _put(0)(e, v, slot), g.ends, (r, rho))
 
         def check(slot, fate):
-            first, total = jax.tree.map(
-                lambda e: jax.lax.dynamic_index_in_dim(e, slot.astype(jnp.uint32), 0, False), ends
-            )
+            slot = jnp.asarray(slot, jnp.uint32)
+            first, total = jax.tree.map(lambda e: jax.lax.dynamic_index_in_dim(e, slot, 0, False), ends)
             between = jax.tree.map(lambda after, before, own: after - before + own, rho, total, first)
             return jnp.where((fate == 0) & _turning(first, r, between), TURNED, fate)
 
         alive = g.fate == 0
-        fate = jnp.where(alive & (energy - start > DIVERGENCE), DIVERGED, g.fate)
+        known = weight < jnp.inf  # not where the start lies outside the support, or the log-density is +inf or NaN
+        fate = jnp.where(alive & ~(known & (weight >= -DIVERGENCE)), DIVERGED, g.fate)
         fate = jax.lax.fori_loop(ones - closes + 1, ones + 1, check, fate)
-        accepts = g.accepts + jnp.where(alive, jnp.exp(jnp.minimum(weight, 0)), 0)
+        accepts = g.accepts + jnp.where(alive & known, jnp.exp(jnp.minimum(weight, 0)), 0)
         leaf = g.leaf + 1
         word, _ = threefry(seed, (before + leaf).astype(jnp.uint32), LEAVES)
         log_u = _log_uniform(word).astype(start.dtype)

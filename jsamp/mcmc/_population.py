@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _tree
-from jsamp._core._types import Result
+from jsamp._core._log_weights import effective_size, log_mean_exp, normalise
+from jsamp._core._mesh import vary
+from jsamp._core._types import Array, Key, LogDensity, Result, Scalar, Tree
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._drive import as_kernel, start
-from jsamp.mcmc._temper import tempered
+from jsamp.mcmc import _protocol as protocol
+from jsamp.mcmc._drive import as_kernel, walk
+from jsamp.mcmc._protocol import Kernel
+from jsamp.mcmc._temper import tempered, untempered
 from jsamp.select import draw
 
 
@@ -21,8 +26,9 @@ class EvidenceInfo(NamedTuple):
     """What `ais` and `smc` report.
 
     Args:
-        log_evidence: log of the ratio of normalising constants, target over reference.
-        stderr: its standard error.
+        log_evidence: log of the ratio of normalising constants, target over reference; -inf when no particle lies in
+            the target's support.
+        stderr: its standard error; infinite where the evidence is not finite.
         log_weights: [N] of the returned particles; all zero after resampling.
         ess: effective number of particles (AIS), or the smallest on the way (SMC).
         nfe: model evaluations over all particles.
@@ -31,8 +37,8 @@ class EvidenceInfo(NamedTuple):
         ok: the path reached the target and every number is finite.
 
     Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.EvidenceInfo._fields[:2]
+        >>> import jsamp as js
+        >>> js.mcmc.EvidenceInfo._fields[:2]
         ('log_evidence', 'stderr')
     """
 
@@ -47,74 +53,88 @@ class EvidenceInfo(NamedTuple):
 
 
 def _door(who, key, kernel, x, reference, moves):
+    """Validate what both samplers share: (kernel tempered to the reference, particles)."""
     _checks.check_key(key, who)
     _checks.check_count(f"{who}: moves", moves)
     kernel = as_kernel(kernel)
-    if getattr(kernel, "logdensity", None) is None:
+    if protocol.target_of(kernel) is None and protocol.likelihood_of(kernel) is None:
         raise TypeError(f"{who}: {type(kernel).__name__} has no logdensity to temper.")
     x = k.position(who, x)
-    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
-    if len(sizes) != 1 or () in sizes or min(sizes)[0] < 2:
-        raise ValueError(f"{who}: every leaf of x needs the same leading axis of >= 2 particles, got {sorted(sizes)}.")
-    return kernel, x, k.as_tree(f"{who}: reference", reference, "reference(x)")
+    k.leading_axis(f"{who}: x", "particles", x, low=2)
+    if reference is None and protocol.target_of(kernel) is not None:
+        raise TypeError(f"{who}: reference is missing; pass the log-density that the particles were drawn from.")
+    if reference is not None:
+        reference = k.as_tree(f"{who}: reference", reference, "reference(x)")
+        values = _checks.concrete(jax.vmap(lambda x: k.value(reference, x))(x)) if not _checks.is_traced(x) else None
+        if values is not None and not np.all(np.isfinite(values)):
+            raise ValueError(
+                f"{who}: the reference is not finite at particle {int(np.argmin(np.isfinite(values)))}. Draw the "
+                f"particles from the reference."
+            )
+    return tempered(kernel, 0.0, reference=reference), x, reference
+
+
+def _gaps(kernel, reference, x):
+    """The log of target over reference at every particle; -inf outside the target's support, and for NaN."""
+    target = protocol.target_of(kernel)
+    if target is None:
+        target, reference = protocol.likelihood_of(kernel), None
+    target = untempered(target)
+
+    def gap(x):
+        value = k.value(target, x) if reference is None else k.value(target, x) - k.value(reference, x)
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    return jax.vmap(gap)(x)
 
 
 def _move(key, kernel, x, moves):
-    # `moves` steps of every particle: (x, mean acceptance, nfe).
+    """Take `moves` steps of every particle: (x, mean acceptance, evaluations)."""
+
     def one(key, x):
-        state = start(kernel, x, jax.random.fold_in(key, moves))
-        cost = int(isinstance(getattr(state, "cache", None), k.Point))
-
-        def body(state, i):
-            state, info = kernel.step(jax.random.fold_in(key, i), state)
-            return state, (info.accept, info.nfe)
-
-        state, (accept, nfe) = jax.lax.scan(body, state, jnp.arange(moves))
-        return state.position, jnp.mean(accept), jnp.sum(nfe) + cost
+        state = protocol.start(kernel, x, jax.random.fold_in(key, moves))
+        cost = protocol.refresh_cost(kernel, state)
+        state, (accept, nfe, _) = walk(key, kernel, state, moves)
+        return state.position, accept, nfe + cost
 
     num = jax.tree.leaves(x)[0].shape[0]
     x, accept, nfe = jax.vmap(one)(jax.random.split(key, num), x)
-    return x, jnp.mean(accept), jnp.sum(nfe)
+    return x, jnp.mean(accept), jnp.sum(nfe, dtype=jnp.int32)
 
 
-def _ess(log_weights):
-    shifted = jnp.exp(log_weights - jnp.max(log_weights))
-    return jnp.sum(shifted) ** 2 / jnp.sum(shifted**2)
-
-
-def _logmeanexp(log_weights):
-    return jax.nn.logsumexp(log_weights) - np.log(log_weights.shape[0])
+def _raised(log_weights, step, gaps):
+    """Log-weights after a step in temperature; a step of zero changes none, not even outside the support."""
+    return log_weights + jnp.where(step > 0, step * gaps, 0)
 
 
 @functools.partial(jax.jit, static_argnames=("moves",))
 def _ais(key, kernel, x, betas, reference, *, moves):
-    target = kernel.logdensity
-
-    def gap(x):
-        value = k.value(target, x) - k.value(reference, x)
-        return jnp.where(jnp.isnan(value), -jnp.inf, value)
-
     def level(carry, inputs):
         x, log_weights = carry
         i, beta, after = inputs
-        log_weights = log_weights + (after - beta) * jax.vmap(gap)(x)
-        x, accept, nfe = _move(jax.random.fold_in(key, i), tempered(kernel, after, reference=reference), x, moves)
+        log_weights = _raised(log_weights, after - beta, _gaps(kernel, reference, x))
+        x, accept, nfe = _move(jax.random.fold_in(key, i), tempered(kernel, after), x, moves)
         return (x, log_weights), (accept, nfe)
 
     num = jax.tree.leaves(x)[0].shape[0]
     steps = betas.shape[0] - 1
-    carry = k.vary((x, jnp.zeros(num, betas.dtype)), key, kernel, x, reference, betas)
+    carry = vary((x, jnp.zeros(num, betas.dtype)), key, kernel, x, reference, betas)
     (x, log_weights), (accept, nfe) = jax.lax.scan(level, carry, (jnp.arange(steps), betas[:-1], betas[1:]))
-    evidence = _logmeanexp(log_weights)
-    ratio = jnp.exp(log_weights - evidence)
-    stderr = jnp.std(ratio, ddof=1) / np.sqrt(num)
-    ok = jnp.isfinite(evidence) & _tree.all_finite(x)
-    nfe = jnp.sum(nfe) + steps * num
-    return Result(x, EvidenceInfo(evidence, stderr, log_weights, _ess(log_weights), nfe, jnp.mean(accept), betas, ok))
+    evidence = log_mean_exp(log_weights)
+    known = jnp.isfinite(evidence)
+    ratio = jnp.exp(log_weights - jnp.where(known, evidence, 0))
+    stderr = jnp.where(known, jnp.std(ratio, ddof=1) / math.sqrt(num), jnp.inf)
+    nfe = jnp.sum(nfe, dtype=jnp.int32) + steps * num
+    ok = known & _tree.all_finite(x)
+    return Result(
+        x, EvidenceInfo(evidence, stderr, log_weights, effective_size(log_weights), nfe, jnp.mean(accept), betas, ok)
+    )
 
 
-def ais(key: Any, kernel: Any, x: Any, betas: Any, *, reference: Any, moves: int = 1) -> Result:
-    """Annealed importance sampling: weighted samples and the log-evidence with its standard error.
+def ais(
+    key: Key, kernel: Kernel, x: Tree, betas: Array, *, reference: LogDensity | None = None, moves: int = 1
+) -> Result:
+    """Draw weighted samples and the log-evidence, with its standard error, by annealed importance sampling.
 
     Each particle starts from the reference and climbs the path (1 - beta) log reference + beta log target, moved by
     the kernel at every beta; its log weight adds (beta' - beta) (target - reference). The mean weight is unbiased for
@@ -122,25 +142,26 @@ def ais(key: Any, kernel: Any, x: Any, betas: Any, *, reference: Any, moves: int
 
     Args:
         key: one JAX key.
-        kernel: a kernel that leaves its `logdensity` (the target) invariant, for one particle.
+        kernel: a kernel that leaves its `logdensity` (the target) invariant, for one particle; `compose`, `repeat`,
+            `on` and their like pass temperatures on.
         x: [N, ...] particles drawn from the reference.
         betas: [L + 1] increasing, from 0 to 1; traced.
-        reference: log-density of the start, normalised if the evidence shall be absolute.
+        reference: log-density of the start, normalised if the evidence shall be absolute. None for a kernel that knows
+            its prior itself (`EllipticalSlice`), which is then the reference.
         moves: kernel steps per level (static).
 
     Returns:
         `Result(x, info)`: particles and an `EvidenceInfo`; weight them by `info.log_weights`.
 
     Raises:
-        TypeError: for a kernel without a log-density.
+        TypeError: for a kernel without a log-density, or a missing reference.
         ValueError: for betas that do not increase from 0 to 1, or particles without an axis.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
         >>> x = jax.random.normal(jax.random.key(1), (50, 2))
-        >>> out = mcmc.ais(jax.random.key(0), kernel, x, jnp.linspace(0, 1, 5), reference=kernel.logdensity)
+        >>> out = js.mcmc.ais(jax.random.key(0), kernel, x, jnp.linspace(0, 1, 5), reference=kernel.logdensity)
         >>> abs(float(out.info.log_evidence)) < 1e-4
         True
 
@@ -151,6 +172,7 @@ def ais(key: Any, kernel: Any, x: Any, betas: Any, *, reference: Any, moves: int
         Neal, "Annealed importance sampling", 2001.
     """
     kernel, x, reference = _door("ais", key, kernel, x, reference, moves)
+    _checks.check_number("ais: betas", betas, low=0, high=1)
     known = _checks.concrete(betas)
     if known is not None and (
         known.ndim != 1 or known.size < 2 or known[0] != 0 or known[-1] != 1 or np.any(np.diff(known) <= 0)
@@ -161,10 +183,11 @@ def ais(key: Any, kernel: Any, x: Any, betas: Any, *, reference: Any, moves: int
     return _ais(key, kernel, x, jnp.asarray(betas, k.dtype_of(x)), reference, moves=moves)
 
 
-def _next_beta(gap, beta, share):
-    # The largest step whose weights keep ESS >= share N, by bisection: 30 halvings reach float32.
+def _next_beta(gaps, beta, share):
+    """The temperature after the largest step whose weights keep ESS >= share N: 30 halvings reach float32."""
+
     def enough(step):
-        return _ess(step * gap) >= share * gap.shape[0]
+        return effective_size(_raised(jnp.zeros_like(gaps), step, gaps)) >= share * gaps.shape[0]
 
     rest = 1 - beta
 
@@ -176,76 +199,87 @@ def _next_beta(gap, beta, share):
 
     low, _ = jax.lax.fori_loop(0, 30, halve, (jnp.zeros_like(rest), rest))
     # A step of zero (all mass on one particle) still has to move.
-    return jnp.where(enough(rest), jnp.ones_like(rest), beta + jnp.maximum(low, 1e-7))
+    return jnp.where(enough(rest), jnp.ones_like(rest), beta + jnp.maximum(low, 1e-7)).astype(beta.dtype)
+
+
+class _Climb(NamedTuple):
+    """A population on its way from the reference to the target."""
+
+    x: Any
+    beta: Any
+    evidence: Any
+    ancestor: Any  # [N] index of each particle's ancestor at the start
+    least: Any  # the smallest effective size so far
+    level: Any
+    nfe: Any
+    accept: Any
+    betas: Any
+
+
+def _climb(key, kernel, reference, share, moves, c: _Climb) -> _Climb:
+    """Raise the temperature, resample, move."""
+    num = c.ancestor.shape[0]
+    gaps = _gaps(kernel, reference, c.x).astype(c.evidence.dtype)
+    after = _next_beta(gaps, c.beta, share)
+    log_weights = _raised(jnp.zeros_like(gaps), after - c.beta, gaps)
+    choose, move = jax.random.split(jax.random.fold_in(key, c.level))
+    weights = normalise(log_weights)
+    # Where no particle is left in the support, all stay: the evidence says so.
+    index = draw(choose, jnp.where(jnp.any(weights > 0), weights, 1), num, scheme="multinomial").index
+    x, rate, cost = _move(move, tempered(kernel, after), jax.tree.map(lambda leaf: leaf[index], c.x), moves)
+    level = c.level + 1
+    return _Climb(
+        x, after, c.evidence + log_mean_exp(log_weights), c.ancestor[index],
+        jnp.minimum(c.least, effective_size(log_weights)), level, c.nfe + cost + num, c.accept + rate,
+        c.betas.at[level].set(after),
+    )  # fmt: skip
 
 
 @functools.partial(jax.jit, static_argnames=("moves", "max_levels"))
 def _smc(key, kernel, x, reference, share, *, moves, max_levels):
-    target = kernel.logdensity
-    num = jax.tree.leaves(x)[0].shape[0]
-    dtype = k.dtype_of(x)
-
-    def gap(x):
-        value = k.value(target, x) - k.value(reference, x)
-        return jnp.where(jnp.isnan(value), -jnp.inf, value).astype(dtype)
-
-    def body(carry):
-        x, beta, evidence, eve, least, level, nfe, accept, betas = carry
-        gaps = jax.vmap(gap)(x)
-        finite = jnp.where(jnp.isneginf(gaps), jnp.finfo(dtype).min / 4, gaps)
-        after = _next_beta(finite, beta, share)
-        log_weights = (after - beta) * finite
-        evidence = evidence + _logmeanexp(log_weights)
-        choose, move = jax.random.split(jax.random.fold_in(key, level))
-        weights = jnp.exp(log_weights - jnp.max(log_weights))
-        index = draw(choose, weights, num, scheme="multinomial").index
-        x = jax.tree.map(lambda leaf: leaf[index], x)
-        x, rate, cost = _move(move, tempered(kernel, after, reference=reference), x, moves)
-        level = level + 1
-        return (
-            x, after, evidence, eve[index], jnp.minimum(least, _ess(log_weights)), level, nfe + cost + num,
-            accept + rate, betas.at[level].set(after),
-        )  # fmt: skip
-
-    zero = jnp.zeros((), dtype)
+    num, dtype = jax.tree.leaves(x)[0].shape[0], k.dtype_of(x)
+    zero, none = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
     betas = jnp.full(max_levels + 1, 1, dtype).at[0].set(0)
-    carry = (
-        x,
-        zero,
-        zero,
-        jnp.arange(num),
-        zero + num,
-        jnp.zeros((), jnp.int32),
-        jnp.zeros((), jnp.int32),
-        zero,
-        betas,
+    first = _Climb(x, zero, zero, jnp.arange(num), zero + num, none, none, zero, betas)
+    c = jax.lax.while_loop(
+        lambda c: (c.beta < 1) & (c.level < max_levels) & jnp.isfinite(c.evidence),
+        lambda c: _climb(key, kernel, reference, share, moves, c),
+        vary(first, key, kernel, x, reference),
     )
-    carry = k.vary(carry, key, kernel, x, reference)
-    carry = jax.lax.while_loop(lambda c: (c[1] < 1) & (c[5] < max_levels), body, carry)
-    x, beta, evidence, eve, least, level, nfe, accept, betas = carry
-    families = jnp.zeros(num, dtype).at[eve].add(1.0 / num)
     # Genealogical variance: how much of the population descends from common ancestors.
-    growth = jnp.exp((level + 1) * -jnp.log1p(-jnp.asarray(1 / num, dtype)))
+    families = jnp.zeros(num, dtype).at[c.ancestor].add(1.0 / num)
+    growth = jnp.exp((c.level + 1) * -jnp.log1p(-jnp.asarray(1 / num, dtype)))
     variance = 1 - growth * (1 - jnp.sum(families**2))
-    stderr = jnp.sqrt(jnp.maximum(variance, 0))
-    ok = (beta >= 1) & jnp.isfinite(evidence) & _tree.all_finite(x)
-    info = EvidenceInfo(evidence, stderr, jnp.zeros(num, dtype), least, nfe, accept / level, betas, ok)
-    return Result(x, info)
+    known = jnp.isfinite(c.evidence)
+    stderr = jnp.where(known, jnp.sqrt(jnp.maximum(variance, 0)), jnp.inf)
+    ok = (c.beta >= 1) & known & _tree.all_finite(c.x)
+    return Result(
+        c.x, EvidenceInfo(c.evidence, stderr, jnp.zeros(num, dtype), c.least, c.nfe, c.accept / c.level, c.betas, ok)
+    )
 
 
 def smc(
-    key: Any, kernel: Any, x: Any, *, reference: Any, moves: int = 5, share: Any = 0.5, max_levels: int = 100
+    key: Key,
+    kernel: Kernel,
+    x: Tree,
+    *,
+    reference: LogDensity | None = None,
+    moves: int = 5,
+    share: Scalar = 0.5,
+    max_levels: int = 100,
 ) -> Result:
-    """Tempered sequential Monte Carlo: equally weighted samples and the log-evidence with its standard error.
+    """Draw equal samples and the log-evidence, with its standard error, by tempered sequential Monte Carlo.
 
     The temperature rises by the largest step that keeps an effective sample of `share` N (found by bisection on the
     device), the population is resampled (multinomially, which the standard error needs) and moved.
 
     Args:
         key: one JAX key.
-        kernel: a kernel that leaves its `logdensity` (the target) invariant, for one particle.
+        kernel: a kernel that leaves its `logdensity` (the target) invariant, for one particle; `compose`, `repeat`,
+            `on` and their like pass temperatures on.
         x: [N, ...] particles drawn from the reference.
-        reference: log-density of the start, normalised if the evidence shall be absolute.
+        reference: log-density of the start, normalised if the evidence shall be absolute. None for a kernel that knows
+            its prior itself (`EllipticalSlice`), which is then the reference.
         moves: kernel steps per level (static).
         share: in (0, 1): effective share of the population kept per step.
         max_levels: bound on the number of temperatures (static); `info.ok` is False when it is hit.
@@ -254,15 +288,14 @@ def smc(
         `Result(x, info)`: [N, ...] particles and an `EvidenceInfo`; the standard error follows from the genealogy.
 
     Raises:
-        TypeError: for a kernel without a log-density.
+        TypeError: for a kernel without a log-density, or a missing reference.
         ValueError: for a share outside (0, 1), or particles without an axis.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
         >>> x = jax.random.normal(jax.random.key(1), (50, 2))
-        >>> out = mcmc.smc(jax.random.key(0), kernel, x, reference=kernel.logdensity, max_levels=5)
+        >>> out = js.mcmc.smc(jax.random.key(0), kernel, x, reference=kernel.logdensity, max_levels=5)
         >>> bool(out.info.ok)
         True
 
@@ -274,6 +307,6 @@ def smc(
         the particle filter", 2018, arXiv:1509.00394.
     """
     kernel, x, reference = _door("smc", key, kernel, x, reference, moves)
-    _checks.check_number("smc: share", share, low=0, high=1, open_low=True)
+    _checks.check_scalar("smc: share", share, low=0, high=1 - 1e-6, open_low=True)
     _checks.check_count("smc: max_levels", max_levels)
     return _smc(key, kernel, x, reference, share, moves=moves, max_levels=max_levels)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from jsamp._core import _moments
+from jsamp._core._checks import check_flag
 from jsamp._core._pytree import pytree, static
 from jsamp.mcmc import _kernel as k
 
@@ -16,8 +18,8 @@ class MomentsValue(NamedTuple):
     """Count, mean and unbiased variance (or covariance) of a stream.
 
     Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.MomentsValue(count=2, mean=0.5, variance=0.5).mean
+        >>> import jsamp as js
+        >>> js.mcmc.MomentsValue(count=2, mean=0.5, variance=0.5).mean
         0.5
     """
 
@@ -26,21 +28,13 @@ class MomentsValue(NamedTuple):
     variance: Any
 
 
-def _welford(carry, flat, outer):
-    count, mean, square = carry
-    count = count + 1
-    delta = flat - mean
-    mean = mean + delta / count.astype(flat.dtype)
-    square = square + (delta[:, None] * (flat - mean)[None, :] if outer else delta * (flat - mean))
-    return count, mean, square
-
-
-def _start(size, dtype, outer):
-    return jnp.zeros((), jnp.int32), jnp.zeros(size, dtype), jnp.zeros((size, size) if outer else size, dtype)
-
-
 def _flat(x):
     return ravel_pytree(x)[0].astype(k.dtype_of(x))
+
+
+def _empty(flat, outer=False):
+    # Counted in integers: a float32 count stops at 2^24 draws.
+    return _moments.start(flat, outer=outer)._replace(count=jnp.zeros((), jnp.int32))
 
 
 @pytree
@@ -54,10 +48,9 @@ class Moments:
         In `info.reduced`, a `MomentsValue(count, mean, variance)` of the flattened position.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
-        >>> result = mcmc.chain(jax.random.key(0), kernel, jnp.zeros(3), 100, reduce=(mcmc.Moments(),))
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> result = js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(3), 100, reduce=(js.mcmc.Moments(),))
         >>> int(result.info.reduced[0].count), result.info.reduced[0].mean.shape
         (100, (3,))
 
@@ -68,21 +61,19 @@ class Moments:
         Welford, "Note on a method for calculating corrected sums of squares and products", 1962.
     """
 
-    covariance: bool = static(default=False)
+    covariance: bool = static(default=False, convert=check_flag)
 
     def init(self, x):
-        """The empty sums for a position like x."""
-        flat = _flat(x)
-        return _start(flat.size, flat.dtype, self.covariance)
+        """Start with no draws of a position like x."""
+        return _empty(_flat(x), self.covariance)
 
     def update(self, carry, state, info):
-        """One more state."""
-        return _welford(carry, _flat(state.position), self.covariance)
+        """Add one more state."""
+        return _moments.add(carry, _flat(state.position))
 
     def value(self, carry):
-        """Count, mean, variance."""
-        count, mean, square = carry
-        return MomentsValue(count, mean, square / jnp.maximum(count - 1, 1).astype(mean.dtype))
+        """Return count, mean, variance."""
+        return MomentsValue(carry.count, carry.mean, _moments.variance(carry))
 
 
 @pytree
@@ -97,10 +88,9 @@ class OnlineRhat:
         In `info.reduced`, R-hat per coordinate of the flattened single-chain position.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.ensemble(mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5))
-        >>> result = mcmc.chain(jax.random.key(0), kernel, jnp.zeros((4, 2)), 200, reduce=(mcmc.OnlineRhat(),))
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.ensemble(js.mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5))
+        >>> result = js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros((4, 2)), 200, reduce=(js.mcmc.OnlineRhat(),))
         >>> bool(jnp.all(result.info.reduced[0] < 1.2))
         True
 
@@ -112,25 +102,16 @@ class OnlineRhat:
     """
 
     def init(self, x):
-        """The empty sums for an ensemble position."""
-        chains = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
-        if len(chains) != 1 or () in chains or min(chains)[0] < 2:
-            raise ValueError(f"OnlineRhat: every leaf needs a leading chain axis of at least 2, got {sorted(chains)}.")
-        flat = jax.vmap(_flat)(x)
-        return jnp.zeros((), jnp.int32), jnp.zeros_like(flat), jnp.zeros_like(flat)
+        """Start with no draws of an ensemble's position."""
+        k.leading_axis("OnlineRhat: x", "chains", x, low=2)
+        return _empty(jax.vmap(_flat)(x))
 
     def update(self, carry, state, info):
-        """One more state."""
-        flat = jax.vmap(_flat)(state.position)
-        count, mean, square = carry
-        count = count + 1
-        delta = flat - mean
-        mean = mean + delta / count.astype(flat.dtype)
-        return count, mean, square + delta * (flat - mean)
+        """Add one more state."""
+        return _moments.add(carry, jax.vmap(_flat)(state.position))
 
     def value(self, carry):
-        """R-hat so far; NaN before two draws."""
-        count, mean, square = carry
-        n = count.astype(mean.dtype)
-        within = jnp.mean(square, axis=0) / (n - 1)
-        return jnp.sqrt(((n - 1) / n * within + jnp.var(mean, axis=0, ddof=1)) / within)
+        """Return R-hat so far; NaN before two draws."""
+        n = carry.count.astype(carry.mean.dtype)
+        within = jnp.mean(carry.square, axis=0) / (n - 1)
+        return jnp.sqrt(((n - 1) / n * within + jnp.var(carry.mean, axis=0, ddof=1)) / within)

@@ -6,156 +6,36 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jsamp._core import _checks
-from jsamp._core._pytree import pytree
+from jsamp._core._like import match
+from jsamp._core._pytree import field, pytree
+from jsamp._core._types import Model, Scalar
 from jsamp.mcmc import _kernel as k
+from jsamp.mcmc import _protocol as protocol
+from jsamp.mcmc._drive import as_kernel
+from jsamp.mcmc._graph import WalkGraph
+from jsamp.mcmc._protocol import Kernel
 from jsamp.select import draw_categorical
 
 
-class WalkGraph(NamedTuple):
-    """A reversible Markov chain on a graph as padded neighbour lists; made by `walk_graph`.
-
-    Args:
-        neighbors: [N, D] int32, padded with the node itself.
-        log_prob: [N, D] log transition probabilities, -inf where padded.
-        log_mu: [N] log stationary probabilities, up to a constant.
-
-    Example:
-        >>> import numpy as np
-        >>> from jsamp import mcmc
-        >>> mcmc.walk_graph(np.array([[0.5, 0.5], [0.5, 0.5]])).neighbors.shape
-        (2, 2)
-    """
-
-    neighbors: Any
-    log_prob: Any
-    log_mu: Any
+def _check_graph(name, value):
+    if not isinstance(value, WalkGraph):
+        raise TypeError(f"{name} must be a WalkGraph, got {type(value).__name__}. Use js.mcmc.walk_graph(transition).")
 
 
-def _stationary(matrix, mu):
-    if mu is None:
-        values, vectors = np.linalg.eig(matrix.T)
-        mu = np.abs(np.real(vectors[:, np.argmin(np.abs(values - 1))]))
-    mu = np.asarray(mu, np.float64)
-    return mu / mu.sum()
-
-
-def walk_graph(transition: Any, mu: Any = None) -> WalkGraph:
-    """Neighbour lists of a reversible transition matrix.
-
-    Args:
-        transition: [N, N] row-stochastic matrix, reversible with respect to mu.
-        mu: [N] stationary law up to a constant; None computes it.
-
-    Returns:
-        A `WalkGraph` with D = the largest number of neighbours (a node may be its own).
-
-    Raises:
-        ValueError: for rows that do not sum to 1, negative entries, mu that is not positive, or a chain that is not
-            reversible.
-
-    Example:
-        >>> import numpy as np
-        >>> from jsamp import mcmc
-        >>> ring = (np.roll(np.eye(5), 1, 0) + np.roll(np.eye(5), -1, 0)) / 2
-        >>> mcmc.walk_graph(ring).neighbors.shape
-        (5, 2)
-
-    Cost:
-        O(N^2) on the host, once; O(N^3) when mu is not given.
-    """
-    matrix = np.asarray(transition, np.float64)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or np.any(matrix < 0):
-        raise ValueError(f"walk_graph: transition must be a square non-negative matrix, got shape {matrix.shape}.")
-    if np.max(np.abs(matrix.sum(1) - 1)) > 1e-6:
-        worst = int(np.argmax(np.abs(matrix.sum(1) - 1)))
-        raise ValueError(
-            f"walk_graph: row {worst} of transition sums to {matrix[worst].sum():.6g}. Normalise the rows."
-        )
-    mu = _stationary(matrix, mu)
-    if mu.shape != matrix.shape[:1] or np.any(mu <= 0):
-        raise ValueError("walk_graph: mu must be [N] and positive: every node has to be reachable.")
-    flow = mu[:, None] * matrix
-    if np.max(np.abs(flow - flow.T)) > 1e-6 * np.max(flow):
-        raise ValueError(
-            "walk_graph: the chain is not reversible with respect to mu (mu_i P_ij differs from mu_j P_ji)."
-        )
-    degree = int(np.max((matrix > 0).sum(1)))
-    order = np.argsort(matrix == 0, axis=1, kind="stable")[:, :degree]
-    prob = np.take_along_axis(matrix, order, 1)
-    neighbors = np.where(prob > 0, order, np.arange(len(mu))[:, None])
-    with np.errstate(divide="ignore"):
-        log_prob = np.log(prob)
-    return WalkGraph(
-        jnp.asarray(neighbors, jnp.int32), jnp.asarray(log_prob, jnp.float32), jnp.asarray(np.log(mu), jnp.float32)
-    )
-
-
-def walk_variance(transition: Any, f: Any, *, alpha: float = 0.0, mu: Any = None, kind: str = "srrw") -> float:
-    """The predicted asymptotic variance: lim n Var(mean of f over n steps) of a repellent walk (visit weights 1/n).
-
-    With eigenpairs (lambda_i, u_i) of the chain and a_i = <f, u_i>_mu^2:
-    srrw: sum a_i (1 + lambda_i) / (1 - lambda_i) / (2 alpha (1 + lambda_i) + 1);
-    hdt: sum a_i (1 + lambda_i) / (1 - lambda_i) / (2 alpha + 1).
-
-    Args:
-        transition: [N, N] reversible transition matrix.
-        f: [N] values on the nodes.
-        alpha: repulsion >= 0.
-        mu: [N] stationary law up to a constant; None computes it.
-        kind: "srrw" or "hdt".
-
-    Returns:
-        The variance, a float.
-
-    Raises:
-        ValueError: for an unknown kind or negative alpha.
-
-    Example:
-        >>> import numpy as np
-        >>> from jsamp import mcmc
-        >>> round(mcmc.walk_variance(np.full((2, 2), 0.5), np.array([1.0, -1.0]), alpha=0.5), 6)
-        0.5
-
-    Cost:
-        One eigendecomposition on the host.
-
-    References:
-        Doshi, Hu and Eun, "Self-repellent random walks on general graphs", 2023, arXiv:2305.05097.
-    """
-    _checks.check_choice("walk_variance: kind", kind, ("srrw", "hdt"))
-    _checks.check_number("walk_variance: alpha", alpha, low=0)
-    matrix = np.asarray(transition, np.float64)
-    mu = _stationary(matrix, mu)
-    root = np.sqrt(mu)
-    symmetric = root[:, None] * matrix / root[None, :]
-    values, vectors = np.linalg.eigh((symmetric + symmetric.T) / 2)
-    weight = (vectors.T @ (root * np.asarray(f, np.float64))) ** 2
-    values, weight = values[:-1], weight[:-1]
-    repel = 2 * alpha * (1 + values) + 1 if kind == "srrw" else 2 * alpha + 1
-    return float(np.sum(weight * (1 + values) / (1 - values) / repel))
-
-
-def _setup(kernel):
-    who = type(kernel).__name__
-    if not isinstance(kernel.graph, WalkGraph):
-        raise TypeError(f"{who}: graph must be a WalkGraph, got {type(kernel.graph).__name__}. Use walk_graph(P).")
-    _checks.check_number(f"{who}: alpha", kernel.alpha, low=0)
-    _checks.check_number(f"{who}: decay", kernel.decay, low=0.5, high=1, open_low=True)
+_decay = k.between(low=0.5, high=1, open_low=True)
 
 
 def _begin(kernel, x):
-    num = kernel.graph.log_mu.shape[0]
-    node = jnp.asarray(x, jnp.int32)
-    if node.shape != ():
-        raise ValueError(f"{type(kernel).__name__}: x must be one node, got shape {node.shape}. vmap over walkers.")
-    known = _checks.concrete(node)
-    if known is not None and not 0 <= known < num:
-        raise ValueError(f"{type(kernel).__name__}: x must be a node in 0..{num - 1}, got {known}.")
+    who, num = type(kernel).__name__, kernel.graph.log_mu.shape[0]
+    if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
+        raise TypeError(f"{who}: x must be a node, an integer, got {jnp.result_type(x)}.")
+    if jnp.shape(x) != ():
+        raise ValueError(f"{who}: x must be one node, got shape {jnp.shape(x)}. vmap over walkers.")
+    _checks.check_number(f"{who}: x, a node,", x, low=0, high=num - 1)
     share = jnp.full(num, 1 / num, kernel.graph.log_mu.dtype)
-    return k.State(node, None, (share, jnp.zeros((), jnp.int32)))
+    return k.State(jnp.asarray(x, jnp.int32), None, (share, jnp.zeros((), jnp.int32)))
 
 
 def _visit(kernel, share, count, node):
@@ -188,11 +68,10 @@ class SelfRepellentWalk:
         ValueError: for negative alpha, decay outside (0.5, 1], or a start that is no node.
 
     Example:
-        >>> import jax, numpy as np
-        >>> from jsamp import mcmc
+        >>> import jax, jsamp as js, numpy as np
         >>> ring = (np.roll(np.eye(5), 1, 0) + np.roll(np.eye(5), -1, 0)) / 2
-        >>> kernel = mcmc.SelfRepellentWalk(mcmc.walk_graph(ring), alpha=5.0)
-        >>> mcmc.chain(jax.random.key(0), kernel, 0, 10).x.shape
+        >>> kernel = js.mcmc.SelfRepellentWalk(js.mcmc.walk_graph(ring), alpha=5.0)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, 0, 10).x.shape
         (10,)
 
     Cost:
@@ -202,19 +81,22 @@ class SelfRepellentWalk:
         Doshi, Hu and Eun, "Self-repellent random walks on general graphs", 2023, arXiv:2305.05097.
     """
 
-    graph: Any
-    alpha: Any = 1.0
-    decay: Any = 1.0
+    graph: WalkGraph = field(check=_check_graph)
+    alpha: Scalar = field(default=1.0, check=k.between(low=0))
+    decay: Scalar = field(default=1.0, check=_decay)
 
-    def __post_init__(self):
-        _setup(self)
+    refresh_cost = 0
 
     def init(self, x, key=None):
-        """The state at node x."""
+        """Start at node x."""
         return _begin(self, x)
 
+    def refresh(self, x, state):
+        """Move to node x: the frequencies stay."""
+        return k.State(x, None, state.memory)
+
     def step(self, key, state):
-        """One move."""
+        """Take one move."""
         node, _, (share, count) = state
         near = self.graph.neighbors[node]
         repel = self.alpha * (jnp.log(share[near]) - self.graph.log_mu[near])
@@ -243,11 +125,10 @@ class HistoryDrivenWalk:
         ValueError: for negative alpha, decay outside (0.5, 1], or a start that is no node.
 
     Example:
-        >>> import jax, numpy as np
-        >>> from jsamp import mcmc
+        >>> import jax, jsamp as js, numpy as np
         >>> ring = (np.roll(np.eye(5), 1, 0) + np.roll(np.eye(5), -1, 0)) / 2
-        >>> kernel = mcmc.HistoryDrivenWalk(mcmc.walk_graph(ring), alpha=5.0)
-        >>> mcmc.chain(jax.random.key(0), kernel, 0, 10).x.shape
+        >>> kernel = js.mcmc.HistoryDrivenWalk(js.mcmc.walk_graph(ring), alpha=5.0)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, 0, 10).x.shape
         (10,)
 
     Cost:
@@ -258,19 +139,22 @@ class HistoryDrivenWalk:
         general graphs", 2025, arXiv:2505.18300.
     """
 
-    graph: Any
-    alpha: Any = 1.0
-    decay: Any = 1.0
+    graph: WalkGraph = field(check=_check_graph)
+    alpha: Scalar = field(default=1.0, check=k.between(low=0))
+    decay: Scalar = field(default=1.0, check=_decay)
 
-    def __post_init__(self):
-        _setup(self)
+    refresh_cost = 0
 
     def init(self, x, key=None):
-        """The state at node x."""
+        """Start at node x."""
         return _begin(self, x)
 
+    def refresh(self, x, state):
+        """Move to node x: the frequencies stay."""
+        return k.State(x, None, state.memory)
+
     def step(self, key, state):
-        """Propose and decide."""
+        """Propose a move and accept or reject it."""
         node, _, (share, count) = state
         propose, decide = jax.random.split(key)
         there = self.graph.neighbors[node][draw_categorical(propose, self.graph.log_prob[node])]
@@ -286,8 +170,8 @@ class Token(NamedTuple):
     """Where the token is and what it carries: the position of `TokenSGD`.
 
     Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.Token(node=0, theta=1.0).theta
+        >>> import jsamp as js
+        >>> js.mcmc.Token(node=0, theta=1.0).theta
         1.0
     """
 
@@ -312,12 +196,11 @@ class TokenSGD:
         ValueError: for a decay outside (0.5, 1] or a scale that is not positive.
 
     Example:
-        >>> import jax, jax.numpy as jnp, numpy as np
-        >>> from jsamp import mcmc
-        >>> walk = mcmc.SelfRepellentWalk(mcmc.walk_graph(np.full((3, 3), 1 / 3)), alpha=1.0, decay=0.6)
+        >>> import jax, jax.numpy as jnp, jsamp as js, numpy as np
+        >>> walk = js.mcmc.SelfRepellentWalk(js.mcmc.walk_graph(np.full((3, 3), 1 / 3)), alpha=1.0, decay=0.6)
         >>> data = jnp.array([1.0, 2.0, 3.0])
-        >>> kernel = mcmc.TokenSGD(walk, lambda theta, node: theta - data[node], decay=0.9)
-        >>> mcmc.chain(jax.random.key(0), kernel, mcmc.Token(0, 0.0), 20).x.theta.shape
+        >>> kernel = js.mcmc.TokenSGD(walk, lambda theta, node: theta - data[node], decay=0.9)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, js.mcmc.Token(0, 0.0), 20).x.theta.shape
         (20,)
 
     Cost:
@@ -328,30 +211,29 @@ class TokenSGD:
         arXiv:2401.09665.
     """
 
-    walk: Any
-    gradient: Any
-    decay: Any = 0.9
-    scale: Any = 1.0
-
-    def __post_init__(self):
-        tree = k.as_tree("TokenSGD: gradient", self.gradient, "gradient(theta, node)")
-        object.__setattr__(self, "gradient", tree)
-        _checks.check_number("TokenSGD: decay", self.decay, low=0.5, high=1, open_low=True)
-        _checks.check_number("TokenSGD: scale", self.scale, low=0, open_low=True)
+    walk: Kernel = field(convert=lambda name, value: as_kernel(value))
+    gradient: Model = field(convert=k.function("gradient(theta, node)"))
+    decay: Scalar = field(default=0.9, check=_decay)
+    scale: Scalar = field(default=1.0, check=k.positive)
 
     def init(self, x, key=None):
-        """The state of the walk and theta."""
-        theta = k.position("TokenSGD", x.theta, metropolis=False)
-        inner = self.walk.init(x.node, key)
-        return k.State(Token(inner.position, theta), None, (inner.memory, jnp.zeros((), jnp.int32)))
+        """Start the walk, with theta."""
+        if not isinstance(x, tuple) or len(x) != 2:
+            raise TypeError(f"TokenSGD: x must be js.mcmc.Token(node, theta), got {_checks.shown(x)}.")
+        node, theta = x
+        theta = k.position("TokenSGD", theta, metropolis=False)
+        inner = protocol.start(self.walk, node, key)
+        memory = (protocol.memory_of(inner), jnp.zeros((), jnp.int32))
+        return k.State(Token(inner.position, theta), None, memory)
 
     def step(self, key, state):
-        """One move and one gradient step."""
+        """Take one move and one gradient step."""
         (node, theta), _, (memory, count) = state
-        inner, info = self.walk.step(key, k.refresh(self.walk, node, k.State(node, None, memory)))
+        inner, info = self.walk.step(key, protocol.refreshed(self.walk, node, memory))
         count = count + 1
         rate = self.scale * (count + 1).astype(jnp.float32) ** (-jnp.asarray(self.decay, jnp.float32))
-        slope = k.like(k.call(self.gradient, theta, inner.position), theta)
-        theta = k.like(jax.tree.map(lambda t, g: t - rate * g, theta, slope), theta)
-        state = k.State(Token(inner.position, theta), None, (inner.memory, count))
-        return state, info._replace(nfe=info.nfe + 1)
+        slope = match("TokenSGD: the gradient", k.call(self.gradient, theta, inner.position), theta)
+        theta = k.axpy(-rate, slope, theta)
+        state = k.State(Token(inner.position, theta), None, (protocol.memory_of(inner), count))
+        accept, nfe, bad = protocol.measures(info, jnp.float32)
+        return state, k.Info(accept, nfe + 1, bad, protocol.aux_of(info))

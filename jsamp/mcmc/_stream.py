@@ -5,22 +5,30 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
-from jsamp._core._types import Result
+from jsamp._core._random import words
+from jsamp._core._types import Key, Result, Tree
 from jsamp.mcmc import _drive as d
+from jsamp.mcmc import _protocol as protocol
+from jsamp.mcmc._origin import kind, numbers
+from jsamp.mcmc._protocol import Kernel
+
+DAMAGE = (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 
 
 def stream(
-    key: Any,
-    kernel: Any,
-    x: Any,
+    key: Key,
+    kernel: Kernel,
+    x: Tree,
     num: int,
     *,
     chunk: int = 1000,
@@ -37,47 +45,64 @@ def stream(
     ends the loop; everything yielded so far stays with the caller, and `result.info.state` continues the run.
 
     Args:
-        key: the key of the whole run; pass the same one when resuming.
+        key: the key of the whole run; pass the same one when resuming (another one is refused).
         kernel: a `Kernel` for one chain, or `ensemble(kernel)` for many.
         x: start position. Not used when `state` is given, beyond checking it.
         num: kept draws of the whole run, those before `state` included.
         chunk: kept draws per yielded result.
-        state: a `ChainState`, from `result.info.state` or `load`, to resume from.
+        state: a `ChainState`, from `result.info.state` or `load`, to resume from. Where the kernel's numbers or data
+            are not those of the run that wrote it, what it holds of the target is computed anew.
         keep: as in `chain`.
         thin: as in `chain`.
         reduce: as in `chain`; their carries are part of the state.
         progress: draw a tqdm bar when tqdm is installed (the extra `mcmc`).
 
     Returns:
-        An iterator of `Result(x, info)`; x has a leading axis of at most `chunk`, `info.state` is the state after it.
+        An iterator of `Result(x, info)`; x has a leading axis of at most `chunk` ([chains, chunk] for an `ensemble`),
+        `info.state` is the state after it.
 
     Raises:
         TypeError: for something that is not a kernel or a key, or a state of another kernel or position.
-        ValueError: for counts below 1, a non-finite start, or a state beyond the end of the run.
+        ValueError: for counts below 1, a non-finite start, another key than that of the state, or a state beyond the
+            end of the run.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.ULA(lambda x: -jnp.sum(x**2) / 2, step_size=0.1)
-        >>> [r.x.shape for r in mcmc.stream(jax.random.key(0), kernel, jnp.zeros(2), 250, chunk=100)]
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.ULA(lambda x: -jnp.sum(x**2) / 2, step_size=0.1)
+        >>> [r.x.shape for r in js.mcmc.stream(jax.random.key(0), kernel, jnp.zeros(2), 250, chunk=100)]
         [(100, 2), (100, 2), (50, 2)]
 
     Cost:
         num * thin steps; memory chunk * what `keep` returns, one compilation per chunk length (at most two).
     """
-    kernel, keep = d.door("stream", key, kernel, keep, thin)
+    tree, keep, reduce = d.door("stream", key, kernel, keep, thin, reduce)
     num, chunk = _checks.check_count("stream: num", num), _checks.check_count("stream: chunk", chunk)
-    reduce = tuple(reduce)
+    progress = _checks.check_flag("stream: progress", progress)
     if state is None:
-        run: d.ChainState = d.begin(key, kernel, x, reduce)
-        d.check_finite("stream", d.logdensity_of(run.kernel))
+        d.check_position(tree, x)
+        run: d.ChainState = d.begin(key, tree, x, reduce)
+        d.check_start("stream", tree, x, run.kernel)
     else:
-        run = state
-        _match("stream: state", run, jax.eval_shape(d.begin, key, kernel, x, reduce))
+        _match("stream: state", state, jax.eval_shape(d.begin, key, tree, x, reduce))
+        run = _resumed(key, tree, state)
     done, rest = divmod(int(run.step), thin)
     if done > num or rest:
         raise ValueError(f"stream: the state is at step {int(run.step)}, the run is {num} draws of {thin} steps.")
-    return _chunks(key, kernel, keep, reduce, run, done, num, chunk, thin, progress)
+    return _chunks(key, tree, keep, reduce, run, done, num, chunk, thin, progress)
+
+
+def _resumed(key, kernel, run):
+    """The state of a run to continue: of this key and kind of kernel, with a cache of this target."""
+    made = np.asarray(run.origin)
+    if made[1] != kind(kernel):
+        raise TypeError(f"stream: the state was made by another kernel than {type(kernel).__name__}. Resume with it.")
+    if made[0] != numbers(words(key)):
+        raise ValueError("stream: the state was made with another key. Resume with the key of the first run.")
+    now = numbers(kernel)
+    if made[2] == now:
+        return run  # bit for bit the run that was not interrupted
+    fresh = protocol.refreshed(kernel, run.kernel.position, protocol.memory_of(run.kernel))
+    return run._replace(kernel=fresh, origin=run.origin.at[2].set(now))
 
 
 def _chunks(key, kernel, keep, reduce, state, done, num, chunk, thin, progress):
@@ -125,43 +150,74 @@ def _is_key(leaf):
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def save(path: str | pathlib.Path, state: Any) -> None:
-    """Write the state of a run to one `.npz` file, atomically.
+def save(path: str | pathlib.Path, state: Tree) -> None:
+    """Write the state of a run to one `.npz` file: the whole of it, or nothing.
+
+    The file is written beside its place, flushed to the disk, and then takes the place in one step, so that an earlier
+    file stays whole until the new one is.
 
     Args:
-        path: file name; `.npz` is appended when missing.
+        path: file name; `.npz` is appended when it does not end so.
         state: a `ChainState` (or any tree of arrays and typed keys).
 
+    Raises:
+        TypeError: for a leaf that is no array.
+        OSError: when the file cannot be written; nothing is left of it.
+
     Example:
-        >>> import jax, jax.numpy as jnp, tempfile
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.ULA(lambda x: -x**2 / 2, step_size=0.1)
-        >>> state = mcmc.chain(jax.random.key(0), kernel, 0.0, 5).info.state
+        >>> import jax, jsamp as js, tempfile
+        >>> kernel = js.mcmc.ULA(lambda x: -x**2 / 2, step_size=0.1)
+        >>> state = js.mcmc.chain(jax.random.key(0), kernel, 0.0, 5).info.state
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     mcmc.save(folder + "/run.npz", state)
-        ...     int(mcmc.load(folder + "/run.npz", kernel, 0.0).step)
+        ...     js.mcmc.save(folder + "/run.npz", state)
+        ...     int(js.mcmc.load(folder + "/run.npz", kernel, 0.0).step)
         5
 
     Cost:
-        One copy of the state to the host.
+        Writing the state once.
     """
-    path = pathlib.Path(path)
-    path = path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+    path = _npz("save", path)
     arrays, names = {}, []
     for i, (where, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(state)):
+        if not (hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float))):
+            raise TypeError(f"save: state{jax.tree_util.keystr(where)} must be an array, got {type(leaf).__name__}.")
         leaf = jnp.asarray(leaf)
         names.append([jax.tree_util.keystr(where), str(leaf.dtype)])
         leaf = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
         # npz has no bfloat16: the bits travel as bytes, the dtype in the header.
-        arrays[f"leaf{i}"] = leaf if leaf.dtype.kind in "biufc" else leaf.view(np.uint8)
+        arrays[f"leaf{i}"] = leaf if leaf.dtype.kind in "biufc" else leaf[..., None].view(np.uint8)
     arrays["header"] = np.frombuffer(json.dumps(names).encode(), np.uint8)
-    partial = path.with_name(path.name + ".part")
-    with open(partial, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(partial, path)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+    _sync_folder(path.parent)
 
 
-def load(path: str | pathlib.Path, kernel: Any, x: Any, *, reduce: tuple = ()) -> d.ChainState:
+def _sync_folder(folder):
+    """Flush the folder's entry, where the system has such a thing."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _npz(who, path):
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"{who}: path must be a file name, got {_checks.shown(path)}.")
+    path = pathlib.Path(path)
+    return path if path.name.endswith(".npz") else path.with_name(path.name + ".npz")
+
+
+def load(path: str | pathlib.Path, kernel: Kernel, x: Tree, *, reduce: tuple = ()) -> d.ChainState:
     """Read a state written by `save`, for the kernel, position and reducers of that run.
 
     Args:
@@ -174,38 +230,69 @@ def load(path: str | pathlib.Path, kernel: Any, x: Any, *, reduce: tuple = ()) -
         The `ChainState`, bit for bit.
 
     Raises:
+        FileNotFoundError: when there is no such file.
         TypeError: when the file belongs to another kernel, position or set of reducers.
+        ValueError: when the file is damaged, or was not written by `save`.
 
     Example:
-        >>> import jax, tempfile
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.ULA(lambda x: -x**2 / 2, step_size=0.1)
-        >>> state = mcmc.chain(jax.random.key(0), kernel, 0.0, 5).info.state
+        >>> import jax, jsamp as js, tempfile
+        >>> kernel = js.mcmc.ULA(lambda x: -x**2 / 2, step_size=0.1)
+        >>> state = js.mcmc.chain(jax.random.key(0), kernel, 0.0, 5).info.state
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     mcmc.save(folder + "/run.npz", state)
-        ...     bool(mcmc.load(folder + "/run.npz", kernel, 0.0).kernel.position == state.kernel.position)
+        ...     js.mcmc.save(folder + "/run.npz", state)
+        ...     bool(js.mcmc.load(folder + "/run.npz", kernel, 0.0).kernel.position == state.kernel.position)
         True
 
     Cost:
         Reading the file.
     """
-    like = jax.eval_shape(d.begin, jax.random.key(0), d.as_kernel(kernel), x, tuple(reduce))
+    tree = d.as_kernel(kernel)
+    like = jax.eval_shape(d.begin, jax.random.key(0), tree, x, tuple(reduce))
     wanted = jax.tree_util.tree_leaves_with_path(like)
-    path = pathlib.Path(path)
-    with np.load(path if path.suffix == ".npz" else path.with_name(path.name + ".npz")) as file:
-        names = json.loads(bytes(file["header"]).decode())
-        raw = [file[f"leaf{i}"] for i in range(len(names))]
+    path = _npz("load", path)
+    names, raw = _read(path)
     expected = [[jax.tree_util.keystr(where), str(leaf.dtype)] for where, leaf in wanted]
     if names != expected:
         differ = [pair for pair in zip(names, expected, strict=False) if pair[0] != pair[1]]
         first = differ[0] if differ else (f"{len(names)} arrays", f"{len(expected)} arrays")
         raise TypeError(f"load: the file holds another run: {first[0]} where {first[1]} was wanted.")
-    leaves = []
-    for array, (_, want) in zip(raw, wanted, strict=True):
-        if _is_key(want):
-            leaves.append(jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(want)))
-        else:
-            leaves.append(jnp.asarray(array if array.dtype == want.dtype else array.view(want.dtype)))
+    leaves = [_restored(path, array, want) for array, (_, want) in zip(raw, wanted, strict=True)]
     state = jax.tree.unflatten(jax.tree.structure(like), leaves)
     _match("load: state", state, like)
+    if np.asarray(state.origin)[1] != kind(tree):
+        raise TypeError(f"load: the file holds another run: its kernel is no {type(kernel).__name__}.")
     return state
+
+
+def _read(path):
+    """Names and arrays of a file, or one refusal for all the ways in which it may be damaged."""
+    try:
+        with open(path, "rb") as handle, np.load(handle, allow_pickle=False) as file:
+            names = json.loads(bytes(file["header"]).decode())
+            return names, [file[f"leaf{i}"] for i in range(len(names))]
+    except FileNotFoundError:
+        raise
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(
+            f"load: {path.name} is damaged, or was not written by jsamp.mcmc.save ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _restored(path, array, want):
+    try:
+        if _is_key(want):
+            return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(want))
+        if array.dtype != want.dtype:
+            array = array.view(want.dtype)[..., 0]
+        return jnp.asarray(array)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"load: {path.name} is damaged: {error}.") from error

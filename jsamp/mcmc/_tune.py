@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+import math
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jsamp._core import _checks, _tree
+from jsamp._core import _checks, _moments, _tree
+from jsamp._core._mesh import vary
 from jsamp._core._pytree import replace
 from jsamp._core._random import fold_in
+from jsamp._core._types import Key, Scalar, Tree
 from jsamp.mcmc import _drive as d
 from jsamp.mcmc import _kernel as k
+from jsamp.mcmc import _protocol as protocol
 from jsamp.mcmc._metric import DenseMetric
+from jsamp.mcmc._protocol import Kernel
 
-TARGETS = {"MALA": 0.574, "Barker": 0.5, "RandomWalk": 0.234, "HMC": 0.8, "NUTS": 0.8, "GHMC": 0.9, "MCLMC": 0.5}
-WARM_STEPS = 50  # leapfrog bound of HMC while the step size and the metric are still guesses
-BATCHES = 4  # of the last fifth of MCLMC's warm-up
-ENERGY_VARIANCE = 5e-4  # energy error per dimension that MCLMC steps for
+BATCHES = 4  # into which the chain is cut to measure its length of decorrelation
 
 
 class _Averaging(NamedTuple):
@@ -33,7 +35,7 @@ class _Averaging(NamedTuple):
 
 def _averaging(log_step):
     zero = jnp.zeros_like(log_step)
-    return _Averaging(log_step, zero, zero, zero, log_step + np.log(10.0))
+    return _Averaging(log_step, zero, zero, zero, log_step + math.log(10.0))
 
 
 def _average(a: _Averaging, accept, target) -> _Averaging:
@@ -62,104 +64,108 @@ def windows(num: int) -> tuple[np.ndarray, np.ndarray]:
     return collect, end
 
 
-class _Moments(NamedTuple):
-    count: Any
-    mean: Any
-    square: Any
-
-
-def _collect(m: _Moments, flat, axis):
-    # Chan's update with a whole batch of chains: one call covers one chain and many.
-    if axis is None:
-        chains, center = 1.0, flat
-    else:
-        chains, center = jax.lax.psum(jnp.ones((), flat.dtype), axis), jax.lax.pmean(flat, axis)
-    count = m.count + chains
-    inner, outer = flat - center, center - m.mean
-    product = (lambda a, b: a[:, None] * b[None, :]) if m.square.ndim == 2 else (lambda a, b: a * b)
-    spread = product(inner, inner)
-    spread = spread if axis is None else jax.lax.psum(spread, axis)
-    square = m.square + spread + product(outer, outer) * (m.count * chains / count)
-    return _Moments(count, m.mean + outer * (chains / count), square)
-
-
-def _covariance(m: _Moments):
+def _covariance(m):
     # Shrunk a little towards a small multiple of the identity, as in Stan.
     n = m.count
     eye = jnp.eye(m.mean.size, dtype=m.mean.dtype) if m.square.ndim == 2 else 1.0
-    return n / (n + 5) * m.square / jnp.maximum(n - 1, 1) + 1e-3 * 5 / (n + 5) * eye
+    return n / (n + 5) * _moments.variance(m) + 1e-3 * 5 / (n + 5) * eye
+
+
+class _Numbers(NamedTuple):
+    """What warming up finds: the step size, and variances or a Cholesky factor."""
+
+    log_step: Any
+    metric: Any
+
+
+class _Warming(NamedTuple):
+    """Where warming up is."""
+
+    state: Any
+    averaging: _Averaging
+    moments: Any
+    metric: Any
+    nfe: Any
+
+
+def _flat(x):
+    return ravel_pytree(x)[0].astype(k.dtype_of(x))
+
+
+def _with(kernel, found: _Numbers, metric, x):
+    """The kernel with the numbers that were found, the metric in the form that the kernel takes."""
+    if metric is None:
+        return replace(kernel, step_size=jnp.exp(found.log_step))
+    if metric == "dense":
+        shaped = replace(DenseMetric(np.eye(1)), factor=found.metric)
+    else:
+        flat, unravel = ravel_pytree(x)
+        shaped = unravel(found.metric.astype(flat.dtype))
+    return replace(kernel, step_size=jnp.exp(found.log_step), metric=shaped)
+
+
+def _mean_accept(kernel, before, info, target, axis, dtype):
+    """The statistic that drives the step size, averaged over the chains that are inside the support."""
+    accept = protocol.accept_statistic(kernel, info, before.position).astype(dtype)
+    held = protocol.logdensity_in(before)
+    inside = jnp.ones((), dtype) if held is None else jnp.isfinite(held).astype(dtype)
+    if axis is not None:
+        accept, inside = jax.lax.psum(accept * inside, axis), jax.lax.psum(inside, axis)
+    else:
+        accept = accept * inside
+    # A chain that stands outside accepts nothing, whatever the step: nothing is learned from it.
+    return jnp.where(inside > 0, accept / jnp.maximum(inside, 1), target)
+
+
+def _add(moments, x, axis):
+    return _moments.add(moments, _flat(x)) if axis is None else _moments.add_mapped(moments, _flat(x), axis)
+
+
+def _close_window(w: _Warming, metric) -> _Warming:
+    """Take the metric of the window, and let the step size be found anew."""
+    covariance = _covariance(w.moments)
+    fresh = jnp.linalg.cholesky(covariance) if metric == "dense" else covariance
+    fresh = jnp.where(jnp.all(jnp.isfinite(fresh)), fresh, w.metric)
+    return w._replace(averaging=_averaging(w.averaging.log_mean), moments=_tree.zeros_like(w.moments), metric=fresh)
 
 
 @functools.partial(jax.jit, static_argnames=("num", "metric", "axis"))
 def _tune(key, kernel, x, target, *, num, metric, axis):
-    began = state = d.start(kernel, x, fold_in(key, d.INIT))
-    flat, unravel = ravel_pytree(state.position)
-    dtype = k.dtype_of(state.position)
-    size = (flat.size, flat.size) if metric == "dense" else (flat.size,)
-    empty = _Moments(jnp.zeros((), dtype), jnp.zeros(flat.size, dtype), jnp.zeros(size, dtype))
-    microcanonical = type(kernel).__name__ == "MCLMC"
+    began = protocol.start(kernel, x, fold_in(key, d.INIT))
+    dtype = k.dtype_of(began.position)
+    target = jnp.asarray(target, dtype)
 
-    def shape(numbers):
-        # The metric in the form that the kernel takes, from variances or a Cholesky factor.
-        if metric == "dense":
-            return replace(DenseMetric(np.eye(1)), factor=numbers)
-        return unravel(numbers.astype(flat.dtype))
-
-    def kernel_at(log_step, numbers):
-        changes: dict[str, Any] = {"step_size": jnp.exp(log_step)}
-        if metric is not None:
-            changes["metric"] = shape(numbers)
-        return replace(kernel, **changes)
-
-    def warming(log_step, numbers):
-        now = kernel_at(log_step, numbers)
-        if hasattr(kernel, "max_steps"):
-            now = replace(now, max_steps=jnp.minimum(kernel.max_steps, WARM_STEPS))
-        return now
-
-    def body(carry, inputs):
-        state, averaging, moments, numbers = carry
+    def body(w, inputs):
         step_key, collect, end = inputs
-        now = warming(averaging.log_step, numbers)
-        state, info = now.step(step_key, state)
-        accept = info.accept
-        if microcanonical:
-            accept = 1 / (1 + info.aux**2 / (ENERGY_VARIANCE * flat.size))
-        accept = jnp.where(jnp.isfinite(accept) & ~info.diverged, accept, 0).astype(dtype)
-        accept = accept if axis is None else jax.lax.pmean(accept, axis)
-        averaging = _average(averaging, accept, target)
-        if metric is None:
-            return (state, averaging, moments, numbers), None
-        new = _collect(moments, ravel_pytree(state.position)[0].astype(dtype), axis)
-        moments = _tree.where(collect, new, moments)
+        now = _with(kernel, _Numbers(w.averaging.log_step, w.metric), metric, w.state.position)
+        state, info = protocol.while_tuning(now).step(step_key, w.state)
+        accept = _mean_accept(now, w.state, info, target, axis, dtype)
+        nfe = w.nfe + protocol.measures(info, dtype)[1]
+        w = w._replace(state=state, averaging=_average(w.averaging, accept, target), nfe=nfe)
+        if metric is not None:
+            w = w._replace(moments=_tree.where(collect, _add(w.moments, state.position, axis), w.moments))
+            w = jax.lax.cond(end, lambda w: _close_window(w, metric), lambda w: w, w)
+        return w, None
 
-        def close(_):
-            covariance = _covariance(moments)
-            fresh = jnp.linalg.cholesky(covariance) if metric == "dense" else covariance
-            fresh = jnp.where(jnp.all(jnp.isfinite(fresh)), fresh, numbers)
-            return _averaging(averaging.log_mean), _tree.zeros_like(moments), fresh
-
-        def go_on(_):
-            return averaging, moments, numbers
-
-        averaging, moments, numbers = jax.lax.cond(end, close, go_on, None)
-        return (state, averaging, moments, numbers), None
-
-    numbers = jnp.eye(flat.size, dtype=dtype) if metric == "dense" else jnp.ones(flat.size, dtype)
-    log_step = jnp.log(jnp.asarray(kernel.step_size, dtype))
-    carry = k.vary((state, _averaging(log_step), empty, numbers), *(() if axis else (key, state, kernel)))
+    flat = _flat(began.position)
+    empty = _moments.start(jnp.zeros_like(flat), outer=metric == "dense")
+    unit = jnp.eye(flat.size, dtype=dtype) if metric == "dense" else jnp.ones(flat.size, dtype)
+    shared = (_averaging(jnp.log(jnp.asarray(kernel.step_size, dtype))), empty, unit)
+    sources = (key, began, kernel)
+    own = vary((began, jnp.zeros((), jnp.int32)), *sources)
+    shared = vary(shared, *(() if axis else sources))
     keys = jax.vmap(fold_in, (None, 0))(key, jnp.arange(num))
-    (state, averaging, _, numbers), _ = jax.lax.scan(body, carry, (keys, *windows(num)))
-    return kernel_at(averaging.log_mean, numbers), state.position, d.logdensity_of(began)
+    w, _ = jax.lax.scan(body, _Warming(own[0], shared[0], shared[1], shared[2], own[1]), (keys, *windows(num)))
+    found = _Numbers(w.averaging.log_mean, w.metric)
+    return _with(kernel, found, metric, began.position), w.state.position, began, w.nfe
 
 
 @functools.partial(jax.jit, static_argnames=("num", "axis"))
 def _tune_length(key, kernel, x, *, num, axis):
-    # MCLMC: the length is 0.4 times the distance travelled per effective draw, averaged over coordinates; the steps per
+    # The length is 0.4 times the distance travelled per effective draw, averaged over coordinates; the steps per
     # effective draw from the variance of the means of BATCHES batches, so that nothing is stored.
-    state = d.start(kernel, x, fold_in(key, d.INIT))
-    zero = jnp.zeros(_tree.size(state.position), k.dtype_of(state.position))
-    empty = _Moments(jnp.zeros((), zero.dtype), zero, zero)
+    state = protocol.start(kernel, x, fold_in(key, d.INIT))
+    zero = jnp.zeros_like(_flat(state.position))
     size = max(num // BATCHES, 1)
 
     def batch(carry, i):
@@ -168,30 +174,60 @@ def _tune_length(key, kernel, x, *, num, axis):
         def step(carry, j):
             state, moments, total = carry
             state, _ = kernel.step(fold_in(key, i * size + j), state)
-            flat = ravel_pytree(state.position)[0].astype(zero.dtype)
-            return (state, _collect(moments, flat, axis), total + flat), None
+            return (state, _add(moments, state.position, axis), total + _flat(state.position)), None
 
-        first = k.vary((state, moments, zero), state)
+        first = vary((state, moments, zero), state)
         (state, moments, total), _ = jax.lax.scan(step, first, jnp.arange(size))
-        return (state, moments, _collect(means, total / size, axis)), None
+        mean = total / size
+        means = _moments.add(means, mean) if axis is None else _moments.add_mapped(means, mean, axis)
+        return (state, moments, means), None
 
-    carry = (k.vary(state, key, kernel), *k.vary((empty, empty), *(() if axis else (key, state, kernel))))
+    empty = (_moments.start(zero), _moments.start(zero))
+    carry = (vary(state, key, kernel), *vary(empty, *(() if axis else (key, state, kernel))))
     (state, moments, means), _ = jax.lax.scan(batch, carry, jnp.arange(BATCHES))
-    spread = moments.square / moments.count
-    steps = jnp.mean(size * (means.square / (means.count - 1)) / jnp.where(spread > 0, spread, jnp.inf))
+    spread = _moments.variance(moments, ddof=0)
+    steps = jnp.mean(size * _moments.variance(means) / jnp.where(spread > 0, spread, jnp.inf))
     length = 0.4 * kernel.step_size * jnp.clip(steps, 1, num)
     return replace(kernel, length=jnp.where(jnp.isfinite(length), length, kernel.length)), state.position
 
 
+def _run(key, kernel, x, target, *, num, metric, axis):
+    """Both phases for one chain: (tuned kernel, last position, first state, evaluations)."""
+    kernel = protocol.before_tuning(kernel, x)
+    last = num // 5 if protocol.tuning_of(kernel).length and num >= 200 else 0
+    tuned, x, began, nfe = _tune(key, kernel, x, target, num=num - last, metric=metric, axis=axis)
+    if last:
+        tuned, x = _tune_length(jax.random.fold_in(key, num), tuned, x, num=last, axis=axis)
+    return tuned, x, began, nfe + last
+
+
+def _asked(kernel, target, metric):
+    """The acceptance and the kind of metric to tune, or a refusal."""
+    who, asks = type(kernel).__name__, protocol.tuning_of(kernel)
+    _checks.check_choice("tune: metric", metric, ("diagonal", "dense", None))
+    if not asks.steps:
+        raise TypeError(f"tune: {who} has no step_size to tune. Tune the kernels inside it one by one.")
+    if target is None and asks.target is None:
+        raise TypeError(
+            f"tune: {who} has no acceptance probability to tune by. Pass target= if its info has one; else tune MALA "
+            f"or GHMC and copy its numbers."
+        )
+    target = asks.target if target is None else target
+    _checks.check_scalar("tune: target", target, low=0, high=1, open_low=True)
+    if metric == "dense" and asks.metric and not asks.dense:
+        raise ValueError(f"tune: {who} moves per coordinate; use metric='diagonal'.")
+    return target, metric if asks.metric else None
+
+
 def tune(
-    key: Any,
-    kernel: Any,
-    x: Any,
+    key: Key,
+    kernel: Kernel,
+    x: Tree,
     num: int = 1000,
     *,
     chains: int | None = None,
-    target: Any = None,
-    metric: str | None = "diagonal",
+    target: Scalar | None = None,
+    metric: Literal["diagonal", "dense"] | None = "diagonal",
     axis_name: str | None = None,
 ) -> tuple[Any, Any]:
     """Warm up: find the step size and the metric of a kernel, and carry the chain to where it should start.
@@ -209,7 +245,7 @@ def tune(
         num: warm-up steps (static); below 20 the metric is left alone.
         chains: number of chains over the leading axis of x, or None for one chain.
         target: acceptance to aim for; default by kernel: MALA 0.574, Barker 0.5, RandomWalk 0.234, HMC and NUTS 0.8,
-            GHMC 0.9.
+            GHMC 0.9. A divergent trajectory counts with the acceptance it had.
         metric: "diagonal", "dense" or None to leave it as it is.
         axis_name: a mapped axis of chains (your own `vmap` or `shard_map`) to share over.
 
@@ -222,10 +258,9 @@ def tune(
             concrete start.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.MALA(lambda x: -jnp.sum((x / 5) ** 2) / 2)
-        >>> kernel, x = mcmc.tune(jax.random.key(0), kernel, jnp.zeros((4, 3)), 200, chains=4)
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.MALA(lambda x: -jnp.sum((x / 5) ** 2) / 2)
+        >>> kernel, x = js.mcmc.tune(jax.random.key(0), kernel, jnp.zeros((4, 3)), 200, chains=4)
         >>> kernel.metric.shape, x.shape
         ((3,), (4, 3))
 
@@ -236,46 +271,35 @@ def tune(
         Hoffman and Gelman, "The No-U-Turn Sampler", 2014, arXiv:1111.4246 (dual averaging); Carpenter et al., "Stan",
         2017 (windows).
     """
+    tuned, x, _ = warm_up(key, kernel, x, num, chains, target, metric, axis_name)
+    return tuned, x
+
+
+def warm_up(key, kernel, x, num, chains=None, target=None, metric: Any = "diagonal", axis_name=None) -> Any:
+    """What `tune` does; the evaluations of the warm-up come back too."""
     kernel = d.as_kernel(kernel)
-    who = type(kernel).__name__
     _checks.check_key(key, "tune")
     _checks.check_count("tune: num", num)
-    _checks.check_choice("tune: metric", metric, ("diagonal", "dense", None))
-    if not hasattr(kernel, "step_size"):
-        raise TypeError(f"tune: {who} has no step_size to tune.")
-    if target is None:
-        if who not in TARGETS:
-            raise TypeError(
-                f"tune: {who} has no acceptance probability to tune by. Tune MALA or GHMC, copy its numbers."
-            )
-        target = TARGETS[who]
-    _checks.check_number("tune: target", target, low=0, high=1, open_low=True)
-    if not hasattr(kernel, "metric"):
-        metric = None
-    if who == "Barker" and metric == "dense":
-        raise ValueError("tune: Barker moves per coordinate; use metric='diagonal'.")
-
-    if who == "MCLMC":
-        size = _tree.size(jax.tree.map(jnp.asarray, x)) // (chains or 1)
-        kernel = replace(kernel, length=np.float32(np.sqrt(size)))
-
-    def run(key, x, axis):
-        last = num // 5 if who == "MCLMC" and num >= 200 else 0
-        tuned, x, first = _tune(key, kernel, x, target, num=num - last, metric=metric, axis=axis)
-        if last:
-            tuned, x = _tune_length(jax.random.fold_in(key, num), tuned, x, num=last, axis=axis)
-        return tuned, x, first
-
+    target, metric = _asked(kernel, target, metric)
+    run = functools.partial(_run, num=num, metric=metric)
     if chains is None:
-        tuned, last, first = run(key, x, axis_name)
+        d.check_position(kernel, x)
+        tuned, last, began, nfe = run(key, kernel, x, target, axis=axis_name)
     else:
-        _checks.check_count("tune: chains", chains)
-        sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
-        if sizes != {(chains,)}:
-            raise ValueError(f"tune: with chains={chains}, x needs that leading axis; got {sorted(sizes)}.")
+        check_chains("tune", chains, x)
+        d.check_position(kernel, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], x))
         axis = axis_name or "jsamp_chains"
-        tuned, last, first = jax.vmap(lambda key, x: run(key, x, axis), out_axes=(None, 0, 0), axis_name=axis)(
-            jax.random.split(key, chains), x
+        mapped = jax.vmap(
+            lambda key, x: run(key, kernel, x, target, axis=axis), out_axes=(None, 0, 0, 0), axis_name=axis
         )
-    d.check_finite("tune", first)
-    return tuned, last
+        tuned, last, began, nfe = mapped(jax.random.split(key, chains), x)
+    d.check_start("tune", kernel, x, began, many=chains is not None)
+    return tuned, last, nfe
+
+
+def check_chains(who, chains, x):
+    """Refuse starts that have not this many chains on their leading axis."""
+    _checks.check_count(f"{who}: chains", chains)
+    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
+    if sizes != {(chains,)}:
+        raise ValueError(f"{who}: with chains={chains}, x needs that leading axis; got {sorted(sizes)}.")

@@ -7,24 +7,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks, _tree
-from jsamp._core._pytree import pytree
+from jsamp._core import _tree
+from jsamp._core._pytree import field, pytree
+from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._hamiltonian import DIVERGENCE, HMCInfo, energy_of, leapfrog
 from jsamp.mcmc._metric import check_metric, pull, push
 
 
-def _setup(kernel, score):
-    k.prepare(kernel, score=score)
-    who = type(kernel).__name__
-    _checks.check_number(f"{who}: friction", kernel.friction, low=0)
-    check_metric(who, kernel.metric)
-
-
 def _begin(kernel, x, key, metropolis):
-    who = type(kernel).__name__
-    x = k.position(who, x, metropolis=metropolis)
-    check_metric(who, kernel.metric, x)
+    x = k.begin(kernel, x, metropolis=metropolis)
     r = _tree.zeros_like(x) if key is None else _tree.normal_like(jax.random.fold_in(key, 0), x)
     return k.State(x, k.evaluate(kernel, x), r)
 
@@ -32,11 +24,7 @@ def _begin(kernel, x, key, metropolis):
 def _refresh_momentum(noise, r, rate):
     # Exact Ornstein-Uhlenbeck over `rate` = friction * time.
     keep, kick = jnp.exp(-rate), jnp.sqrt(-jnp.expm1(-2 * rate))
-    return k.like(jax.tree.map(lambda r, n: keep * r + kick * n, r, noise), r)
-
-
-def _axpy(a, x, y):
-    return k.like(jax.tree.map(lambda x, y: y + a * x, x, y), y)
+    return jax.tree.map(lambda r, n: (keep * r + kick * n).astype(r.dtype), r, noise)
 
 
 @pytree
@@ -57,10 +45,9 @@ class BAOAB:
         ValueError: for a step size that is not positive, negative friction, or a metric that does not fit x.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.BAOAB(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.BAOAB(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -71,30 +58,32 @@ class BAOAB:
         arXiv:1203.5428.
     """
 
-    logdensity: Any = None
-    step_size: Any = 0.1
-    friction: Any = 1.0
-    metric: Any = None
-    score: Any = None
+    logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
+    step_size: Scalar = field(default=0.1, check=k.positive)
+    friction: Scalar = field(default=1.0, check=k.between(low=0))
+    metric: Tree = field(default=None, check=check_metric)
+    score: Any = field(default=None, convert=k.function("score(x)", missing=True))
+
+    caches = "gradient"
 
     def __post_init__(self):
-        _setup(self, True)
+        k.one_of_two(self)
 
     def init(self, x, key=None):
-        """The state at x; the momentum is drawn with a key, zero without."""
+        """Start at x; the momentum is drawn with a key, zero without."""
         return _begin(self, x, key, False)
 
     def step(self, key, state):
-        """One splitting step."""
+        """Take one splitting step."""
         x, point, r = state
         h = self.step_size
-        r = _axpy(h / 2, pull(self.metric, point.grad), r)
-        x = _axpy(h / 2, push(self.metric, r), x)
+        r = k.axpy(h / 2, pull(self.metric, point.grad), r)
+        x = k.axpy(h / 2, push(self.metric, r), x)
         r = _refresh_momentum(_tree.normal_like(key, r), r, self.friction * h)
-        x = _axpy(h / 2, push(self.metric, r), x)
+        x = k.axpy(h / 2, push(self.metric, r), x)
         point = k.evaluate(self, x)
-        r = _axpy(h / 2, pull(self.metric, point.grad), r)
-        return k.State(x, point, r), k.info(x, diverged=~_tree.all_finite(point.grad))
+        r = k.axpy(h / 2, pull(self.metric, point.grad), r)
+        return k.State(x, point, r), k.info(x, diverged=k.astray(point))
 
 
 @pytree
@@ -115,10 +104,9 @@ class OBABO:
         ValueError: for a step size that is not positive, negative friction, or a metric that does not fit x.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.OBABO(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.OBABO(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -128,28 +116,30 @@ class OBABO:
         Bussi and Parrinello, "Accurate sampling using Langevin dynamics", 2007, arXiv:0803.4083.
     """
 
-    logdensity: Any = None
-    step_size: Any = 0.1
-    friction: Any = 1.0
-    metric: Any = None
-    score: Any = None
+    logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
+    step_size: Scalar = field(default=0.1, check=k.positive)
+    friction: Scalar = field(default=1.0, check=k.between(low=0))
+    metric: Tree = field(default=None, check=check_metric)
+    score: Any = field(default=None, convert=k.function("score(x)", missing=True))
+
+    caches = "gradient"
 
     def __post_init__(self):
-        _setup(self, True)
+        k.one_of_two(self)
 
     def init(self, x, key=None):
-        """The state at x; the momentum is drawn with a key, zero without."""
+        """Start at x; the momentum is drawn with a key, zero without."""
         return _begin(self, x, key, False)
 
     def step(self, key, state):
-        """One splitting step."""
+        """Take one splitting step."""
         x, point, r = state
         (before, after), _ = k.noise(key, (r, r))
         rate = self.friction * self.step_size / 2
         r = _refresh_momentum(before, r, rate)
         x, r, point = leapfrog(self, x, r, point.grad, self.step_size)
         r = _refresh_momentum(after, r, rate)
-        return k.State(x, point, r), k.info(x, diverged=~_tree.all_finite(point.grad))
+        return k.State(x, point, r), k.info(x, diverged=k.astray(point))
 
 
 @pytree
@@ -170,10 +160,9 @@ class GHMC:
         ValueError: for a step size that is not positive, negative friction, or a metric that does not fit x.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.GHMC(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.GHMC(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -183,20 +172,20 @@ class GHMC:
         Horowitz, "A generalized guided Monte Carlo algorithm", 1991.
     """
 
-    logdensity: Any
-    step_size: Any = 0.1
-    friction: Any = 1.0
-    metric: Any = None
+    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    step_size: Scalar = field(default=0.1, check=k.positive)
+    friction: Scalar = field(default=1.0, check=k.between(low=0))
+    metric: Tree = field(default=None, check=check_metric)
 
-    def __post_init__(self):
-        _setup(self, False)
+    caches = "gradient"
+    accept_target = 0.9
 
     def init(self, x, key=None):
-        """The state at x; the momentum is drawn with a key, zero without."""
+        """Start at x; the momentum is drawn with a key, zero without."""
         return _begin(self, x, key, True)
 
     def step(self, key, state):
-        """Refresh, propose, decide."""
+        """Refresh the momentum, propose a leapfrog step and accept or reject it."""
         x, point, r = state
         kick, log_uniform = k.noise(key, r)
         r = _refresh_momentum(kick, r, self.friction * self.step_size)

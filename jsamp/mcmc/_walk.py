@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _tree
-from jsamp._core._pytree import pytree
+from jsamp._core._like import match
+from jsamp._core._mesh import vary
+from jsamp._core._pytree import field, pytree
+from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._metric import check_metric, push
 
@@ -27,10 +30,9 @@ class RandomWalk:
         ValueError: for a step size that is not positive, or a metric that does not fit x.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.RandomWalk(lambda x: -jnp.sum(x**2) / 2, step_size=1.0)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.RandomWalk(lambda x: -jnp.sum(x**2) / 2, step_size=1.0)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -40,36 +42,34 @@ class RandomWalk:
         Roberts, Gelman and Gilks, "Weak convergence and optimal scaling of random walk Metropolis algorithms", 1997.
     """
 
-    logdensity: Any
-    step_size: Any = 0.1
-    metric: Any = None
+    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    step_size: Scalar = field(default=0.1, check=k.positive)
+    metric: Tree = field(default=None, check=check_metric)
 
-    def __post_init__(self):
-        k.prepare(self)
-        check_metric("RandomWalk", self.metric)
+    caches = "value"
+    accept_target = 0.234
 
     def init(self, x, key=None):
-        """The state at x."""
-        x = k.position("RandomWalk", x)
-        check_metric("RandomWalk", self.metric, x)
-        return k.State(x, k.Point(k.value(self.logdensity, x), None), None)
+        """Start at x."""
+        x = k.begin(self, x)
+        return k.State(x, k.evaluate_value(self.logdensity, x), None)
 
     def step(self, key, state):
-        """Propose and decide."""
+        """Propose a move and accept or reject it."""
         x = state.position
         noise, log_uniform = k.noise(key, x)
         y = self._move(x, noise)
-        ly = k.value(self.logdensity, y)
-        proposed = k.State(y, k.Point(ly, None), None)
-        state, accept, bad = k.accept_step(log_uniform, ly - state.cache.logdensity, proposed, state)
+        point = k.evaluate_value(self.logdensity, y)
+        log_ratio = point.logdensity - state.cache.logdensity
+        state, accept, bad = k.accept_step(log_uniform, log_ratio, k.State(y, point, None), state)
         return state, k.info(x, accept=accept, diverged=bad)
 
     def propose(self, key, x):
-        """A symmetric proposal and its log ratio, zero."""
+        """Draw a symmetric proposal and its log ratio, zero."""
         return self._move(x, _tree.normal_like(key, x)), jnp.zeros((), k.dtype_of(x))
 
     def _move(self, x, noise):
-        return k.like(jax.tree.map(lambda x, m: x + self.step_size * m, x, push(self.metric, noise)), x)
+        return k.axpy(self.step_size, push(self.metric, noise), x)
 
 
 @pytree
@@ -81,18 +81,17 @@ class IndependentMH:
 
     Args:
         logdensity: log-density of one sample up to a constant; no gradient is taken.
-        propose: `propose(key) -> y`, a draw of q.
+        draw: `draw(key) -> y`, a draw of q.
         logproposal: log-density of q up to a constant.
 
     Raises:
         TypeError: for a position below float32, or draws of another structure or shape than x.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
+        >>> import jax, jax.numpy as jnp, jsamp as js
         >>> wide = lambda key: 2 * jax.random.normal(key, (3,))
-        >>> kernel = mcmc.IndependentMH(lambda x: -jnp.sum(x**2) / 2, wide, lambda x: -jnp.sum(x**2) / 8)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(3), 10).x.shape
+        >>> kernel = js.mcmc.IndependentMH(lambda x: -jnp.sum(x**2) / 2, wide, lambda x: -jnp.sum(x**2) / 8)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(3), 10).x.shape
         (10, 3)
 
     Cost:
@@ -102,30 +101,25 @@ class IndependentMH:
         Tierney, "Markov chains for exploring posterior distributions", 1994.
     """
 
-    logdensity: Any
-    propose: Any
-    logproposal: Any
-
-    def __post_init__(self):
-        k.prepare(self, positive=())
-        for name, signature in (("propose", "propose(key)"), ("logproposal", "logproposal(x)")):
-            object.__setattr__(self, name, k.as_tree(f"IndependentMH: {name}", getattr(self, name), signature))
+    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    draw: Any = field(convert=k.function("draw(key)"))
+    logproposal: LogDensity = field(convert=k.function("logproposal(x)"))
 
     def _weight(self, x):
-        return k.Point(k.value(self.logdensity, x) - k.value(self.logproposal, x), None)
+        return k.value(self.logdensity, x) - k.value(self.logproposal, x)
 
     def init(self, x, key=None):
-        """The state at x; the cache holds log w."""
+        """Start at x; the cache holds log w."""
         x = k.position("IndependentMH", x)
         return k.State(x, self._weight(x), None)
 
     def step(self, key, state):
-        """Propose and decide."""
+        """Propose a draw and accept or reject it."""
         draw, decide = jax.random.split(key)
         x, old, _ = state
-        y = k.like(self.propose(draw), x)
+        y = match("IndependentMH: the draw", k.call(self.draw, draw), x)
         new = self._weight(y)
-        log_ratio = new.logdensity - old.logdensity
+        log_ratio = new - old
         log_uniform = k.log_uniform(decide, log_ratio.dtype)
         state, accept, bad = k.accept_step(log_uniform, log_ratio, k.State(y, new, None), state)
         return state, k.info(x, accept=accept, diverged=bad)
@@ -135,12 +129,27 @@ class SliceInfo(NamedTuple):
     """Extras of a slice step: whether it ended inside the slice before its bound.
 
     Example:
-        >>> from jsamp import mcmc
-        >>> mcmc.SliceInfo(found=True).found
+        >>> import jsamp as js
+        >>> js.mcmc.SliceInfo(found=True).found
         True
     """
 
     found: Any
+
+
+LEFT, RIGHT, SHRINK, DONE = range(4)  # phases of a search: step the left end out, then the right one, then shrink
+TRIES = 100  # shrinkings before a search gives up
+
+
+class _Bracket(NamedTuple):
+    low: Any
+    high: Any
+    lefts: Any  # widths that the left end may still step out
+    rights: Any
+    phase: Any
+    tries: Any
+    y: Any  # the last point tried
+    logdensity: Any
 
 
 @pytree
@@ -162,10 +171,9 @@ class Slice:
         ValueError: for numbers that are not positive.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.Slice(lambda x: -jnp.sum(x**2) / 2)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.Slice(lambda x: -jnp.sum(x**2) / 2)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -175,68 +183,73 @@ class Slice:
         Neal, "Slice sampling", 2003.
     """
 
-    logdensity: Any
-    width: Any = 2.0
-    metric: Any = None
-    max_steps: Any = 20
+    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    width: Scalar = field(default=2.0, check=k.positive)
+    metric: Tree = field(default=None, check=check_metric)
+    max_steps: Scalar = field(default=20, check=k.between(low=1))
 
-    def __post_init__(self):
-        k.prepare(self, positive=("width", "max_steps"))
-        check_metric("Slice", self.metric)
+    caches = "value"
 
     def init(self, x, key=None):
-        """The state at x."""
-        x = k.position("Slice", x)
-        check_metric("Slice", self.metric, x)
-        return k.State(x, k.Point(k.value(self.logdensity, x), None), None)
+        """Start at x."""
+        x = k.begin(self, x)
+        return k.State(x, k.evaluate_value(self.logdensity, x), None)
 
     def step(self, key, state):
-        """Step out and shrink."""
+        """Step out and shrink along a random direction."""
         aim, draw, inside = jax.random.split(key, 3)
         x = state.position
         xi = _tree.normal_like(aim, x)
         norm = jnp.sqrt(_tree.dot(xi, xi))
         line = push(self.metric, jax.tree.map(lambda n: n / norm, xi))
-        dtype = norm.dtype
+        dtype = k.dtype_of(x)
         height, offset, share = jax.random.uniform(draw, (3,), dtype, minval=jnp.finfo(dtype).tiny)
         level = state.cache.logdensity + jnp.log(height)
-        low = -jnp.asarray(self.width, dtype) * offset
+        first = self._bracket(offset, share, x, state.cache.logdensity, dtype)
+
+        def search(b):
+            u = jax.random.uniform(jax.random.fold_in(inside, b.tries), (), dtype)
+            s = jnp.where(b.phase == LEFT, b.low, jnp.where(b.phase == RIGHT, b.high, b.low + u * (b.high - b.low)))
+            y = k.axpy(s, line, x)
+            return self._narrow(b, s, y, k.value(self.logdensity, y), level)
+
+        bound = jnp.asarray(self.max_steps, jnp.int32) + TRIES + 2
+        first = vary(first, key, state, self)
+        end = jax.lax.while_loop(lambda b: (b.phase < DONE) & (b.tries < bound), search, first)
+        found = end.phase == DONE
+        proposed = k.State(end.y, k.Point(end.logdensity, None), None)
+        bad = jnp.isnan(end.logdensity) | ~found
+        return _tree.where(found, proposed, state), k.info(x, nfe=end.tries, diverged=bad, aux=SliceInfo(found))
+
+    def _bracket(self, offset, share, x, logdensity, dtype):
+        """Place an interval of one width around x at random, and share the widths to step out between its sides."""
+        width = jnp.asarray(self.width, dtype)
+        low = -width * offset
         lefts = jnp.floor(share * self.max_steps).astype(jnp.int32)
         rights = jnp.asarray(self.max_steps, jnp.int32) - 1 - lefts
-        phase, tries = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
+        zero = jnp.zeros((), jnp.int32)
+        return _Bracket(low, low + width, lefts, rights, zero, zero, x, logdensity)
 
-        def at(s):
-            return k.like(jax.tree.map(lambda x, d: x + s * d, x, line), x)
+    def _narrow(self, b, s, y, logdensity, level):
+        """Step an end out, shrink the interval to s, or go on to the next phase."""
+        within = logdensity > level
+        left = (b.phase == LEFT) & within & (b.lefts > 0)
+        right = (b.phase == RIGHT) & within & (b.rights > 0)
+        shrink = (b.phase == SHRINK) & ~within
+        low = jnp.where(left, b.low - self.width, jnp.where(shrink & (s < 0), s, b.low)).astype(b.low.dtype)
+        high = jnp.where(right, b.high + self.width, jnp.where(shrink & (s >= 0), s, b.high)).astype(b.low.dtype)
+        phase = jnp.where(left | right | shrink, b.phase, b.phase + 1)
+        return _Bracket(low, high, b.lefts - left, b.rights - right, phase, b.tries + 1, y, logdensity)
 
-        def body(carry):
-            # Phase 0 steps the left end out, 1 the right end, 2 shrinks, 3 is done.
-            low, high, lefts, rights, phase, tries, _, _ = carry
-            u = jax.random.uniform(jax.random.fold_in(inside, tries), (), dtype)
-            s = jnp.where(phase == 0, low, jnp.where(phase == 1, high, low + u * (high - low)))
-            y = at(s)
-            ly = k.value(self.logdensity, y)
-            within = ly > level
-            out0 = (phase == 0) & within & (lefts > 0)
-            out1 = (phase == 1) & within & (rights > 0)
-            shrink = (phase == 2) & ~within
-            new_low = jnp.where(out0, low - self.width, jnp.where(shrink & (s < 0), s, low))
-            new_high = jnp.where(out1, high + self.width, jnp.where(shrink & (s >= 0), s, high))
-            stay = out0 | out1 | shrink
-            return (
-                new_low.astype(dtype), new_high.astype(dtype), lefts - out0, rights - out1,
-                jnp.where(stay, phase, phase + 1), tries + 1, y, ly.astype(dtype),
-            )  # fmt: skip
 
-        bound = jnp.asarray(self.max_steps, jnp.int32) + 102
-        start = (low, low + self.width, lefts, rights, phase, tries, x, state.cache.logdensity.astype(dtype))
-        start = k.vary(start, key, state, self)
-        end = jax.lax.while_loop(lambda c: (c[4] < 3) & (c[5] < bound), body, start)
-        *_, phase, tries, y, ly = end
-        found = phase == 3
-        proposed = k.State(y, k.Point(ly.astype(state.cache.logdensity.dtype), None), None)
-        return _tree.where(found, proposed, state), k.info(
-            x, nfe=tries, diverged=jnp.isnan(ly) | ~found, aux=SliceInfo(found)
-        )
+class _Arc(NamedTuple):
+    low: Any
+    high: Any
+    angle: Any
+    tries: Any
+    y: Any  # the last point tried
+    loglikelihood: Any
+    found: Any
 
 
 @pytree
@@ -256,10 +269,9 @@ class EllipticalSlice:
         ValueError: for a covariance that is not positive or does not fit x.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> from jsamp import mcmc
-        >>> kernel = mcmc.EllipticalSlice(lambda x: -jnp.sum((x - 1) ** 2) / 2, covariance=1.0)
-        >>> mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> kernel = js.mcmc.EllipticalSlice(lambda x: -jnp.sum((x - 1) ** 2) / 2, covariance=1.0)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(2), 10).x.shape
         (10, 2)
 
     Cost:
@@ -269,48 +281,44 @@ class EllipticalSlice:
         Murray, Adams and MacKay, "Elliptical slice sampling", 2010, arXiv:1001.0175.
     """
 
-    loglikelihood: Any
-    covariance: Any = 1.0
-    mean: Any = None
-
-    def __post_init__(self):
-        tree = k.as_tree("EllipticalSlice: loglikelihood", self.loglikelihood, "loglikelihood(x)")
-        object.__setattr__(self, "loglikelihood", tree)
-        check_metric("EllipticalSlice", self.covariance)
+    loglikelihood: LogDensity = field(convert=k.function("loglikelihood(x)"))
+    covariance: Tree = field(default=1.0, check=check_metric)
+    mean: Tree = None
 
     def init(self, x, key=None):
-        """The state at x."""
+        """Start at x; the cache holds the log-likelihood."""
         x = k.position("EllipticalSlice", x)
-        check_metric("EllipticalSlice", self.covariance, x)
-        if self.mean is not None:
-            k.like(self.mean, x)
-        return k.State(x, k.Point(k.value(self.loglikelihood, x), None), None)
+        check_metric("EllipticalSlice: covariance", self.covariance, x)
+        self._mean(x)
+        return k.State(x, k.value(self.loglikelihood, x), None)
+
+    def _mean(self, x):
+        return _tree.zeros_like(x) if self.mean is None else match("EllipticalSlice: mean", self.mean, x)
 
     def step(self, key, state):
-        """Shrink an angle bracket until the likelihood is high enough."""
+        """Shrink a bracket of angles until the likelihood is high enough."""
         prior, draw, inside = jax.random.split(key, 3)
-        x, point, _ = state
-        mean = _tree.zeros_like(x) if self.mean is None else k.like(self.mean, x)
+        x, now, _ = state
+        mean = self._mean(x)
         centred = jax.tree.map(jnp.subtract, x, mean)
         nu = push(self.covariance, _tree.normal_like(prior, x))
-        dtype = k.dtype_of(x)
-        height, angle = jax.random.uniform(draw, (2,), dtype, minval=jnp.finfo(dtype).tiny)
-        level = point.logdensity + jnp.log(height)
-        angle = 2 * jnp.pi * angle
+        height, angle = jax.random.uniform(draw, (2,), now.dtype, minval=jnp.finfo(now.dtype).tiny)
+        level, angle = now + jnp.log(height), 2 * jnp.pi * angle
 
-        def body(carry):
-            low, high, angle, tries, _, _, _ = carry
-            cos, sin = jnp.cos(angle), jnp.sin(angle)
-            y = k.like(jax.tree.map(lambda c, n, m: c * cos + n * sin + m, centred, nu, mean), x)
-            ly = k.value(self.loglikelihood, y)
-            found = ly > level
-            low, high = jnp.where(angle < 0, angle, low), jnp.where(angle < 0, high, angle)
-            u = jax.random.uniform(jax.random.fold_in(inside, tries), (), dtype)
-            return low, high, jnp.where(found, angle, low + u * (high - low)), tries + 1, y, ly.astype(dtype), found
+        def shrink(arc):
+            cos, sin = jnp.cos(arc.angle), jnp.sin(arc.angle)
+            turned = jax.tree.map(lambda c, n, m: c * cos + n * sin + m, centred, nu, mean)
+            y = k.like(turned, x)
+            value = k.value(self.loglikelihood, y)
+            found = value > level
+            low = jnp.where(arc.angle < 0, arc.angle, arc.low)
+            high = jnp.where(arc.angle < 0, arc.high, arc.angle)
+            u = jax.random.uniform(jax.random.fold_in(inside, arc.tries), (), now.dtype)
+            return _Arc(low, high, jnp.where(found, arc.angle, low + u * (high - low)), arc.tries + 1, y, value, found)
 
-        start = (angle - 2 * jnp.pi, angle, angle, jnp.zeros((), jnp.int32), x, point.logdensity.astype(dtype))
-        start = k.vary((*start, jnp.zeros((), bool)), key, state, self)
-        end = jax.lax.while_loop(lambda c: ~c[6] & (c[3] < 100), body, start)
-        *_, tries, y, ly, found = end
-        proposed = k.State(y, k.Point(ly.astype(point.logdensity.dtype), None), None)
-        return _tree.where(found, proposed, state), k.info(x, nfe=tries, diverged=~found, aux=SliceInfo(found))
+        first = _Arc(angle - 2 * jnp.pi, angle, angle, jnp.zeros((), jnp.int32), x, now, jnp.zeros((), bool))
+        first = vary(first, key, state, self)
+        end = jax.lax.while_loop(lambda arc: ~arc.found & (arc.tries < TRIES), shrink, first)
+        found = end.found
+        state = _tree.where(found, k.State(end.y, end.loglikelihood, None), state)
+        return state, k.info(x, nfe=end.tries, diverged=~found, aux=SliceInfo(found))

@@ -133,7 +133,7 @@ def test_streaming_moments_and_rhat_equal_the_stored_ones():
     x = jnp.stack([START, 3 + START, START - 3])
     reducers = (mcmc.Moments(), mcmc.Moments(covariance=True), mcmc.OnlineRhat())
     result = mcmc.chain(KEY, kernel, x, 200, burn=10, reduce=reducers)
-    draws = np.asarray(result.x, np.float64)
+    draws = np.asarray(result.x, np.float64).swapaxes(0, 1)  # [draws, chains, 2]
     flat = draws.reshape(200, -1)
     plain, whole, rhat = result.info.reduced
     assert int(plain.count) == 200
