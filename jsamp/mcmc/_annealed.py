@@ -163,7 +163,7 @@ def annealed(
         def move(carry, j):
             x, bad = carry
             s = match("annealed: the score", k.call(score, x, sigma), x)
-            noise = _tree.normal_like(jax.random.fold_in(key, i * steps + j), x)
+            noise = _tree.normal_like(jax.random.fold_in(key, i * steps + j), x)  # pyright: ignore[reportArgumentType]
             return (drift(x, s, None, h, noise), bad | ~_tree.all_finite(s)), None
 
         return jax.lax.scan(move, carry, jnp.arange(steps))[0], None
