@@ -16,6 +16,7 @@ from jsamp.denoise._protocol import aux_of, kick_of
 from jsamp.denoise._twisted import Twist
 from jsamp.estimate import Estimate
 from jsamp.select import draw
+from jsamp.solve import Plan
 from jsamp.steer import _population
 from jsamp.steer._protocol import Hooks
 
@@ -135,10 +136,13 @@ class SMC(Hooks):
         """Start with equal weights."""
         count = _population.particles("SMC", x)
         _population.check_noise("SMC", plan)
-        # Made from x, so that they vary over the mesh axes over which x does.
-        zero = jnp.zeros_like(_population.total(x))
+        # Made from x, so that they vary over the mesh axes over which x does; weights of tokens are floating, too.
+        total = _population.total(x)
+        zero = jnp.zeros_like(total, jnp.result_type(total, jnp.float32))
         shift = None
         if self.potential is None:
+            if not isinstance(plan, Plan):
+                raise TypeError("SMC: a twist is for plans of Gaussian noise. Give a potential(x, prediction, info).")
             extras = {
                 "stages": plan.take,
                 "noise before rows": plan.churn_std,

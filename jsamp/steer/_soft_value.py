@@ -141,6 +141,11 @@ class SoftValue(Hooks):
 
 
 def _poison(bad, x):
-    """Put NaN in place of a sample that no value chose."""
-    spoil = lambda leaf: jnp.where(bad, jnp.nan, leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    """Put NaN in place of a sample that no value chose, -1 in place of tokens."""
+
+    def spoil(leaf):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.where(bad, jnp.nan, leaf)
+        return jnp.where(bad, -1, leaf).astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf
+
     return jax.tree.map(spoil, x)
