@@ -2,7 +2,8 @@
 
 Pure functions that draw them, for JAX. Rooms: `noise` (schedules, grids), `denoise` (predictions, guidance), `solve`
 (diffusion solvers as tables), `steer` (acting on a running trajectory), `mcmc` (kernels as trees), `select` (scores and
-draws), `estimate` (diagnostics), `loss` (training objectives), `fit` (fitting them).
+draws), `tokens` (masked diffusion, autoregression, watermarks), `estimate` (diagnostics), `loss` (training objectives),
+`fit` (fitting them).
 """
 
 from jsamp import denoise as denoise
@@ -14,6 +15,7 @@ from jsamp import noise as noise
 from jsamp import select as select
 from jsamp import solve as solve
 from jsamp import steer as steer
+from jsamp import tokens as tokens
 from jsamp._core._pytree import field as field
 from jsamp._core._pytree import pytree as pytree
 from jsamp._core._pytree import static as static
@@ -33,4 +35,5 @@ __version__ = "0.1.0"
 __all__ = [
     "Denoiser", "Estimate", "Plan", "Prediction", "Result", "Subset", "chain", "chains", "denoise", "estimate", "field",
     "fit", "loss", "many", "mcmc", "noise", "pytree", "sample", "select", "solve", "static", "steer", "stream",
+    "tokens",
 ]  # fmt: skip
