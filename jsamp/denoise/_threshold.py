@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jsamp._core._checks import concrete
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._sample_axes import check_event_ndim, sample_axes
 from jsamp.denoise import _fields
@@ -26,6 +28,7 @@ class Threshold(Wrapper):
         denoiser: the denoiser to threshold; put it outermost, around guidance.
         quantile: None, or a number in (0, 1], commonly 0.995.
         limit: half-width of the data range, > 0.
+        largest: None, or an upper bound >= limit of s in the dynamic form; published pixel models take 1.5 to 2.
         event_ndim: how many trailing axes make one sample; None means all of x is one sample.
 
     Returns:
@@ -51,7 +54,13 @@ class Threshold(Wrapper):
     denoiser: Any = field(check=_fields.denoiser)
     quantile: Any = field(default=None, check=_fields.number(0, 1, open_low=True, optional=True))
     limit: Any = field(default=1.0, check=_fields.number(0, open_low=True))
+    largest: Any = field(default=None, check=_fields.number(0, open_low=True, optional=True))
     event_ndim: int | None = static(default=None, convert=check_event_ndim)
+
+    def __post_init__(self):
+        low, high = concrete(self.limit), None if self.largest is None else concrete(self.largest)
+        if low is not None and high is not None and np.any(high < low):
+            raise ValueError(f"Threshold: largest must be at least limit={self.limit}, got {self.largest}.")
 
     def _clip(self, x0):
         limit = jnp.asarray(self.limit, x0.dtype)
@@ -62,6 +71,7 @@ class Threshold(Wrapper):
         if axes:
             size = jnp.quantile(size, jnp.asarray(self.quantile, x0.dtype), axis=axes, keepdims=True)
         bound = jnp.maximum(size, limit)
+        bound = bound if self.largest is None else jnp.minimum(bound, jnp.asarray(self.largest, x0.dtype))
         return jnp.clip(x0, -bound, bound) * (limit / bound)
 
     def __call__(self, x, t, *, key=None):

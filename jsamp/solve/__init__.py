@@ -8,6 +8,8 @@ from jsamp.solve._algebra import stack as stack
 from jsamp.solve._corrected import er_sde as er_sde
 from jsamp.solve._corrected import sa_solver as sa_solver
 from jsamp.solve._corrected import unipc as unipc
+from jsamp.solve._diffusers import Pretrained as Pretrained
+from jsamp.solve._diffusers import from_diffusers as from_diffusers
 from jsamp.solve._files import describe as describe
 from jsamp.solve._files import load as load
 from jsamp.solve._files import save as save
@@ -49,9 +51,9 @@ from jsamp.solve._state import init as init
 from jsamp.solve._state import output as output
 
 __all__ = [
-    "KernelInfo", "OptimisedStart", "Plan", "PlanKernel", "Row", "SampleInfo", "SolveState", "StartSearch", "StepInfo",
-    "assemble", "concat", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm_single", "dpm_solver", "dpmpp",
-    "dpmpp_single", "edm", "er_sde", "ghvb", "heavy_ball", "heun", "init", "ipndm", "jumps", "kernel", "lms", "load",
-    "nesterov", "optimal_start", "optimise_start", "output", "plms", "pndm", "regenerate", "restart", "rho_rk",
-    "sa_solver", "sample", "save", "sdedit", "stack", "step", "unipc",
+    "KernelInfo", "OptimisedStart", "Plan", "PlanKernel", "Pretrained", "Row", "SampleInfo", "SolveState",
+    "StartSearch", "StepInfo", "assemble", "concat", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm_single",
+    "dpm_solver", "dpmpp", "dpmpp_single", "edm", "er_sde", "from_diffusers", "ghvb", "heavy_ball", "heun", "init",
+    "ipndm", "jumps", "kernel", "lms", "load", "nesterov", "optimal_start", "optimise_start", "output", "plms",
+    "pndm", "regenerate", "restart", "rho_rk", "sa_solver", "sample", "save", "sdedit", "stack", "step", "unipc",
 ]  # fmt: skip

@@ -951,13 +951,35 @@ LAWS = {
     "start_records": law_start_records,
 }  # fmt: skip
 
+
 # One line for every public object of the room.
+def law_configuration(name):
+    """A configuration gives one row per evaluation, on a schedule, with a plan that runs under jit as an argument."""
+    read = S.from_diffusers({"_class_name": "DPMSolverMultistepScheduler"}, 4)
+    assert type(read) is S.Pretrained
+    assert read.plan.nfe == len(read.timesteps) == len(read.grid) - 1
+    assert len(jax.tree.leaves(read.denoiser(network_of_zeros))) == len(jax.tree.leaves((read.schedule, read.time_map)))
+    x = jax.eval_shape(
+        lambda plan, x: js.sample(None, read.denoiser(network_of_zeros), x, plan).x, read.plan, jnp.ones(3)
+    )
+    assert x.shape == (3,)
+    with pytest.raises(ValueError, match="unknown _class_name"):
+        S.from_diffusers({}, 4)
+
+
+def network_of_zeros(x, t):
+    return jnp.zeros_like(x)
+
+
+LAWS["configuration"] = law_configuration
 REGISTRY = {
     "KernelInfo": "records",
     "OptimisedStart": "start_records",
     "Plan": "plan",
     "PlanKernel": "kernel",
+    "Pretrained": "configuration",
     "Row": "rows",
+    "from_diffusers": "configuration",
     "SampleInfo": "records",
     "SolveState": "records",
     "StartSearch": "start_records",

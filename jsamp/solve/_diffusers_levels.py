@@ -1,0 +1,167 @@
+"""Noise levels of a `scheduler_config.json`: tables of betas, spacings of time steps, rules for sigmas."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jsamp._core._checks import check_choice
+
+SHORTEST_SIGNAL = 2.0**-24
+"""What those schedulers that work with sigma = noise / signal put for a signal level of zero."""
+
+
+class Levels(NamedTuple):
+    """Where a scheduler evaluates its network, and the noise there.
+
+    Args:
+        timesteps: [n] what the network is given.
+        sigmas: [n + 1] noise over signal (in a flow: the time itself), where each step starts and where the last ends.
+    """
+
+    timesteps: np.ndarray
+    sigmas: np.ndarray
+
+
+def table(options: Mapping[str, Any], *, finite: bool) -> np.ndarray:
+    """The cumulative products [N] of a configuration; `finite` keeps the last one away from 0.
+
+    Betas and products are rounded to float32, as the networks were trained with them; all else is float64.
+    """
+    num, start, end = options["num_train_timesteps"], options["beta_start"], options["beta_end"]
+    if options["trained_betas"] is not None:
+        betas = np.asarray(options["trained_betas"])
+    else:
+        check_choice("from_diffusers: beta_schedule", options["beta_schedule"], tuple(BETAS))
+        betas = BETAS[options["beta_schedule"]](num, start, end)
+    if options.get("rescale_betas_zero_snr") and "snr_shift_scale" not in options:
+        product = zero_terminal(_product(betas))
+    else:
+        product = _product(betas)
+    if "snr_shift_scale" in options:
+        scale = options["snr_shift_scale"]
+        product = product / (scale + (1 - scale) * product)
+        product = zero_terminal(product) if options["rescale_betas_zero_snr"] else product
+    if options.get("rescale_betas_zero_snr") and finite:
+        product[-1] = SHORTEST_SIGNAL
+    return product
+
+
+def _product(betas: np.ndarray) -> np.ndarray:
+    kept = np.float32(1) - np.asarray(betas, np.float32)
+    return np.cumprod(kept.astype(np.float64)).astype(np.float32).astype(np.float64)
+
+
+def zero_terminal(product: np.ndarray) -> np.ndarray:
+    """Cumulative products shifted and scaled so that the last one is 0 and the first one stays."""
+    root = np.sqrt(product)
+    return ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+
+
+def _cosine(num, start, end):
+    signal = np.cos((np.arange(num + 1) / num + 0.008) / 1.008 * np.pi / 2) ** 2
+    return np.minimum(1 - signal[1:] / signal[:-1], 0.999)
+
+
+BETAS = {
+    "linear": lambda num, start, end: np.linspace(start, end, num),
+    "scaled_linear": lambda num, start, end: np.linspace(start**0.5, end**0.5, num, dtype=np.float32) ** 2,
+    "squaredcos_cap_v2": _cosine,
+    "sigmoid": lambda num, start, end: (end - start) / (1 + np.exp(-np.linspace(-6, 6, num))) + start,
+}
+
+
+def spaced(options: Mapping[str, Any], n: int, *, last: int, points: int, rounded: bool) -> np.ndarray:
+    """Time steps [n], falling: `points` of a lattice up to `last` when counted from 0, its first n taken."""
+    spacing, num = options.get("timestep_spacing", "linspace"), options["num_train_timesteps"]
+    check_choice("from_diffusers: timestep_spacing", spacing, ("linspace", "leading", "trailing"))
+    if spacing == "linspace":
+        steps = np.linspace(0, last - 1, points)[::-1][:n]
+        return steps.round() if rounded else steps
+    if spacing == "leading":
+        return (np.arange(points) * (last // points))[::-1][:n] + float(options.get("steps_offset", 0))
+    return np.arange(last, 0, -num / n).round()[:n] - 1.0
+
+
+def time_of(sigma: np.ndarray, product: np.ndarray) -> np.ndarray:
+    """Real index of a noise level, linear in log sigma between the indices of a table that is kept in float32."""
+    table = np.log(ratio(product).astype(np.float32)).astype(np.float64)
+    return np.interp(np.log(np.maximum(sigma, 1e-10)), table, np.arange(len(product)))
+
+
+def ratio(product: np.ndarray) -> np.ndarray:
+    """Noise over signal of cumulative products."""
+    return np.sqrt((1 - product) / product)
+
+
+def rule(options: Mapping[str, Any]) -> str:
+    """Which rule for sigmas a configuration asks for: "" for those of its time steps."""
+    asked = [name for name in RULES if options.get(f"use_{name}")]
+    if len(asked) > 1:
+        named = ", ".join(f"use_{name}" for name in asked)
+        raise ValueError(f"from_diffusers: a configuration takes one rule for sigmas, got {named}.")
+    return asked[0] if asked else ""
+
+
+def respaced(name: str, low: float, high: float, n: int, rho: float = 7.0) -> np.ndarray:
+    """Noise levels [n] from `high` down to `low` by a named rule."""
+    return RULES[name](low, high, np.linspace(0, 1, n), rho)
+
+
+def _karras(low, high, ramp, rho):
+    return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+
+
+def _exponential(low, high, ramp, rho):
+    return np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
+
+
+def _beta(low, high, ramp, rho):
+    return low + beta_quantile(1 - ramp) * (high - low)
+
+
+RULES = {"karras_sigmas": _karras, "exponential_sigmas": _exponential, "beta_sigmas": _beta, "lu_lambdas": _exponential}
+
+
+@functools.cache
+def _beta_table(shape: float, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distribution function of Beta(shape, shape) on [0, 1/2], by quadrature in u^shape, where it is smooth."""
+    x = 0.5 * np.linspace(0, 1, num + 1) ** 3
+    nodes, weights = np.polynomial.legendre.leggauss(12)
+    end = x**shape
+    left, width = end[:-1, None], np.diff(end)[:, None]
+    v = left + width * (nodes + 1) / 2
+    mass = (width / 2 * weights * (1 - v ** (1 / shape)) ** (shape - 1)).sum(1)
+    total = np.append(0.0, np.cumsum(mass))
+    return x, 0.5 * total / total[-1]
+
+
+def beta_quantile(u: np.ndarray, shape: float = 0.6, num: int = 4096) -> np.ndarray:
+    """Quantiles of Beta(shape, shape), symmetric about 1/2."""
+    x, below = _beta_table(shape, num)
+    tail = np.minimum(u, 1 - u)
+    # Near 0 the distribution function is a power of x: interpolate what is nearly linear.
+    value = np.interp(tail ** (1 / shape), below ** (1 / shape), x)
+    return np.where(u <= 0.5, value, 1 - value)
+
+
+def dynamic_shift(options: Mapping[str, Any], tokens: int) -> float:
+    """Logarithm mu of the shift for an image of so many tokens, linear between two sizes."""
+    small, large = options["base_image_seq_len"], options["max_image_seq_len"]
+    slope = (options["max_shift"] - options["base_shift"]) / (large - small)
+    return options["base_shift"] + slope * (tokens - small)
+
+
+def shifted(sigmas: np.ndarray, mu: float | None, factor: float, kind: str = "exponential") -> np.ndarray:
+    """Times of a flow moved towards noise: by a factor, or by exp(mu) or mu where mu is given."""
+    if mu is not None:
+        factor = float(np.exp(mu)) if kind == "exponential" else mu
+    return factor * sigmas / (1 + (factor - 1) * sigmas)
+
+
+def stretched(sigmas: np.ndarray, terminal: float | None) -> np.ndarray:
+    """Times of a flow stretched so that the last one is `terminal`."""
+    return sigmas if not terminal else 1 - (1 - sigmas) * ((1 - terminal) / (1 - sigmas[-1]))

@@ -1,0 +1,191 @@
+"""Configurations of published checkpoints: time steps, noise levels and results of their own schedulers."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jsamp as js
+from jsamp.solve import from_diffusers
+
+ENTRIES = json.loads((pathlib.Path(__file__).parent / "diffusers.json").read_text())["entries"]
+SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "clip_sample": False}
+# The scheduler of this configuration returns x / alpha at its last level, and its list of levels has one beyond it.
+LONGER = "log_linear"
+
+
+def read(entry):
+    name, options = entry["_class_name"], {}
+    if "mu" in entry:
+        options["tokens"] = int(entry["name"].rpartition("-")[2])
+    if entry["name"].startswith("flux"):
+        options["sigmas"] = np.linspace(1, 1 / entry["n"], entry["n"])
+    return from_diffusers({**entry["config"], "_class_name": name}, entry["n"], **options)
+
+
+def recorded(entry):
+    """Time steps and noise levels of the steps themselves, without those of the stages between."""
+    steps, sigmas, name = np.array(entry["timesteps"]), entry.get("sigmas"), entry["_class_name"]
+    if "Heun" in name or name == "PNDMScheduler":
+        steps = np.unique(steps)[::-1]
+    if "KDPM2" in name:
+        steps, sigmas = steps[[0, *range(2, len(steps), 2)]], sigmas[:1] + sigmas[1:-1:2]
+    if "Heun" in name:
+        sigmas = sigmas[:1] + sigmas[1:-1:2] + sigmas[-1:]
+    if entry["config"].get("interpolation_type") == LONGER:
+        sigmas = sigmas[:-1]
+    return steps, sigmas
+
+
+@jax.jit
+def run(law, x, plan):
+    return jax.vmap(lambda x: js.sample(None, law, x, plan).x)(x)
+
+
+def compare(entry):
+    got = read(entry)
+    steps, sigmas = recorded(entry)
+    if entry["_class_name"] != "PNDMScheduler" or entry["config"].get("skip_prk_steps"):
+        np.testing.assert_allclose(got.timesteps, steps, rtol=1e-6, atol=2e-5)
+    if sigmas is not None:
+        np.testing.assert_allclose(got.sigmas, sigmas, rtol=1e-5, atol=1e-6)
+    if "final" in entry:
+        law = js.denoise.GaussianMixture(got.schedule, weights=[1.0], means=[[0.5]], stds=[0.3])
+        start = np.linspace(-1.5, 1.5, 7)[:, None] * got.scale
+        with jax.enable_x64(True):
+            final = np.asarray(run(law, jnp.asarray(start), got.plan))[:, 0]
+        np.testing.assert_allclose(final, entry["final"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry['name']}-{entry['n']}")
+def test_recorded_schedulers(entry):
+    compare(entry)
+
+
+def test_every_recorded_configuration(shared):
+    """All recorded checkpoints, at 1 to 50 steps."""
+    failures = []
+    entries = json.loads((shared / "golden" / "configs.json").read_text())["entries"]
+    for entry in entries:
+        try:
+            compare(entry)
+        except (AssertionError, ValueError) as error:
+            failures.append((entry["name"], entry["n"], str(error)[:200]))
+    assert not failures, failures
+    assert len(entries) >= 130
+
+
+def test_the_network_is_given_the_recorded_time_steps():
+    """Rounded, as multistep schedulers do with sigmas of their own; between the steps, in between."""
+    for entry in ENTRIES:
+        if entry["n"] != 4 or entry["_class_name"] == "PNDMScheduler" or "EDM" in entry["_class_name"]:
+            continue
+        got, asked = read(entry), []
+        model = lambda x, t: (asked.append(t), x)[1]
+        denoiser = got.denoiser(model)
+        for t in got.grid[: entry["n"]]:
+            with jax.enable_x64(True):
+                denoiser(jnp.ones(2, jnp.float64), t)
+        np.testing.assert_allclose(
+            np.array(asked), got.timesteps[: len(asked)], rtol=1e-6, atol=1e-4, err_msg=str(entry["name"])
+        )
+
+
+def test_a_preconditioned_network_is_that_of_edm():
+    """Zero output leaves skip x; the noise level is coded as log(sigma) / 4 or 2 arctan(sigma) / pi, the sign kept."""
+    for name, level in (
+        ("EDMEulerScheduler", lambda s: np.log(s) / 4),
+        ("CosineDPMSolverMultistepScheduler", lambda s: 2 / np.pi * np.arctan(s)),
+    ):
+        got, asked = from_diffusers({"_class_name": name}, 5), []
+        data = got.precondition["sigma_data"]
+        out = got.denoiser(lambda x, t: (asked.append(t), jnp.ones_like(x))[1])(jnp.full(2, 3.0), 2.0).x0
+        sign = -1.0 if name.startswith("Cosine") else 1.0
+        norm = 4 + data**2
+        np.testing.assert_allclose(out, 3 * data**2 / norm + sign * 2 * data / np.sqrt(norm), rtol=1e-5)
+        np.testing.assert_allclose(asked[0], level(2.0), rtol=1e-5)
+
+
+def test_rows_of_distilled_models():
+    """LCM predicts x0 and noises it to the next level; TCD lands below it and is noised up."""
+    lcm = from_diffusers({**SD, "_class_name": "LCMScheduler"}, 4)
+    np.testing.assert_allclose(lcm.timesteps, [999, 759, 499, 259])
+    np.testing.assert_allclose(lcm.plan.noise_std[:3], lcm.schedule.sigma(lcm.timesteps[1:]), rtol=1e-12)
+    assert lcm.plan.noise_std[3] == 0
+    skip = 0.25 / ((4990.0) ** 2 + 0.25)
+    np.testing.assert_allclose(lcm.plan.state_coef[2] / lcm.schedule.alpha(259), skip, rtol=1e-12)
+    tcd = from_diffusers({**SD, "_class_name": "TCDScheduler"}, 4)
+    low = tcd.schedule.alpha(np.floor(0.7 * 759)), tcd.schedule.sigma(np.floor(0.7 * 759))
+    lift = tcd.schedule.alpha(759.0) / low[0]
+    np.testing.assert_allclose(tcd.plan.noise_std[0] ** 2, 1 - lift**2, rtol=1e-9)
+    np.testing.assert_allclose(tcd.plan.state_coef[0], lift * low[1] / tcd.schedule.sigma(999.0), rtol=1e-12)
+    # Noise of the prediction and fresh noise together are the noise of the level.
+    np.testing.assert_allclose(lift**2 * low[1] ** 2 + 1 - lift**2, tcd.schedule.sigma(759.0) ** 2, rtol=1e-9)
+
+
+def test_clipping_comes_with_the_configuration():
+    got = from_diffusers({"_class_name": "DDPMScheduler", "clip_sample_range": 2.0}, 5)
+    assert got.clip == {"limit": 2.0}
+    wild = got.denoiser(lambda x, t: jnp.zeros_like(x))
+    assert float(jnp.abs(wild(jnp.array([100.0]), 900.0).x0).max()) == 2.0
+    dynamic = from_diffusers({"_class_name": "DDPMScheduler", "thresholding": True, "sample_max_value": 1.5}, 5)
+    x0 = dynamic.denoiser(lambda x, t: jnp.zeros_like(x))(jnp.array([0.004, 0.0]), 999.0).x0
+    # alpha is 0.0064 there: |x0| = 0.63 stays; four times as much is cut at 1.5 and scaled to 1.
+    np.testing.assert_allclose(x0[0], 0.004 / dynamic.schedule.alpha(999.0), rtol=1e-5)
+    x0 = dynamic.denoiser(lambda x, t: jnp.zeros_like(x))(jnp.array([0.016, 0.0072]), 999.0).x0
+    np.testing.assert_allclose(x0, [1.0, 0.0072 / dynamic.schedule.alpha(999.0) / 1.5], rtol=1e-5)
+
+
+def test_fixed_variances():
+    """Large: beta of the step; small: that of the posterior, smaller by the ratio of noise levels."""
+    small, large = (from_diffusers({"_class_name": "DDPMScheduler", "variance_type": kind}, 5).plan
+                    for kind in ("fixed_small", "fixed_large"))  # fmt: skip
+    ratio = small.noise_std[:-1] / large.noise_std[:-1]
+    np.testing.assert_allclose(ratio, small.sigma_next[:-1] / small.sigma[:-1], rtol=1e-9)
+    assert large.noise_std[-1] == 0
+
+
+def test_a_file_is_read_and_foreign_fields_are_listed(tmp_path):
+    path = tmp_path / "scheduler_config.json"
+    config = {"_class_name": "EulerDiscreteScheduler", "_diffusers_version": "0.1", **SD, "skip_prk_steps": True}
+    path.write_text(json.dumps(config))
+    got = from_diffusers(path, 6)
+    assert got.unused == ("clip_sample", "skip_prk_steps")
+    np.testing.assert_array_equal(got.grid, from_diffusers(config, 6).grid)
+    assert isinstance(js.solve.dpmpp(got.schedule, got.grid, order=3), js.solve.Plan)
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "error", "match"),
+    [
+        ({"_class_name": "NoScheduler"}, {}, ValueError, "unknown _class_name 'NoScheduler'; known are"),
+        ({}, {}, ValueError, "unknown _class_name ..; known"),
+        (3, {}, TypeError, "config must be a mapping or the path of a JSON file, got 3"),
+        ("nowhere.json", {}, ValueError, "nowhere.json is not a readable JSON file"),
+        ({"_class_name": "DDIMScheduler", "sharpness": 2}, {}, ValueError, "no rule for 'sharpness'"),
+        ({"_class_name": "DDIMScheduler", "beta_schedule": "cubic"}, {}, ValueError, "beta_schedule must be one of"),
+        ({"_class_name": "DDIMScheduler", "timestep_spacing": "odd"}, {}, ValueError, "timestep_spacing must be one"),
+        ({"_class_name": "DDIMScheduler", "prediction_type": "noise"}, {}, ValueError, "prediction_type must be one"),
+        ({"_class_name": "DDIMScheduler"}, {"num": 0}, ValueError, "num must be >= 1"),
+        ({"_class_name": "DDIMScheduler"}, {"num": 1001}, ValueError, "num must be at most the table's 1000 steps"),
+        ({"_class_name": "DDIMScheduler"}, {"tokens": 4}, ValueError, "DDIMScheduler takes no tokens"),
+        ({"_class_name": "LCMScheduler"}, {"num": 51}, ValueError, "at most original_inference_steps = 50"),
+        (
+            {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True, "use_beta_sigmas": True},
+            {}, ValueError, "one rule for sigmas, got use_karras_sigmas, use_beta_sigmas",
+        ),
+        (
+            {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
+            {}, ValueError, "shifts by the image's size; pass tokens=",
+        ),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, {"sigmas": [1.0]}, ValueError, "sigmas must have 5 rows"),
+        ({"_class_name": "UniPCMultistepScheduler", "disable_corrector": [0]}, {}, ValueError, "no plan; drop them"),
+        ({"_class_name": "DDPMScheduler", "variance_type": "odd"}, {}, ValueError, "variance_type must be one of"),
+    ],
+)  # fmt: skip
+def test_refusals(config, options, error, match):
+    with pytest.raises(error, match=match):
+        from_diffusers(config, options.pop("num", 5), **options)
