@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 from jax.scipy.special import betainc, ndtri
 
 from jsamp._core import _checks
+from jsamp._core._types import Array, Scalar, Tree
 from jsamp.estimate._types import Estimate
 
 
@@ -20,14 +21,21 @@ def _columns(function, flat, numbers):
 
 
 def _each(who, x, function, *numbers):
-    # The diagnostic of every coordinate of every leaf; leaves are [chains, draws, ...].
+    """The diagnostic of every coordinate of every leaf; leaves are [chains, draws, ...]."""
+    if not jax.tree.leaves(x):
+        raise ValueError(f"{who}: x is an empty tree; pass draws [chains, draws, ...].")
+
     def leaf(a):
+        a = jnp.asarray(a, float) if getattr(a, "dtype", None) == bool else a
+        _checks.check_rows(f"{who}: x", a)
         a = jnp.asarray(a)
+        if jnp.iscomplexobj(a):
+            raise TypeError(f"{who}: x is complex. Pass real and imaginary part as a tree.")
         if not jnp.issubdtype(a.dtype, jnp.floating):
             a = a.astype(jnp.result_type(float))
         # Ranks, transforms and sums of many draws want more than half precision.
         a = a.astype(jnp.promote_types(a.dtype, jnp.float32))
-        if a.ndim < 2 or a.shape[1] < 4:
+        if a.ndim < 2 or a.shape[1] < 4 or a.size == 0:
             raise ValueError(f"{who}: want [chains, draws >= 4, ...], got shape {a.shape}. One chain: pass x[None].")
         flat = jnp.moveaxis(a.reshape(*a.shape[:2], -1), -1, 0)
         return _columns(function, flat, numbers).reshape(a.shape[2:])
@@ -54,10 +62,19 @@ def _rhat_of(a):
     n = a.shape[1]
     within = jnp.mean(jnp.var(a, axis=1, ddof=1))
     between = jnp.var(jnp.mean(a, axis=1), ddof=1)
-    return jnp.sqrt(between / within + (n - 1) / n)
+    # Chains that each stand still at a place of their own disagree without bound.
+    still = jnp.all(jnp.max(a, axis=1) == jnp.min(a, axis=1))
+    ratio = jnp.where(still, jnp.inf, between / within)
+    return jnp.where(_is_constant(a), jnp.nan, jnp.sqrt(ratio + (n - 1) / n))
+
+
+def _is_constant(a):
+    # By comparison: the variance of equal numbers is rounding error, not zero.
+    return jnp.max(a) == jnp.min(a)
 
 
 def _ess_of(a):
+    """Effective size of draws [chains, n]; NaN where all are equal."""
     chains, n = a.shape
     center = jnp.mean(a, axis=1)
     moved = a - center[:, None]
@@ -78,16 +95,22 @@ def _ess_of(a):
     summed = jnp.sum(jnp.where(jnp.arange(pairs.size) < stop, jax.lax.cummin(pairs), 0))
     tau = -1 + 2 * summed + jnp.maximum(even[stop], 0)
     number = chains * n
-    return number / jnp.maximum(tau, float(1 / np.log10(number)))
+    return jnp.where(_is_constant(a), jnp.nan, number / jnp.maximum(tau, float(1 / np.log10(number))))
 
 
 def _bulk(a):
-    return _ess_of(_normal_scores(_split(a)))
+    return jnp.where(_is_constant(a), jnp.nan, _ess_of(_normal_scores(_split(a))))
 
 
 def _below(a, prob):
-    # Effective size of the indicator of the draws below a quantile.
-    return _ess_of(_split((a <= jnp.quantile(a, prob)).astype(a.dtype)))
+    """Effective size of the indicator of the draws below a quantile.
+
+    Where many draws share a value (clipped, rounded or binary data) a quantile may lie at the end of the range. All
+    draws are then on one side of it: nothing is uncertain, and every draw counts.
+    """
+    below = (a <= jnp.quantile(a, prob)).astype(a.dtype)
+    size = jnp.where(_is_constant(below), float(a.size), _ess_of(_split(below)))
+    return jnp.where(_is_constant(a) | jnp.any(jnp.isnan(a)), jnp.nan, size)
 
 
 def _tail(a):
@@ -115,13 +138,16 @@ def _quantile_error(a, prob):
     known = jnp.isfinite(size)
     low = jnp.where(known, jnp.floor(jnp.maximum(low, 0)), 0).astype(jnp.int32)
     high = jnp.where(known, jnp.ceil(jnp.minimum(high, ordered.size - 1)), 0).astype(jnp.int32)
-    return jnp.where(known, (ordered[high] - ordered[low]) / 2, jnp.nan)
+    error = jnp.where(known, (ordered[high] - ordered[low]) / 2, jnp.nan)
+    return jnp.where(_is_constant(a), 0, error)
 
 
 def _rhat(a):
     parts = _split(a)
     folded = jnp.abs(parts - jnp.median(parts))
-    return jnp.maximum(_rhat_of(_normal_scores(parts)), _rhat_of(_normal_scores(folded)))
+    bulk, scale = _rhat_of(_normal_scores(parts)), _rhat_of(_normal_scores(folded))
+    # Binary draws of equal shares are all as far from the median: they say nothing about the scale.
+    return jnp.where(_is_constant(folded), bulk, jnp.maximum(bulk, scale))
 
 
 def _plain(a):
@@ -129,18 +155,18 @@ def _plain(a):
 
 
 def _mean_error(a):
-    return jnp.std(a, ddof=1) / jnp.sqrt(_plain(a))
+    return jnp.where(_is_constant(a), 0, jnp.std(a, ddof=1) / jnp.sqrt(_plain(a)))
 
 
 def _sd_error(a):
     square = (a - jnp.mean(a)) ** 2
     second = jnp.mean(square)
     variance = jnp.mean((square - second) ** 2) / _plain(square)
-    return jnp.sqrt(variance / second) / 2
+    return jnp.where(_is_constant(a) | _is_constant(square), 0, jnp.sqrt(variance / second) / 2)
 
 
-def rhat(x: Any) -> Any:
-    """R-hat, rank-normalised and split: how much the chains disagree. Near 1 (below 1.01) is agreement.
+def rhat(x: Tree) -> Any:
+    """Measure how much chains disagree by R-hat, rank-normalised and split. Near 1 (below 1.01) is agreement.
 
     The larger of two numbers: between-chain against within-chain variance of the normal scores of the split chains,
     and the same for the scores of |x - median|, which sees chains that differ in scale.
@@ -149,15 +175,15 @@ def rhat(x: Any) -> Any:
         x: draws [chains, draws, ...], or a tree of them.
 
     Returns:
-        R-hat of every coordinate; NaN for a constant coordinate or one with a NaN.
+        R-hat of every coordinate; NaN for a constant coordinate or one with a NaN, infinity for chains that each stand
+        still at a place of their own.
 
     Raises:
         ValueError: for fewer than four draws, or an array without the two axes.
 
     Example:
-        >>> import jax
-        >>> from jsamp import estimate
-        >>> bool(estimate.rhat(jax.random.normal(jax.random.key(0), (4, 500))) < 1.02)
+        >>> import jax, jsamp as js
+        >>> bool(js.estimate.rhat(jax.random.normal(jax.random.key(0), (4, 500))) < 1.02)
         True
 
     Cost:
@@ -170,8 +196,8 @@ def rhat(x: Any) -> Any:
     return _each("rhat", x, _rhat)
 
 
-def ess(x: Any, kind: str = "bulk") -> Any:
-    """Effective sample size: how many independent draws the chains are worth.
+def ess(x: Tree, kind: Literal["bulk", "tail", "mean"] = "bulk") -> Any:
+    """Count how many independent draws the chains are worth: the effective sample size.
 
     Split chains, autocovariances by FFT, Geyer's initial monotone sequence. "bulk" measures the rank-normalised
     draws, "tail" the worse of the 5% and 95% quantile indicators, "mean" the draws as they are. Antithetic chains
@@ -188,9 +214,8 @@ def ess(x: Any, kind: str = "bulk") -> Any:
         ValueError: for an unknown kind, fewer than four draws, or an array without the two axes.
 
     Example:
-        >>> import jax
-        >>> from jsamp import estimate
-        >>> 1500 < float(estimate.ess(jax.random.normal(jax.random.key(0), (4, 500)))) < 2500
+        >>> import jax, jsamp as js
+        >>> 1500 < float(js.estimate.ess(jax.random.normal(jax.random.key(0), (4, 500)))) < 2500
         True
 
     Cost:
@@ -204,8 +229,8 @@ def ess(x: Any, kind: str = "bulk") -> Any:
     return _each("ess", x, kinds[kind])
 
 
-def mcse(x: Any, kind: str = "mean", *, prob: float = 0.5) -> Any:
-    """Monte Carlo standard error of the mean, the standard deviation or a quantile of draws.
+def mcse(x: Tree, kind: Literal["mean", "sd", "quantile"] = "mean", *, prob: Scalar = 0.5) -> Any:
+    """Estimate the Monte Carlo standard error of the mean, the standard deviation or a quantile of draws.
 
     mean: sd / sqrt(ess). sd: by the delta method from the error of the mean of (x - mean)^2. quantile: half the
     distance of two order statistics, those at the central 68% of Beta(ess prob + 1, ess (1 - prob) + 1), ess that of
@@ -217,16 +242,15 @@ def mcse(x: Any, kind: str = "mean", *, prob: float = 0.5) -> Any:
         prob: which quantile, in (0, 1).
 
     Returns:
-        The error for every coordinate.
+        The error for every coordinate; 0 for a constant coordinate, NaN for one with a NaN.
 
     Raises:
         ValueError: for an unknown kind, a probability outside (0, 1), fewer than four draws, or an array without the
             two axes.
 
     Example:
-        >>> import jax
-        >>> from jsamp import estimate
-        >>> float(estimate.mcse(jax.random.normal(jax.random.key(0), (4, 2500)))) < 0.02
+        >>> import jax, jsamp as js
+        >>> float(js.estimate.mcse(jax.random.normal(jax.random.key(0), (4, 2500)))) < 0.02
         True
 
     Cost:
@@ -237,12 +261,12 @@ def mcse(x: Any, kind: str = "mean", *, prob: float = 0.5) -> Any:
     """
     kinds = {"mean": (_mean_error,), "sd": (_sd_error,), "quantile": (_quantile_error, prob)}
     _checks.check_choice("mcse: kind", kind, tuple(kinds))
-    _checks.check_number("mcse: prob", prob, low=0, high=1 - 1e-6, open_low=True)
+    _checks.check_scalar("mcse: prob", prob, low=0, high=1 - 1e-6, open_low=True)
     return _each("mcse", x, *kinds[kind])
 
 
-def mean(x: Any) -> Estimate:
-    """The mean of draws with its Monte Carlo standard error.
+def mean(x: Tree) -> Estimate:
+    """Average draws, with the Monte Carlo standard error of the mean.
 
     Args:
         x: draws [chains, draws, ...], or a tree of them.
@@ -254,10 +278,9 @@ def mean(x: Any) -> Estimate:
         ValueError: for fewer than four draws, or an array without the two axes.
 
     Example:
-        >>> import jax
-        >>> from jsamp import estimate
+        >>> import jax, jsamp as js
         >>> draws = 3 + jax.random.normal(jax.random.key(0), (4, 500))
-        >>> result = estimate.mean(draws)
+        >>> result = js.estimate.mean(draws)
         >>> bool(abs(result.value - 3) < 5 * result.stderr)
         True
 
@@ -267,8 +290,8 @@ def mean(x: Any) -> Estimate:
     return Estimate(_each("mean", x, jnp.mean), mcse(x), ess(x, "mean"))
 
 
-def ebfmi(energy: Any) -> jax.Array:
-    """Energy Bayesian fraction of missing information: below 0.3 the momenta do not move the energy fast enough.
+def ebfmi(energy: Array) -> jax.Array:
+    """Compute the energy Bayesian fraction of missing information: below 0.3 the momenta move the energy too slowly.
 
     mean((E_{i+1} - E_i)^2) / var(E), for every chain.
 
@@ -282,9 +305,8 @@ def ebfmi(energy: Any) -> jax.Array:
         ValueError: for an array that is not [chains, draws >= 2].
 
     Example:
-        >>> import jax
-        >>> from jsamp import estimate
-        >>> estimate.ebfmi(jax.random.normal(jax.random.key(0), (2, 1000))).round().tolist()
+        >>> import jax, jsamp as js
+        >>> js.estimate.ebfmi(jax.random.normal(jax.random.key(0), (2, 1000))).round().tolist()
         [2.0, 2.0]
 
     Cost:
@@ -294,7 +316,8 @@ def ebfmi(energy: Any) -> jax.Array:
         Betancourt, "Diagnosing suboptimal cotangent disintegrations in Hamiltonian Monte Carlo", 2016,
         arXiv:1604.00695.
     """
-    energy = jnp.asarray(energy)
+    _checks.check_rows("ebfmi: energy", energy)
+    energy = jnp.asarray(energy, jnp.promote_types(jnp.result_type(energy), jnp.float32))
     if energy.ndim != 2 or energy.shape[1] < 2:
         raise ValueError(f"ebfmi: want [chains, draws >= 2], got shape {energy.shape}. One chain: pass energy[None].")
     # Energies are large; their differences are not.

@@ -86,3 +86,38 @@ def test_the_error_of_the_mean_covers():
     result = estimate.mean(x)
     z = np.asarray(result.value / result.stderr)
     assert abs(z.var() - 1) < 5 * np.sqrt(2 / 200)
+
+
+def test_constants_and_ties_are_no_accident_of_rounding():
+    rng = np.random.default_rng(0)
+    coin = rng.random((4, 1000)) < 0.3
+    assert 3300 < float(estimate.ess(coin, "tail")) <= 4400  # one of the two indicators is constant: it says nothing
+    for value in (0.3, 1e7, 0.0):
+        same = np.full((4, 100), value, np.float32)
+        for kind in ("bulk", "tail", "mean"):
+            assert np.isnan(float(estimate.ess(same, kind))), (value, kind)
+        assert np.isnan(float(estimate.rhat(same)))
+        for kind in ("mean", "sd", "quantile"):
+            assert float(estimate.mcse(same, kind)) == 0, (value, kind)
+    # Clipped at 1: the upper quantiles are 1, without error; below the clip there is one.
+    clipped = np.minimum(rng.normal(size=(4, 1000)) + 1, 1).astype(np.float32)
+    assert float(estimate.mcse(clipped, "quantile", prob=0.9)) == 0
+    assert 0.02 < float(estimate.mcse(clipped, "quantile", prob=0.2)) < 0.1
+    # Chains that stand still at different places do not agree; a coin with equal shares has no scale to compare.
+    assert np.isposinf(float(estimate.rhat(np.arange(4.0)[:, None] * np.ones((4, 100)))))
+    assert abs(float(estimate.rhat(rng.random((4, 1000)) < 0.5)) - 1) < 0.02
+
+
+def test_arviz_agrees_on_binary_and_clipped_draws():
+    arviz = pytest.importorskip("arviz")
+    rng = np.random.default_rng(1)
+    draws = [
+        (rng.random((4, 500)) < 0.3).astype(np.float32),
+        np.maximum(rng.normal(size=(4, 500)), 0).astype(np.float32),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for x in draws:
+            for kind in ("bulk", "tail", "mean"):
+                assert np.isclose(float(estimate.ess(x, kind)), float(arviz.ess(x, method=kind)), rtol=2e-3), kind
+            assert np.isclose(float(estimate.rhat(x)), float(arviz.rhat(x)), rtol=1e-3)
