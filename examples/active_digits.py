@@ -87,7 +87,7 @@ def main() -> None:
         parser.error(f"want --num in 1..100 and --particles >= 2, got {args.num} and {args.particles}.")
     truths = real_digits(0, args.num)
     params = digits_net.load(digits_net.MODELS / "mnist_denoiser.npz")
-    rows = [truths]
+    rows, names = [truths], ["truth"]
     print(f"{PIXELS} of 784 pixels, {args.particles} particles, {args.num} digits")
     print(f"{'choice':16s}{'mean absolute error':>22s}{'standard error':>17s}{'seconds':>9s}")
     for choice in CHOICES:
@@ -96,7 +96,8 @@ def main() -> None:
         spread = errors.std(ddof=1) / np.sqrt(len(errors)) if len(errors) > 1 else float("nan")
         print(f"{choice:16s}{errors.mean():22.4f}{spread:17.4f}{time.perf_counter() - start:9.1f}", flush=True)
         rows += [np.where(masks > 0, truths, 0.0), means]
-    png.write(args.out, png.tile(np.concatenate(rows), columns=args.num, zoom=2))
+        names += [f"{choice}: seen", f"guess, error {errors.mean():.3f} ± {spread:.3f}"]
+    png.page(args.out, rows, names, f"{PIXELS} of 784 pixels, chosen as the run goes")
     print(f"{args.out}: the truth; then measured pixels and mean guess for {', '.join(CHOICES)}.")
 
 

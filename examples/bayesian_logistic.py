@@ -17,7 +17,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from jsamp import estimate, mcmc
+import jsamp as js
 
 CHAINS = 4
 
@@ -41,19 +41,19 @@ def model(x, y):
 
 def main(num=1000, warmup=600, out=None):
     x, y, x_test, y_test, names = data()
-    target = mcmc.from_numpyro(model, x, y)  # log-density over unconstrained sites; the data are its leaves
+    target = js.mcmc.from_numpyro(model, x, y)  # log-density over unconstrained sites; the data are its leaves
     starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * CHAINS), target.x)
 
     key_tune, key_run = jax.random.split(jax.random.key(0))
-    kernel, starts = mcmc.tune(key_tune, mcmc.HMC(target.logdensity), starts, warmup, chains=CHAINS)
+    kernel, starts = js.mcmc.tune(key_tune, js.mcmc.HMC(target.logdensity), starts, warmup, chains=CHAINS)
 
     def run(key, start):
-        return mcmc.chain(key, kernel, start, num, keep=lambda s, i: (s.position, i.aux.energy, i.diverged))
+        return js.mcmc.chain(key, kernel, start, num, keep=lambda s, i: (s.position, i.aux.energy, i.diverged))
 
     (draws, energy, diverged), info = jax.vmap(run)(jax.random.split(key_run, CHAINS), starts)
     sites = jax.vmap(jax.vmap(target.constrain))(draws)
 
-    rhat, size = estimate.rhat(sites), estimate.ess(sites)
+    rhat, size = js.estimate.rhat(sites), js.estimate.ess(sites)
     worst = max(float(jnp.max(leaf)) for leaf in jax.tree.leaves(rhat))
     least = min(float(jnp.min(leaf)) for leaf in jax.tree.leaves(size))
     logits = jnp.einsum("nd,csd->csn", x_test, sites["weight"], precision="highest") + sites["bias"][..., None]
@@ -63,9 +63,9 @@ def main(num=1000, warmup=600, out=None):
     print(f"step size {float(kernel.step_size):.3f}, acceptance {float(jnp.mean(info.accept)):.2f}, "
           f"gradients {int(jnp.sum(info.nfe))}, divergences {int(jnp.sum(diverged))}")  # fmt: skip
     print(f"worst R-hat {worst:.4f}, smallest ESS {least:.0f} of {CHAINS * num}, "
-          f"E-BFMI {[round(float(one), 2) for one in estimate.ebfmi(energy)]}")  # fmt: skip
+          f"E-BFMI {[round(float(one), 2) for one in js.estimate.ebfmi(energy)]}")  # fmt: skip
     print(f"held-out accuracy {accuracy:.3f} on {len(y_test)} patients")
-    mean = estimate.mean(sites["weight"])
+    mean = js.estimate.mean(sites["weight"])
     for i in np.argsort(-np.abs(np.asarray(mean.value)))[:5]:
         print(f"  {names[i]:24s} {float(mean.value[i]):+.3f} +- {float(mean.stderr[i]):.3f} (Monte Carlo)")
     if out is not None:
@@ -99,6 +99,7 @@ def picture(path, sites, names, chosen):
     for column, name in enumerate(series):
         axes[0, column + 1].set_title(name)
     axes[-1, 0].set_xlabel("draw")
+    fig.suptitle("Posterior of four coefficients: traces, histograms of the chains, pairs")
     fig.savefig(path, dpi=110)
     plt.close(fig)
 

@@ -30,7 +30,6 @@ from digits_metrics import features, scores
 from digits_net import MODELS, Digits, load
 
 import jsamp as js
-from jsamp import mcmc
 
 SCHEDULE = js.noise.VE(0.1, 20.0)
 CHAINS, BURN, BATCH = 64, 2, 256
@@ -74,13 +73,13 @@ def chained(params, key, labels, images, sigma, step_size, num, solver, nfe, ski
 
     def run(key, label, image):
         denoiser = conditional(params, label)
-        kernel = mcmc.DenoisingLangevinGibbs(
-            mcmc.NoisedScore(denoiser), LEVELS, posterior=level_posterior, x_move="ula", scaled=False,
+        kernel = js.mcmc.DenoisingLangevinGibbs(
+            js.mcmc.NoisedScore(denoiser), LEVELS, posterior=level_posterior, x_move="ula", scaled=False,
             step_size=step_size, skip=skip,
         )  # fmt: skip
         noise, walk = jax.random.split(key)
-        start = mcmc.Noised(image + sigma * jax.random.normal(noise, image.shape), sigma)
-        x, sigmas = mcmc.chain(walk, kernel, start, num, burn=BURN, keep=mcmc.picked).x
+        start = js.mcmc.Noised(image + sigma * jax.random.normal(noise, image.shape), sigma)
+        x, sigmas = js.mcmc.chain(walk, kernel, start, num, burn=BURN, keep=js.mcmc.picked).x
 
         def denoise(x, sigma):
             return js.sample(None, denoiser, x, plan_from(solver, sigma, nfe)).x
@@ -120,21 +119,22 @@ def main(num=12, evaluations=(6, 10), out=None):
                 level = f"{float(jnp.median(sigmas)):.1f}" if name == "chain" else "20"
                 numbers = f"{found[0]:8.2f} {found[1]:10.3f} {found[2]:7.3f} {found[3]:6.3f}"
                 print(f"{name + ' + ' + solver:16s} {used:10.1f} {numbers}  {level}", flush=True)
-            pictures.append((np.asarray(near), np.asarray(far).reshape(CHAINS, num, 28, 28)))
+            pictures.append(
+                (f"{solver}, {total} evaluations", np.asarray(near), np.asarray(far).reshape(CHAINS, num, 28, 28))
+            )
     if out is not None:
         picture(out, pictures)
     return rows
 
 
 def picture(path, pictures):
-    """Budgets down, Heun left and DPM-Solver++ right; in a block, rows of six images of one chain beside six plain."""
-    blocks = []
-    for near, far in pictures:
-        both = np.concatenate([near[:8, :6], np.full((8, 1, 28, 28), -1.0), far[:8, :6]], axis=1)
-        block = png.tile(both.reshape(-1, 28, 28), columns=both.shape[1], zoom=2)
-        blocks.append(np.pad(block, 12, constant_values=255))
-    pairs = [np.concatenate(pair, axis=1) for pair in zip(blocks[::2], blocks[1::2], strict=True)]
-    png.write(path, np.concatenate(pairs))
+    """Four rows of each sampler and budget: six images of one chain beside six plain ones."""
+    rows, labels = [], []
+    for name, near, far in pictures:
+        both = np.concatenate([near[:4, :6], np.full((len(near[:4]), 1, 28, 28), -1.0), far[:4, :6]], axis=1)
+        rows += list(both)
+        labels += [name, *([""] * (len(both) - 1))]
+    png.page(path, rows, labels, "Left: six images of one chain. Right: six plain runs")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A coreset of real handwritten digits: train on a few chosen images, test on the rest.
 
-k-center covers the cloud, herding and kernel thinning imitate it, leverage scores weight unusual images; all against
-random rows.
+k-center covers the cloud, herding and kernel thinning imitate it; all against random rows. Leverage is here to show
+that a score answers one question: it keeps the rows that least squares on the pixels needs, the unusual images, and
+those are not the ones to learn ten classes from.
 
     python examples/digits_coreset.py --out .
 """
@@ -15,7 +16,7 @@ import matplotlib
 import numpy as np
 from sklearn.datasets import load_digits
 
-import jsamp.select as select
+import jsamp as js
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -49,19 +50,19 @@ def main():
     order = np.random.default_rng(0).permutation(len(X))
     X, y = jnp.asarray(X[order] / 16, jnp.float32), jnp.asarray(y[order])
     X, y, test_X, test_y = X[:1024], y[:1024], X[1024:], y[1024:]
-    kernel = select.Gaussian(1.5)
+    kernel = js.select.Gaussian(1.5)
 
     choose = {
-        "random": lambda key, m: select.draw(key, jnp.ones(1024), m, scheme="topk"),
-        "leverage": lambda key, m: select.draw(key, select.leverage(X, ridge=1.0), m, scheme="priority"),
-        "k-center": lambda key, m: select.k_center(X, m, start=jax.random.randint(key, (), 0, 1024)),
-        "herding": lambda key, m: select.herding(X, m, kernel=kernel),
-        "thinning": lambda key, m: select.thinning(key, X, int(np.log2(1024 / m)), kernel=kernel),
+        "random": lambda key, m: js.select.draw(key, jnp.ones(1024), m, scheme="topk"),
+        "leverage": lambda key, m: js.select.draw(key, js.select.leverage(X, ridge=1.0), m, scheme="priority"),
+        "k-center": lambda key, m: js.select.k_center(X, m, start=jax.random.randint(key, (), 0, 1024)),
+        "herding": lambda key, m: js.select.herding(X, m, kernel=kernel),
+        "thinning": lambda key, m: js.select.thinning(key, X, int(np.log2(1024 / m)), kernel=kernel),
     }
     sizes = [32, 64, 128, 256]
-    accuracy, example = {}, {}
+    accuracy, error, example = {}, {}, {}
     for name, pick in choose.items():
-        accuracy[name] = []
+        accuracy[name], error[name] = [], []
         for m in sizes:
             hits = []
             for key in jax.random.split(jax.random.key(0), 1 if name == "herding" else args.trials):
@@ -70,14 +71,20 @@ def main():
                 params = train(subset.take(X), subset.take(y), weight)
                 hits.append(float(jnp.mean(jnp.argmax(test_X @ params[0] + params[1][None], 1) == test_y)))
             accuracy[name].append(np.mean(hits))
+            error[name].append(np.std(hits, ddof=1) / np.sqrt(len(hits)) if len(hits) > 1 else 0.0)
             if m == 32:
                 example[name] = np.asarray(subset.index)
         print(f"{name:9s}", "  ".join(f"{m}: {a:.3f}" for m, a in zip(sizes, accuracy[name], strict=True)))
 
     figure, axes = plt.subplot_mosaic("AAB;AAC;AAD", figsize=(9, 5.4), constrained_layout=True)
     for name, values in accuracy.items():
-        axes["A"].plot(sizes, values, "o-", label=name)
-    axes["A"].set(xscale="log", xlabel="images kept (of 1024)", ylabel="test accuracy", title="Logistic regression")
+        axes["A"].errorbar(sizes, values, error[name], marker="o", capsize=3, label=name)
+    axes["A"].set(
+        xscale="log",
+        xlabel="images kept (of 1024)",
+        ylabel="test accuracy",
+        title="Logistic regression, mean of the draws ± s.e.",
+    )
     axes["A"].set_xticks(sizes, [str(m) for m in sizes])
     axes["A"].minorticks_off()
     axes["A"].legend()

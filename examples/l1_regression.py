@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_sample_images
 
-import jsamp.select as select
+import jsamp as js
 
 matplotlib.use("Agg")
 jax.config.update("jax_enable_x64", True)  # neighbouring pixels are nearly collinear
@@ -53,15 +53,17 @@ def solve(A, weight):
 
 def sensitivity(A):
     """The recommended score, (sensitivity + leverage) / 2, against a small embedding."""
-    anchor = select.draw(jax.random.key(1), select.lewis(A, 1.0, tol=1e-1).weight, min(256, len(A)), scheme="priority")
+    anchor = js.select.draw(
+        jax.random.key(1), js.select.lewis(A, 1.0, tol=1e-1).weight, min(256, len(A)), scheme="priority"
+    )
     E = anchor.row_scale(1.0)[:, None] * anchor.take(A)
-    return select.sensitivity(A, 1.0, embedding=E, iters=6)
+    return js.select.sensitivity(A, 1.0, embedding=E, iters=6)
 
 
 SCORES = {
     "sensitivity": sensitivity,
-    "Lewis weights": lambda A: select.lewis(A, 1.0, tol=1e-1).weight,
-    "root leverage": lambda A: select.root_leverage(A, 1.0),
+    "Lewis weights": lambda A: js.select.lewis(A, 1.0, tol=1e-1).weight,
+    "root leverage": lambda A: js.select.root_leverage(A, 1.0),
     "uniform": lambda A: jnp.ones(len(A)),
 }
 
@@ -98,28 +100,37 @@ def main():
         schemes[name], score_time[name] = timed(score, A)
         print(f"{name}: scored in {score_time[name] * 1e3:.0f} ms")
     sizes = [int(len(A) * share) for share in (0.001, 0.003, 0.01, 0.03)]
-    excess = {name: [] for name in schemes}
+    excess, error = {name: [] for name in schemes}, {name: [] for name in schemes}
     speed = []
     for num in sizes:
         times = []
         for name, scores in schemes.items():
             errors = []
             for key in jax.random.split(jax.random.key(0), args.trials):
-                subset = select.draw(key, scores, num, scheme="priority")
+                subset = js.select.draw(key, scores, num, scheme="priority")
                 x, seconds = timed(solve, subset.take(A), subset.weight)
                 errors.append(loss(x) / best - 1)
                 times.append(seconds)
             excess[name].append(float(np.mean(errors)))
+            error[name].append(float(np.std(errors, ddof=min(1, len(errors) - 1)) / np.sqrt(len(errors))))
         speed.append(float(np.median(times)))
         line = ", ".join(f"{name} +{excess[name][-1]:.2%}" for name in schemes)
         print(f"{num:7d} rows, {speed[-1] * 1e3:6.1f} ms ({full_time / speed[-1]:.0f}x): loss above optimum {line}")
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), constrained_layout=True)
     for name, values in excess.items():
-        (line,) = left.loglog(sizes, np.array(values) * 100, "o-", label=name)
+        line = left.errorbar(
+            sizes, np.array(values) * 100, np.array(error[name]) * 100, marker="o", capsize=3, label=name
+        ).lines[0]
         if name != "uniform":
             level(right, sizes[0], score_time[name] * 1e3, f"scoring all rows: {name}", line.get_color(), ":")
-    left.set(xlabel="rows in the subset", ylabel="loss above the full optimum [%]", title="Error")
+    left.set(
+        xlabel="rows in the subset",
+        ylabel="loss above the full optimum [%]",
+        title="Error, mean of the draws ± s.e.",
+        xscale="log",
+        yscale="log",
+    )
     left.legend()
     right.loglog(sizes, np.array(speed) * 1e3, "ko-")
     right.text(sizes[1], speed[1] * 1300, "solving on the subset", ha="right", va="bottom", fontsize=8)

@@ -110,7 +110,8 @@ def main() -> None:
         found = np.asarray(score(k_judge, denoiser, new))
         print(f"{name:10s}{found.mean():12.2f}{np.mean(found > rare):25.3f}", flush=True)
         rows.append(new[:12])
-    png.write(args.out, png.tile(np.concatenate([np.asarray(row) for row in rows]), columns=12, zoom=2))
+    names = ["lowest score", "highest score", "plain samples", "guided samples"]
+    png.page(args.out, rows, names, "Minority score of digits, and guidance towards it")
     print(f"{args.out}: the most typical, the rarest, plain samples, guided samples.")
 
 

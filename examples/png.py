@@ -1,4 +1,4 @@
-"""Grey images on disk without an image library: tiles, and PNG files written with zlib alone."""
+"""Grey images on disk: tiles, PNG files written with zlib alone, and pages with a title and a label for each row."""
 
 from __future__ import annotations
 
@@ -33,3 +33,30 @@ def write(path: str | pathlib.Path, picture: np.ndarray) -> None:
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines.tobytes(), 9)) + chunk(b"IEND", b"")
     pathlib.Path(path).write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+def page(path: str | pathlib.Path, rows, labels, title: str) -> None:
+    """Write rows of images [n, h, w], each with its label, under a title; needs matplotlib, else the tiles alone."""
+    rows = [np.asarray(row) for row in rows]
+    if len(rows) != len(labels):
+        raise ValueError(f"png.page: {len(rows)} rows, but {len(labels)} labels. Give one for each row.")
+    picture = tile(np.concatenate(rows), columns=len(rows[0]), zoom=2)
+    try:
+        import matplotlib
+    except ImportError:
+        print(f"no matplotlib, so {path} has no labels; its rows are: {title}: {', '.join(labels)}")
+        return write(path, picture)
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    height, width = picture.shape
+    figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.set_yticks((np.arange(len(rows)) + 0.5) * height / len(rows), labels)
+    axis.set(xticks=[], title=title)
+    axis.tick_params(length=0)
+    for side in axis.spines.values():
+        side.set_visible(False)
+    figure.savefig(path, bbox_inches="tight", pad_inches=0.05, pil_kwargs={"optimize": True})
+    plt.close(figure)

@@ -78,15 +78,15 @@ def psnr(x: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean(10 * np.log10(4 / error)))
 
 
-def restore(task: str, denoiser, truth: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Print the table of one task; return the rows of its picture."""
+def restore(task: str, denoiser, truth: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Print the table of one task; return the rows of its picture by their labels."""
     mask = box() if task == "inpainting" else None
     op = js.denoise.LinearOp.pool(SHAPE, (4, 4)) if mask is None else js.denoise.LinearOp.mask(mask)
     clean = jax.vmap(op)(truth)
     y = clean + NOISE * jax.random.normal(jax.random.key(seed + 1), clean.shape)
     y = y if mask is None else y * mask
     shown = np.asarray(y).repeat(4, 1).repeat(4, 2) if mask is None else np.where(mask, y, 0.0)
-    rows = [truth, shown]
+    rows = {f"{task}: truth": truth, f"{task}: measured": shown}
     print(f"\n{task}\n{'method':16s}{'PSNR':>8s}{'misfit':>8s}{'NFE':>6s}{'seconds':>9s}")
     count = clean[0].size if mask is None else mask.sum()
     keys = jax.random.split(jax.random.key(seed), len(truth))
@@ -98,7 +98,7 @@ def restore(task: str, denoiser, truth: np.ndarray, seed: int) -> list[np.ndarra
         misfit = np.sqrt(np.sum(residual**2) / (len(truth) * count)) / NOISE
         print(f"{name:16s}{psnr(x, truth):8.2f}{misfit:8.2f}{plan.nfe:6d}{seconds:9.1f}", flush=True)
         if name != "nothing known":
-            rows.append(x)
+            rows[f"{name}, {psnr(x, truth):.1f} dB"] = x
     return rows
 
 
@@ -113,8 +113,9 @@ def main() -> None:
     truth = real_digits(args.num)
     params = digits_net.load(digits_net.MODELS / "mnist_denoiser.npz")
     denoiser = js.Denoiser(digits_net.Digits(params, jnp.int32(digits_net.NULL)), SCHEDULE, predicts="x0")
-    rows = [row for task in ("inpainting", "super-resolution") for row in restore(task, denoiser, truth, args.seed)]
-    png.write(args.out, png.tile(np.concatenate(rows), columns=args.num, zoom=2))
+    tables = [restore(task, denoiser, truth, args.seed) for task in ("inpainting", "super-resolution")]
+    names, rows = [name for table in tables for name in table], [row for table in tables for row in table.values()]
+    png.page(args.out, rows, names, "Posterior samples by five methods, and their PSNR")
     print(f"\n{args.out}: truth, measured, then a row for each method; the same again for super-resolution.")
 
 

@@ -78,7 +78,7 @@ def main() -> None:
     params = digits_net.load(digits_net.MODELS / "mnist_denoiser.npz")
     stored = digits_net.load(digits_net.MODELS / "mnist_features.npz")
     weights = {k: stored[k] for k in ("conv1", "conv1_bias", "conv2", "conv2_bias", "dense", "dense_bias", "head")}
-    keys, rows = jax.random.split(jax.random.key(args.seed), args.num), []
+    keys, rows = jax.random.split(jax.random.key(args.seed), args.num), {}
     print(f"reward: log p({args.digit} | x0)")
     print(f"{'method':20s}{'reward':>9s}{'share p > 1/2':>15s}{'NFE per image':>15s}{'seconds':>9s}")
     for method in METHODS:
@@ -89,8 +89,10 @@ def main() -> None:
         calls = STEPS * (1 if method == "plain" else args.population)
         share, seconds = np.mean(reward > np.log(0.5)), time.perf_counter() - start
         print(f"{method:20s}{reward.mean():9.2f}{share:15.2f}{calls:15d}{seconds:9.1f}", flush=True)
-        rows.append(x)
-    png.write(args.out, png.tile(np.concatenate(rows), columns=args.num, zoom=2))
+        rows[f"{method}, {share:.0%}"] = x
+    png.page(
+        args.out, list(rows.values()), list(rows), f"Steered to {args.digit}, and the share that the classifier accepts"
+    )
     print(f"{args.out}: a row each for {', '.join(METHODS)}.")
 
 

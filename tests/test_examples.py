@@ -1,15 +1,24 @@
 """Every example runs, small."""
 
+import os
 import pathlib
+import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 LIBRARIES = {"digits_net", "digits_metrics", "png"}  # imported by the others; nothing to run
 COMMANDS = {
+    "hello_solver": ["--out", "{tmp}/picture.png"],
+    "hello_chain": ["--out", "{tmp}/picture.png"],
+    "hello_coreset": ["--out", "{tmp}/picture.png"],
+    "train_nnx": ["--steps", "20", "--out", "{tmp}/picture.png"],
+    "train_linen": ["--steps", "20", "--out", "{tmp}/picture.png"],
+    "train_equinox": ["--steps", "20", "--out", "{tmp}/picture.png"],
     "active_digits": ["--num", "1", "--particles", "2", "--out", "{tmp}/picture.png"],
     "minority_digits": ["--num", "60", "--steps", "3", "--out", "{tmp}/picture.png"],
     "restore_digits": ["--num", "1", "--out", "{tmp}/picture.png"],
@@ -25,9 +34,22 @@ COMMANDS = {
 }
 
 
+NEEDS = {"train_equinox": "equinox", "bayesian_logistic": "numpyro"}  # beside flax, matplotlib and scikit-learn
+
+
 def test_every_example_is_listed():
     found = {path.stem for path in EXAMPLES.glob("*.py")}
     assert found == LIBRARIES | set(COMMANDS)
+    index = (EXAMPLES / "README.md").read_text()
+    assert all(f"{name}.py" in index for name in found)
+    pictures = set(re.findall(r"\((gallery/\w+\.png|\w+\.png)\)", index))
+    assert pictures == {"digits.png"} | {f"gallery/{path.name}" for path in (EXAMPLES / "gallery").iterdir()}
+    assert all((EXAMPLES / name).stat().st_size <= 60_000 for name in pictures)
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name.startswith("hello")])
+def test_first_examples_are_under_forty_lines(name):
+    assert len((EXAMPLES / f"{name}.py").read_text().splitlines()) < 40
 
 
 @pytest.fixture
@@ -43,7 +65,12 @@ def folder(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_example_runs(name, folder):
+    pytest.importorskip(NEEDS.get(name, "numpy"), reason=f"{name} needs it")
     arguments = [part.format(tmp=folder) for part in COMMANDS[name]]
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
-    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=600, check=False)
+    environment = dict(os.environ)
+    if cache := jax.config.jax_compilation_cache_dir:  # the folder of this worker, which waits meanwhile
+        environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    options = {"capture_output": True, "text": True, "timeout": 600, "check": False, "env": environment}
+    done = subprocess.run(command, cwd=EXAMPLES.parent, **options)
     assert done.returncode == 0, done.stderr[-2000:]
