@@ -60,7 +60,12 @@ def test_accuracy_rises_at_equal_diversity():
 
 
 @pytest.mark.slow
-def test_against_a_weaker_model_it_is_at_least_autoguidance():
+def test_against_a_weaker_model_it_adds_to_autoguidance():
+    """The same pair of models: the classifier's choice of the class to push from buys what the weaker model alone does
+    not. Measured: .967 without guidance, .963 with autoguidance, 1.000 with both; the error of a rate is .003."""
+    plain, _ = quality(of_class)
     auto, _ = quality(lambda k: js.denoise.Auto(of_class(k), weak(k), 1.5))
-    both, _ = quality(lambda k: js.denoise.GradientFree(of_class, k, classifier, 2.0, weak=weak))
-    assert both >= auto
+    both, spread = quality(lambda k: js.denoise.GradientFree(of_class, k, classifier, 2.0, weak=weak))
+    assert both > auto + 0.02
+    assert both > plain + 0.02
+    assert spread > 0.9 * quality(of_class)[1]

@@ -190,6 +190,28 @@ def test_zero_star_scales_the_unconditional_velocity(x64):
     assert first.nfe == 2
 
 
+RESHAPING = {
+    "Rescale": lambda c, u, n: D.Rescale(D.ClassifierFree(c, u, 4.0), event_ndim=n),
+    "Rescale(eps)": lambda c, u, n: D.Rescale(D.ClassifierFree(c, u, 4.0), 1.0, "eps", event_ndim=n),
+    "APG": lambda c, u, n: D.APG(c, u, 4.0, eta=0.3, norm_threshold=0.2, event_ndim=n),
+    "CFGZero": lambda c, u, n: D.CFGZero(c, u, 4.0, event_ndim=n),
+    "Threshold": lambda c, u, n: D.Threshold(D.ClassifierFree(c, u, 4.0), 0.7, 0.3, event_ndim=n),
+}
+
+
+@pytest.mark.parametrize("name", RESHAPING)
+def test_a_batch_never_changes_what_is_reshaped(name, x64):
+    """Norms, inner products, deviations and quantiles are those of each sample: with event_ndim and by vmap."""
+    make, x = RESHAPING[name], jnp.asarray(np.random.default_rng(3).normal(size=(2, 3, 2)))
+    cond, uncond = mixture(VP, 1), mixture(VP)
+    batch = jax.jit(lambda x: make(cond, uncond, 1)(x, 0.3))(x)
+    single = jax.jit(jax.vmap(jax.vmap(lambda x: make(cond, uncond, None)(x, 0.3))))(x)
+    mixed = jax.jit(lambda x: make(cond, uncond, None)(x, 0.3))(x)
+    np.testing.assert_allclose(batch.x0, single.x0, rtol=1e-10)
+    np.testing.assert_allclose(batch.eps, single.eps, rtol=1e-10)
+    assert not np.allclose(mixed.x0, single.x0, rtol=1e-3)
+
+
 def test_composition_is_linear(x64):
     conds, uncond, x = [mixture(VP, k) for k in range(3)], mixture(VP), jnp.array([0.4, -0.7])
     weights = [2.0, -1.0, 0.5]
@@ -223,6 +245,11 @@ def test_gradient_free_guidance_by_hand(x64):
         np.testing.assert_array_equal(got.aux, main.x0)
         traced = jax.jit(lambda k: D.GradientFree(of_class, k, bayes, 2.0)(x, 0.3).x0)(jnp.int32(label))
         np.testing.assert_allclose(traced, got.x0, rtol=1e-12)
+        # Against a weaker model of the reference class.
+        weak = lambda k: D.GaussianMixture(VP, weights=[1.0], means=jnp.asarray(CENTERS)[k][None], stds=[1.7])
+        against = D.GradientFree(of_class, label, bayes, 2.0, weak=weak)(x, 0.3)
+        other = weak(second)(x, 0.3).x0
+        np.testing.assert_allclose(against.x0, other + (1 + 2.0 * (1 - p[label])) * (main.x0 - other), rtol=1e-12)
         # Nothing to push from where the classifier is sure, or where omega is 0.
         sure = D.GradientFree(of_class, label, lambda x0, k=label: 1e3 * (jnp.arange(3) == k), 2.0)
         np.testing.assert_allclose(sure(x, 0.3).x0, main.x0, rtol=1e-15)

@@ -520,10 +520,12 @@ def law_twisted(name):
     base, off = mixture(VP)(X, 0.4), D.Twisted(mixture(VP), TWIST, scale=0.0)(X, 0.4)
     assert_same_bits((off.x0, off.eps, off.aux.x0), (base.x0, base.eps, base.x0))
     assert off.aux.value.shape == (3,)
-    # The spread ends at the known limits.
+    # The variance of x0 given x_t, and its limits.
     alpha, sigma = VP.alpha(0.4), VP.sigma(0.4)
-    for spread, var in ((0.0, 0.0), (1.0, sigma**2 / (alpha**2 + sigma**2)), (np.inf, (sigma / alpha) ** 2)):
-        value = D.Twisted(mixture(VP), TWIST, spread)(X, 0.4).aux.value
+    between = 0.25 * sigma**2 / (0.25 * alpha**2 + sigma**2)
+    ends = ((0.0, 0.0), (1.0, sigma**2 / (alpha**2 + sigma**2)), (0.5, between), (np.inf, (sigma / alpha) ** 2))
+    for std, var in ends:
+        value = D.Twisted(mixture(VP), TWIST, std)(X, 0.4).aux.value
         np.testing.assert_allclose(value, TWIST(base.x0, var), rtol=1e-5)
 
 

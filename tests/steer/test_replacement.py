@@ -129,6 +129,34 @@ def test_repaint_runs_as_the_recursion_says():
     assert js.sample(jax.random.key(0), LAW, jnp.zeros(2), plan, steer=soft).info.ok
 
 
+@pytest.mark.parametrize("build", [js.solve.dpmpp, js.solve.deis, js.solve.plms])
+def test_pasting_makes_plans_with_history_first_order(build):
+    """Every row after a paste starts without a past: the multistep plan draws what its first-order rows draw."""
+    grid = js.noise.time_grid(VP, 6)
+    plan = build(VP, grid)
+    first = js.solve.ddim(VP, grid)
+    steer = js.steer.Repaint(jnp.array([1.0, 0.0]), jnp.array([1.0, 0.0]))
+    start = jnp.array([0.3, -1.1])
+    run = lambda plan, steer: js.sample(jax.random.key(0), LAW, start, plan, steer=steer).x
+    np.testing.assert_allclose(run(plan, steer), run(first, steer), rtol=2e-5, atol=1e-6)
+    assert not np.allclose(run(plan, None), run(first, None), rtol=1e-3)
+
+
+def test_repaint_takes_what_stands_outside_its_mask():
+    """NaN where nothing is known is nothing; a mask of pixels for channels is explained."""
+    plan = js.solve.ddpm(VP, js.noise.time_grid(VP, 4))
+    run = lambda y, mask: js.sample(jax.random.key(0), LAW, jnp.ones(2), plan, steer=js.steer.Repaint(mask, y)).x
+    mask = np.array([1.0, 0.0])
+    np.testing.assert_array_equal(run(np.array([1.0, np.nan]), mask), run(np.array([1.0, 0.0]), mask))
+    with pytest.raises(ValueError, match=r"Repaint: y must be finite, got nan at \[0\]"):
+        js.steer.Repaint(mask, np.array([np.nan, 1.0]))
+    image = np.ones((4, 4, 3), np.float32)
+    net = js.Denoiser(lambda x, t: x, VP)
+    for wrong in (np.ones((4, 4, 1)), np.ones((4, 4))):
+        with pytest.raises(TypeError, match=r"Repaint: mask must have the trailing shape.*\[H, W, C\]"):
+            js.sample(jax.random.key(0), net, image, plan, steer=js.steer.Repaint(wrong, wrong))
+
+
 def test_ilvr_ends_with_the_low_frequencies_of_the_reference():
     law = js.denoise.GaussianMixture(VP, weights=[1.0], means=[np.zeros(8)], stds=[1.0])
     plan = js.solve.ddpm(VP, js.noise.time_grid(VP, 12, final="zero"))

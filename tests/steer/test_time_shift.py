@@ -54,6 +54,56 @@ def test_shifted_index_is_exact_monotone_and_bounded():
     assert float(matched(quiet, 500, window=40, cutoff=500.0)) == 500
 
 
+def matched_by_search(x, t, window, cutoff):
+    """The index in the window around t whose variance is nearest, by looking at every one."""
+    low, high = max(0, int(np.ceil(t - window // 2))), min(999, int(np.floor(t + window // 2)))
+    inside = np.arange(low, high + 1)
+    nearest = inside[np.argmin(np.abs(VARIANCE[inside] - np.var(x, ddof=1)))]
+    return float(nearest) if t > cutoff and window >= 2 else float(t)
+
+
+@pytest.mark.parametrize(("window", "cutoff", "size"), [(40, 0, 1.0), (10, 0, 1.3), (400, 300, 0.7)])
+def test_the_default_mode_step_by_step(window, cutoff, size, x64):
+    """DDIM from the shifted time of each state to the next time of the grid: the paper's algorithm, by hand.
+
+    A wide window finds the matched index, a narrow one ends at its edge; rows at or below the cutoff are not shifted.
+    The plan's rows may combine x0 or eps.
+    """
+    grid = js.noise.index_grid(SCHEDULE, 6, "leading")
+    plan = js.solve.ddim(SCHEDULE, grid)
+    alpha, sigma = (lambda t, f=f: float(np.asarray(f(t))) for f in (SCHEDULE.alpha, SCHEDULE.sigma))
+    start = size * np.random.default_rng(0).normal(size=16)
+    x, shifted, seen = start, float(plan.t[0]), []
+    for r in range(plan.nfe):
+        eps = np.asarray(LAW(jnp.asarray(x), shifted).eps)
+        to = float(plan.t_next[r])
+        rho = sigma(to) / alpha(to) - sigma(shifted) / alpha(shifted)
+        x = alpha(to) * (x / alpha(shifted) + rho * eps)
+        shifted = matched_by_search(x, to, window, cutoff)
+        seen.append(shifted - to)
+    assert np.count_nonzero(seen) >= 2
+    steer = js.steer.TimeShift(SCHEDULE, window=window, cutoff=cutoff)
+    for plan in (js.solve.ddim(SCHEDULE, grid), js.solve.deis(SCHEDULE, grid, order=1)):
+        got = js.sample(None, LAW, jnp.asarray(start), plan, steer=steer).x
+        np.testing.assert_allclose(got, x, rtol=1e-8, err_msg=plan.kind)
+
+
+@pytest.mark.parametrize("window", [40, 400])
+def test_the_target_mode_step_by_step(window, x64):
+    """The network at the grid's times; each row but the first lands where the variance of its own state says."""
+    plan = js.solve.ddim(SCHEDULE, js.noise.index_grid(SCHEDULE, 6, "leading"))
+    alpha, sigma = (lambda t, f=f: float(np.asarray(f(t))) for f in (SCHEDULE.alpha, SCHEDULE.sigma))
+    start = np.random.default_rng(0).normal(size=16)
+    x = start
+    for r in range(plan.nfe):
+        t, to = float(plan.t[r]), float(plan.t_next[r])
+        eps = np.asarray(LAW(jnp.asarray(x), t).eps)
+        to = matched_by_search(x, to, window, 0) if r else to
+        x = alpha(to) * (x / alpha(t) + (sigma(to) / alpha(to) - sigma(t) / alpha(t)) * eps)
+    got = js.sample(None, LAW, jnp.asarray(start), plan, steer=js.steer.TimeShift(SCHEDULE, window, mode="target")).x
+    np.testing.assert_allclose(got, x, rtol=1e-8)
+
+
 def test_batched_samples_shift_as_single_ones():
     x = jax.random.normal(jax.random.key(1), (5, 16)) * jnp.linspace(0.5, 1.5, 5)[:, None]
     plan = js.solve.ddim(SCHEDULE, js.noise.index_grid(SCHEDULE, 6))
