@@ -177,6 +177,34 @@ def test_categorical_law_and_shapes(shape):
         assert ((counts[live] - expected[live]) ** 2 / expected[live]).sum() < 35
 
 
+def test_single_draws_from_many_categories_have_their_law():
+    """Two stages: blocks and what is in them. Zipf's law with holes, in an order that mixes large and small."""
+    num, draws = 1500, 30_000
+    rng = np.random.default_rng(3)
+    probs = rng.permutation(1 / np.arange(1, num + 1)) * (np.arange(num) % 7 > 0)
+    probs[400:500] = 0  # whole blocks of nothing
+    probs /= probs.sum()
+    with np.errstate(divide="ignore"):
+        logits = jnp.asarray(np.log(probs) + 50, jnp.float32)
+    pair = jnp.stack([logits, logits[::-1]])
+    index = np.asarray(
+        jax.jit(jax.vmap(lambda k: draw_categorical(k, pair)))(jax.random.split(jax.random.key(6), draws))
+    )
+    for got in (index[:, 0], num - 1 - index[:, 1]):
+        counts, expected = np.bincount(got, minlength=num), draws * probs
+        assert counts[probs == 0].sum() == 0
+        for part in (
+            np.arange(num) % 39,
+            np.arange(num) // 39,
+            np.argsort(np.argsort(-probs)) // 50,
+        ):  # 39 = sqrt(1500)
+            seen, wanted = np.bincount(part, counts), np.bincount(part, expected)
+            live = wanted > 5
+            chi2, freedom = ((seen - wanted)[live] ** 2 / wanted[live]).sum(), live.sum()
+            assert chi2 < freedom + 5 * np.sqrt(2 * freedom)
+    assert int(draw_categorical(jax.random.key(0), jnp.full(1500, -jnp.inf).at[77].set(-1e30))) == 77
+
+
 def floor_race(key, log_pi, bits, num):
     """A race whose clocks are rounded up to a grid of 2^-bits: what low-bit uniforms do."""
     clocks = jnp.exp(log_clocks(key, (num, 2)))
