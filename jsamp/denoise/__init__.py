@@ -16,6 +16,7 @@ from jsamp.denoise._guidance import ClassifierFree as ClassifierFree
 from jsamp.denoise._guidance import Compose as Compose
 from jsamp.denoise._guidance import PerStep as PerStep
 from jsamp.denoise._interval import Interval as Interval
+from jsamp.denoise._latent import Latent as Latent
 from jsamp.denoise._measure import DDNM as DDNM
 from jsamp.denoise._measure import DPS as DPS
 from jsamp.denoise._measure import TMPD as TMPD
@@ -38,6 +39,6 @@ from jsamp.denoise._twisted import Twisted as Twisted
 __all__ = [
     "APG", "DDNM", "DPS", "EDM", "SVD", "TMPD", "Auto", "CFGZero", "CFGpp", "Classifier", "ClassifierFree", "Compose",
     "Denoiser", "DenoiserLike", "Empirical", "Energy", "ForwardModel", "GaussianMixture", "GradientFree", "Guided",
-    "Interval", "Kick", "LinearOp", "LinearReward", "Minority", "PerStep", "PiGDM", "Prediction", "Rescale", "Reward",
-    "Threshold", "Twist", "Twisted", "from_reconstruction",
+    "Interval", "Kick", "Latent", "LinearOp", "LinearReward", "Minority", "PerStep", "PiGDM", "Prediction", "Rescale",
+    "Reward", "Threshold", "Twist", "Twisted", "from_reconstruction",
 ]  # fmt: skip

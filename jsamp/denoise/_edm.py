@@ -19,11 +19,13 @@ class EDM:
 
     D(x, sigma) = skip x + out F(x / norm, log(sigma) / 4), norm^2 = sigma^2 + sigma_data^2, skip = sigma_data^2 /
     norm^2, out = sigma sigma_data / norm. It predicts x0: `js.Denoiser(EDM(network), js.noise.VE(), predicts="x0")`,
-    and trains by `js.loss.Match`.
+    and trains by `js.loss.Match`. With `sigma_min` the skip and out use sigma - sigma_min (norm does not in out): the
+    boundary condition D(x, sigma_min) = x of consistency models holds exactly, for `js.loss.Consistency`.
 
     Args:
         model: callable tree F(x, c) or F(x, c, condition), with output like x.
         sigma_data: root mean square of the data, > 0. A Python number is not trained by `js.fit.minimise`.
+        sigma_min: level at which D is the identity, >= 0: 0 for denoisers, the last node of the grid for consistency.
 
     Returns:
         x0, of the structure of x. x may have leading axes of rows with sigma [n].
@@ -43,13 +45,16 @@ class EDM:
 
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
+        Song et al., "Consistency Models", 2023, arXiv:2303.01469 (sigma_min).
     """
 
     model: Any = field(convert=lambda name, value: as_tree(name, value, "model(x, c)"))
     sigma_data: Any = 0.5
+    sigma_min: Any = 0.0
 
     def __post_init__(self):
         check_number("EDM: sigma_data", self.sigma_data, low=0, open_low=True)
+        check_number("EDM: sigma_min", self.sigma_min, low=0)
 
     def __call__(self, x, sigma, *condition):
         """Predict x0 at noise level sigma."""
@@ -60,5 +65,6 @@ class EDM:
         scaled = jax.tree.map(lambda leaf: leaf / spread(norm, leaf), x)
         level = jnp.log(jnp.maximum(sigma, jnp.finfo(dtype).tiny)) / 4
         found = match("EDM: the model's output", self.model(scaled, level, *condition), x)
-        skip, out = (data / norm) ** 2, sigma * data / norm
+        above = sigma - jnp.asarray(self.sigma_min, dtype)
+        skip, out = data**2 / (above**2 + data**2), above * data / norm
         return jax.tree.map(lambda leaf, f: spread(skip, leaf) * leaf + spread(out, leaf) * f, x, found)

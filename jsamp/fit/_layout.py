@@ -49,14 +49,12 @@ def trained_by(who: str, model: Any, player: int | None, trainable: Callable | N
     """Return the places, among the numbers of a model, of the leaves that one loss trains."""
     if player is not None and type(model) is tuple and not 0 <= player < len(model):
         raise ValueError(f"{who}: the loss trains player {player} of a tuple of {len(model)}.")
-    if player is not None and type(model) is not tuple:
-        raise TypeError(f"{who}: the loss trains player {player}: model must be a tuple of players, got {type(model)}.")
     flags, variable = [], _nnx_variable()
     nodes = jax.tree_util.tree_leaves_with_path(
         model, is_leaf=lambda v: variable is not None and isinstance(v, variable)
     )
     for path, node in nodes:
-        belongs = player is None or path[0] == jax.tree_util.SequenceKey(player)
+        belongs = player is None or type(model) is not tuple or path[0] == jax.tree_util.SequenceKey(player)
         for inner, leaf in jax.tree_util.tree_leaves_with_path(node):
             if not is_number(leaf):
                 continue

@@ -2,7 +2,8 @@
 
 A loss may have these class attributes and methods beside `draw`, `value` and `__call__`; `js.fit.minimise` asks:
 
-player: int or None, default None. Which entry of a tuple of players the loss trains; None: the whole model.
+player: int or None, default None. Which entry of a tuple of players the loss trains; None: the whole model. A model
+    that is not a tuple is trained whole.
 remember(aux) -> loss, default: the loss itself. The loss to use next, with what it must carry over put in.
 """
 

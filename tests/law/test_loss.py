@@ -124,7 +124,223 @@ AMBIENT_REFUSALS = [
     (on(L.Ambient(), (X, X)), r"known levels must be \[4\]"),
 ]
 
+LAW = js.denoise.GaussianMixture(VE, weights=[1.0], means=[[0.3, -0.2]], stds=[0.7])
+PRIOR, OWN = (js.denoise.GaussianMixture(VP, weights=[1.0], means=[[0.3, -0.2]], stds=[s]) for s in (0.7, 1.0))
+TEACHER = L.Teacher(LAW)
+LEVEL_GRID = [3.0, 1.0, 0.1]
+DECREASING = np.array([1.0, 0.5, 0.0])
+CLASSES = jnp.array([0, 1, 1, 0])
+WIDE = lambda x: -jnp.sum(x**2) / 8
+
+
+def jumper(x, t, s):
+    """A smooth trajectory network."""
+    return net(x, t) + 0.1 * s * x
+
+
+def critic(x, t, *given):
+    """A smooth judge of one row."""
+    return jnp.sum(jnp.tanh(x)) + 0.1 * t
+
+
+def generator(x, t, z):
+    """A smooth generator with two latent numbers."""
+    return jnp.tanh(x + z)
+
+
+def draw_normal(key):
+    """A row of noise, of the dtype of the data by default."""
+    return 2 * jax.random.normal(key, (2,))
+
+
+def density(x):
+    """An unnormalised log-density."""
+    return -jnp.sum(x**2) / 2
+
+
+def logits(x):
+    """Two heads of two classes."""
+    return jnp.stack([jnp.array([v, -v]) for v in x])
+
+
+def head(k):
+    """One classifier."""
+    return lambda x: jnp.array([x[k], -0.7 * x[k]])
+
+
+def sampler(key, model):
+    """A one-step sampler."""
+    return model(jax.random.normal(key, (2,)), 1.0)
+
+
+SAMPLES = lambda noise: lambda: L.MultiSample(lambda out, y: (out - y) ** 2, noise, 3)
+STUDENTS, JUMPERS, GAN = (net, net), (jumper, jumper), (generator, critic)
+CONSISTENCY_REFUSALS = [
+    (make(L.Consistency, grid=[1.0, 0.0]), "decrease to a level > 0"),
+    (make(L.Consistency, grid=[1.0, 2.0]), "decrease to a level > 0"),
+    (make(L.Consistency, grid=[1.0]), "N >= 2"),
+    (make(L.Consistency, grid=[2.0, np.nan]), "grid must be finite"),
+    (make(L.Consistency, grid=LEVEL_GRID, teacher=LAW), "must be a js.loss.Teacher"),
+    (make(L.Consistency, grid=LEVEL_GRID, target="self"), "target must be one of"),
+    (make(L.Consistency, grid=LEVEL_GRID, target="teacher"), "needs a teacher"),
+    (make(L.Consistency, grid=LEVEL_GRID, distance="l1"), "distance must be one of"),
+    (make(L.Consistency, grid=LEVEL_GRID, weight=2.0), "weight must be callable"),
+    (make(L.Consistency, grid=LEVEL_GRID, probabilities=[1.0]), r"probabilities must be \[2\]"),
+    (make(L.Consistency, grid=LEVEL_GRID, probabilities=[0.0, 0.0]), "not all zero"),
+    (make(L.Consistency, grid=LEVEL_GRID, critic_weight=-1.0), "critic_weight must be finite"),
+    (on(L.Consistency(LEVEL_GRID), X, (net,)), "must be the student"),
+    (on(L.Consistency(LEVEL_GRID), X, (net, 3)), "target must be callable"),
+]
+MECO_REFUSALS = [
+    (make(L.MECO, sample=draw_normal, log_prob=WIDE, gamma=0.0), "gamma must be finite"),
+    (make(L.MECO, sample=3, log_prob=WIDE), "sample must be callable"),
+    (on(L.MECO(lambda key: jnp.ones(3), WIDE), X, density), "one row like those"),
+    (on(L.MECO(draw_normal, WIDE), X, lambda x: x), "must return a scalar"),
+]
+LABELLED = (X, CLASSES, Y)
+BAD_LABELLED = [((X, CLASSES), "unlabelled x"), ((X, Y[:, 0], Y), "must be integers"), ((X, CLASSES[:2], Y), "4 rows")]
+
+
+def direction(function, *denoisers):
+    """A direction of score distillation, as a function of (key, particles)."""
+    return lambda: lambda key, x: function(key, *denoisers, x)
+
+
 REGISTRY = {
+    "Teacher": Case(
+        lambda: TEACHER, (X[0],), lambda teacher, key, x: teacher(key, x, 2.0, 0.5), smooth=False,
+        refusals=[
+            (make(L.Teacher, denoiser=3), "denoiser must be callable"),
+            (make(L.Teacher, denoiser=PRIOR), "alpha = 1 and sigma = t"),
+            (make(L.Teacher, denoiser=LAW, build=3), "build must be callable"),
+            (make(L.Teacher, denoiser=LAW, steps=0), "steps must be"),
+            (lambda: L.Teacher(lambda c: c)(KEY, X[0], 2.0, 1.0), "condition -> denoiser"),
+        ],
+    ),
+    "Consistency": [
+        loss_case(lambda: L.Consistency(LEVEL_GRID), X, STUDENTS, dtypes="wide", refusals=CONSISTENCY_REFUSALS),
+        loss_case(
+            lambda: L.Consistency(LEVEL_GRID, TEACHER, distance="huber", weight=lambda t, u: 1 / (t - u)),
+            X, (net, net, critic), dtypes="wide",
+        ),
+        loss_case(lambda: L.Consistency(LEVEL_GRID, TEACHER, "teacher"), X, dtypes="wide", mechanism="student"),
+        loss_case(lambda: L.Consistency(LEVEL_GRID, None, "tangent"), X, dtypes="wide", mechanism="student"),
+    ],
+    "ConsistencyCritic": loss_case(
+        lambda: L.ConsistencyCritic(L.Consistency(LEVEL_GRID)), X, (net, net, critic), dtypes="wide",
+        mechanism="student",
+        refusals=[
+            (make(L.ConsistencyCritic, consistency=3), "must be the student's"),
+            (on(L.ConsistencyCritic(L.Consistency(LEVEL_GRID)), X, STUDENTS), "got a tuple of 2"),
+        ],
+    ),
+    "TrajectoryConsistency": loss_case(
+        lambda: L.TrajectoryConsistency(LEVEL_GRID, TEACHER), X, JUMPERS, dtypes="wide",
+        refusals=[
+            (make(L.TrajectoryConsistency, grid=LEVEL_GRID, teacher=LAW), "must be a js.loss.Teacher"),
+            (make(L.TrajectoryConsistency, grid=LEVEL_GRID, teacher=TEACHER, reach=3), "reach must be"),
+            (make(L.TrajectoryConsistency, grid=LEVEL_GRID, teacher=TEACHER, denoising=-1.0), "denoising must be"),
+            (on(L.TrajectoryConsistency(LEVEL_GRID, TEACHER), X, jumper), "student, target"),
+        ],
+    ),
+    "jump": Case(
+        lambda: lambda x: L.jump(jumper, x, 2.0, 0.5), (X[0],), smooth=True,
+        refusals=[
+            (lambda: L.jump(jumper, X[0], 1.0, 2.0), "jumps go down"),
+            (lambda: L.jump(jumper, X[0], 0.0, 0.0), "t must be finite"),
+        ],
+    ),
+    "MMDFinetune": loss_case(
+        lambda: L.MMDFinetune(sampler, jnp.tanh), X, mechanism="population", dtypes="wide",
+        refusals=[
+            (make(L.MMDFinetune, sampler=3), "sampler must be callable"),
+            (make(L.MMDFinetune, sampler=sampler, kernel="cubic"), "kernel must be one of"),
+            (on(L.MMDFinetune(sampler), X[:1]), "at least 2 rows"),
+            (on(L.MMDFinetune(sampler, lambda x: x.sum()), X), "must be one vector"),
+            (on(L.MMDFinetune(sampler), jnp.ones((4, 3))), "samples have 2 features"),
+        ],
+    ),
+    "GANCritic": loss_case(
+        lambda: L.GANCritic(VP, DECREASING, 2, 0.3), X, GAN,
+        refusals=[
+            (make(L.GANCritic, schedule=VP, grid=[0.0, 1.0], latent=1), "grid must decrease"),
+            (make(L.GANCritic, schedule=VP, grid=[1.0], latent=1), "T >= 1"),
+            (make(L.GANCritic, schedule=VP, grid=DECREASING, latent=0), "latent must be"),
+            (make(L.GANCritic, schedule=VP, grid=DECREASING, latent=1, r1=-1.0), "r1 must be finite"),
+            (on(L.GANCritic(VP, DECREASING, 2), X, generator), r"\(generator, critic\)"),
+            (on(L.GANCritic(VP, DECREASING, 2), X, (generator, lambda x, t, above: x)), "one number for each row"),
+        ],
+    ),
+    "GANGenerator": loss_case(lambda: L.GANGenerator(VP, DECREASING, 2), X, GAN, mechanism="gan"),
+    "sds": Case(
+        direction(L.sds, PRIOR), (X,), stochastic=True, smooth=False,
+        refusals=[
+            (lambda: L.sds(KEY, 3, X), "denoiser must be callable"),
+            (lambda: L.sds(KEY, net, X), "must be a denoiser"),
+            (lambda: L.sds(None, PRIOR, X), "key is None"),
+            (lambda: L.sds(KEY, PRIOR, X[:0]), "no rows"),
+            (lambda: L.sds(KEY, PRIOR, X, weight=-1.0), "weight must be finite"),
+            (lambda: L.sds(KEY, PRIOR, X, times=L.UniformTimes(-1.0, -0.5)), "must be >= 0"),
+        ],
+    ),
+    "vsd": Case(
+        direction(L.vsd, PRIOR, OWN), (X,), stochastic=True, mechanism="sds",
+        refusals=[(lambda: L.vsd(KEY, PRIOR, net, X), "online must be a denoiser")],
+    ),
+    "particle_step": Case(
+        lambda: lambda x: L.particle_step(KEY, jnp.sin, x, lambda key, x: jnp.cos(x)), (X,), smooth=True,
+        refusals=[
+            (lambda: L.particle_step(KEY, 3, X, net), "render must be callable"),
+            (lambda: L.particle_step(KEY, jnp.sin, X, lambda key, x: x[:1]), "structure and shapes of x"),
+        ],
+    ),
+    "MECO": loss_case(lambda: L.MECO(draw_normal, WIDE), X, density, dtypes="wide", refusals=MECO_REFUSALS),
+    "NCE": loss_case(
+        lambda: L.NCE(draw_normal, WIDE), X, (density, jnp.float32(0.3)), dtypes="wide", mechanism="energy",
+        refusals=[(on(L.NCE(draw_normal, WIDE), X, density), "must be the pair")],
+    ),
+    "DivDis": loss_case(
+        L.DivDis, LABELLED, logits, stochastic=False, mechanism="population",
+        refusals=[
+            (make(L.DivDis, weight=-1.0), "weight must be finite"),
+            (on(L.DivDis(), LABELLED, head(0)), "heads >= 2"),
+            *((on(L.DivDis(), batch, logits), match) for batch, match in BAD_LABELLED),
+        ],
+    ),
+    "DBAT": loss_case(
+        L.DBAT, LABELLED, (head(0), head(1)), stochastic=False, mechanism="population",
+        refusals=[
+            (make(L.DBAT, weight=-1.0), "weight must be finite"),
+            (on(L.DBAT(), LABELLED, head(0)), "at least one earlier"),
+            *((on(L.DBAT(), batch, (head(0), head(1))), match) for batch, match in BAD_LABELLED),
+        ],
+    ),
+    "MultiSample": loss_case(
+        SAMPLES(L.dropout(0.5, 2)), (X, Y[:, 0]), (jnp.tanh, lambda z, mask: jnp.sum(z * mask)), dtypes="wide",
+        refusals=[
+            (make(L.MultiSample, error=3, noise=draw_normal), "error must be callable"),
+            (make(L.MultiSample, error=net, noise=3), "noise must be callable"),
+            (make(L.MultiSample, error=net, noise=draw_normal, num=0), "num must be"),
+            (on(SAMPLES(draw_normal)(), X), "pair"),
+            (on(SAMPLES(draw_normal)(), (X, Y[:, 0]), net), "trunk, head"),
+        ],
+    ),
+    "dropout": Case(
+        lambda: L.dropout(0.5, 8), (jnp.float32(1.0),), lambda mask, key, x: x * mask(key), stochastic=True,
+        dtypes="wide",
+        refusals=[
+            (lambda: L.dropout(1.0, 8), "rate must be finite"),
+            (lambda: L.dropout(0.5, 0), "width must be"),
+        ],
+    ),
+    "ConsistencyDrawn": draws(L.ConsistencyDrawn),
+    "TrajectoryDrawn": draws(L.TrajectoryDrawn),
+    "PopulationDrawn": draws(L.PopulationDrawn),
+    "GANDrawn": draws(L.GANDrawn),
+    "EnergyDrawn": draws(L.EnergyDrawn),
+    "MECOInfo": draws(L.MECOInfo),
+    "LabelledDrawn": draws(L.LabelledDrawn),
+    "SamplesDrawn": draws(L.SamplesDrawn),
     "Interpolate": [
         loss_case(lambda: L.Interpolate(BRIDGE), (X, Y), mechanism="bridge", refusals=BRIDGE_REFUSALS),
         loss_case(lambda: L.Interpolate(js.noise.Interpolant("one-sided"), "s", False), X, mechanism="bridge"),
@@ -238,7 +454,7 @@ def test_call_is_value_after_draw(case):
     assert same_bits((value, aux), case.run(loss, KEY, batch))
     if isinstance(aux, L.LossInfo):
         close(value, jnp.mean(aux.each), 1e-6)
-    assert loss.player is None or 0 <= loss.player < len(model)
+    assert loss.player is None or type(model) is not tuple or 0 <= loss.player < len(model)
     assert isinstance(loss.remember(aux), type(loss))
 
 

@@ -1,0 +1,63 @@
+"""Denoisers that draw: a generator inside every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jsamp._core._callable import as_tree
+from jsamp._core._checks import check_count, check_key
+from jsamp._core._like import match
+from jsamp._core._pytree import field, pytree, static
+from jsamp.denoise._denoiser import Prediction
+
+
+@pytree
+class Latent:
+    """Draw x0 by a generator with a latent instead of predicting its mean: denoising diffusion GANs.
+
+    x0 = model(x, t, z) with z standard normal. On `js.solve.ddpm`, whose rows are the Gaussian posteriors q(x_u | x0,
+    x_t), a generator of the true law of x0 given x_t samples the data exactly, in any number of steps.
+
+    Args:
+        model: callable tree (x, t, z) -> x0; `js.loss.GANGenerator` trains it.
+        schedule: the noise schedule.
+        latent: length of z (static).
+
+    Returns:
+        `Prediction(x0, eps)`.
+
+    Raises:
+        TypeError: for a model that cannot be called, or whose output differs from x in structure or shape.
+        ValueError: for fewer than one latent number, or a call without a key.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> schedule = js.noise.VP()
+        >>> coin = js.denoise.Latent(lambda x, t, z: jnp.sign(z), schedule, latent=1)
+        >>> plan = js.solve.ddpm(schedule, js.noise.time_grid(schedule, 2, final="zero"))
+        >>> abs(float(js.sample(jax.random.key(0), coin, jnp.ones(1), plan).x[0]))
+        1.0
+
+    Cost:
+        One network call.
+
+    References:
+        Xiao, Kreis and Vahdat, "Tackling the Generative Learning Trilemma with Denoising Diffusion GANs", 2022,
+        arXiv:2112.07804.
+    """
+
+    model: Any = field(convert=lambda name, value: as_tree(name, value, "model(x, t, z)"))
+    schedule: Any
+    latent: int = static(convert=lambda name, value: check_count(name, value))
+
+    def __call__(self, x, t, *, key=None):
+        """Draw x0, and the noise that goes with it."""
+        check_key(key, "Latent")
+        dtype = jnp.result_type(*jax.tree.leaves(x))
+        t, z = jnp.asarray(t, dtype), jax.random.normal(key, (self.latent,), dtype)
+        x0 = match("Latent: the model's output", self.model(x, t, z), x)
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        return Prediction(x0, jax.tree.map(lambda v, d: (v - alpha * d) / sigma, x, x0))
