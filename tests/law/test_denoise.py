@@ -529,8 +529,31 @@ def law_twisted(name):
         np.testing.assert_allclose(value, TWIST(base.x0, var), rtol=1e-5)
 
 
+def law_latent(name):
+    """A denoiser that draws: the same key the same bits, another key another draw, x = alpha x0 + sigma eps."""
+    generator = D.Latent(lambda x, t, z: jnp.tanh(x * t) + z, VP, latent=2)
+    call = jax.jit(lambda d, key, x: d(x, 0.4, key=key))
+    x, key = jnp.asarray(DATA[0], jnp.float32), jax.random.key(0)
+    one, same, other = call(generator, key, x), generator(x, 0.4, key=key), call(generator, jax.random.key(1), x)
+    np.testing.assert_allclose(one.x0, same.x0, rtol=1e-6)
+    assert np.all(one.x0 != other.x0) and isinstance(generator, D.DenoiserLike)
+    np.testing.assert_allclose(VP.alpha(0.4) * one.x0 + VP.sigma(0.4) * one.eps, x, rtol=1e-5)
+    many = jax.vmap(lambda k: generator(x, 0.4, key=k).x0)(jax.random.split(key, 3))
+    np.testing.assert_allclose(many[1], generator(x, 0.4, key=jax.random.split(key, 3)[1]).x0, rtol=1e-6)
+    half = jax.eval_shape(lambda x: generator(x, 0.4, key=key), x.astype(jnp.bfloat16))
+    assert half.x0.dtype == jnp.bfloat16
+    for build, match in [
+        (lambda: D.Latent(3, VP, latent=1), "model must be callable"),
+        (lambda: D.Latent(MODEL, VP, latent=0), "latent must be"),
+        (lambda: generator(x, 0.4), "key is None"),
+        (lambda: D.Latent(lambda x, t, z: z[:1], VP, latent=2)(x, 0.4, key=key), "shape of x"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=f"Latent: .*{match}|Latent: {match}"):
+            build()
+
+
 LAWS = {
-    "denoiser": law_denoiser, "protocol": law_protocol, "prediction": law_prediction, "mixture": law_mixture,
+    "denoiser": law_denoiser, "latent": law_latent, "protocol": law_protocol, "prediction": law_prediction, "mixture": law_mixture,
     "empirical": law_empirical, "classifier_free": law_classifier_free, "threshold": law_threshold,
     "contrast": law_contrast, "compose": law_compose, "rescale": law_rescale, "interval": law_interval,
     "gradient_free": law_gradient_free, "scale": law_scale, "guided": law_guided,
@@ -548,6 +571,7 @@ REGISTRY = {
     "EDM": "denoiser",
     "Energy": "energy",
     "ForwardModel": "signal",
+    "Latent": "latent",
     "LinearOp": "operator",
     "LinearReward": "linear_reward",
     "Minority": "classifier",
@@ -584,7 +608,7 @@ def test_law_of(name, law):
 
 def test_every_denoiser_is_in_the_cases():
     made = {name.split("(")[0] for name in CASES}
-    parts = ("protocol", "prediction", "guided", "scale", "operator", "linear_reward")
+    parts = ("protocol", "prediction", "guided", "scale", "operator", "linear_reward", "latent")
     callables = {n for n, law in REGISTRY.items() if law not in parts}
     assert made == callables
 
