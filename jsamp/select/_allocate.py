@@ -38,7 +38,7 @@ class Curve(NamedTuple):
 
 def _fill(curve, costs, available):
     size = jnp.shape(curve.scale)
-    dtype = jnp.result_type(float, curve.scale)
+    dtype = jnp.promote_types(jnp.float32, jnp.result_type(curve.scale))
     costs = jnp.broadcast_to(jnp.asarray(costs, dtype), size)
     rate = jnp.broadcast_to(jnp.asarray(curve.rate, dtype), size)
     floor = jnp.broadcast_to(jnp.asarray(curve.floor, dtype), size)

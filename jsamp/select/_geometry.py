@@ -61,7 +61,7 @@ def _k_center(X, start, num):
         return (jnp.minimum(near, distance), label), index
 
     first = away(start)
-    (_, label), rest = lax.scan(step, (first, jnp.zeros_like(first, jnp.int32)), jnp.arange(1, num))
+    (_, label), rest = lax.scan(step, (first, jnp.zeros_like(first, jnp.int32)), jnp.arange(1, num, dtype=jnp.int32))
     index = jnp.concatenate([start[None], rest]).astype(jnp.int32)
     weight = jnp.zeros((num,), X.dtype).at[label].add(1)
     return Subset(index, weight, jnp.ones((num,), bool))

@@ -119,7 +119,7 @@ def optimal_start(
         x = candidate(key)
         error = lambda r, target: metric(sample(None, condition(r), x, plan).x, target)
         errors = jax.vmap(error)(references, targets)
-        return jnp.mean(errors), jnp.std(errors) / np.sqrt(max(errors.shape[0] - 1, 1))
+        return jnp.mean(errors), jnp.std(errors) / float(np.sqrt(max(errors.shape[0] - 1, 1)))
 
     targets = jax.tree.map(jnp.asarray, targets)
     score, stderr = jax.lax.map(evaluate, keys, batch_size=batch_size)

@@ -172,6 +172,8 @@ class ILVR(Hooks):
             once = self._low(jax.tree.map(lambda leaf: jnp.asarray(leaf, float), self.reference))
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"ILVR: low_pass cannot be applied to the reference: {error}") from error
+        if is_traced(once):  # constructed inside a trace
+            return
         for a, b in zip(jax.tree.leaves(once), jax.tree.leaves(self._low(once)), strict=True):
             if not np.allclose(a, b, rtol=1e-3, atol=1e-3 * float(np.max(np.abs(a), initial=0)) + 1e-30):
                 raise ValueError("ILVR: low_pass must be idempotent: low(low(x)) = low(x). Use LinearOp.pool.")

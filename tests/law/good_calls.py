@@ -58,6 +58,10 @@ def _centred(y):
     return js.denoise.GaussianMixture(VP, weights=[1.0], means=jnp.asarray(y)[None], stds=[0.6])
 
 
+def _tokens(x, t):
+    return jnp.zeros((*x.shape, 5)).at[..., 1].set(0.5)
+
+
 def _optimizer():
     import optax
 
@@ -79,7 +83,7 @@ BY_NAME = {
     "label": 1, "model": network, "weak": labelled(1), "kernels": (KERNEL, KERNEL), "energy": logdensity, "loss": logdensity,
     "guided": js.denoise.ClassifierFree(labelled(0), DENOISER, 2.0), "x0": START, "levels": 3, "draws": X[None],
     "betas": np.array([1.0, 0.5]), "transition": WALK, "proposal": js.mcmc.RandomWalk(logdensity), "rounds": 1,
-    "curve": js.select.Curve(np.array([1.0, 2.0, 4.0])), "steers": (js.steer.Hooks(),), "plans": [],
+    "curve": js.select.Curve(np.array([1.0, 2.0, 4.0], np.float32)), "steers": (js.steer.Hooks(),), "plans": [],
     "subset": js.select.draw(KEY, SCORES, 6), "blocks": [X, X], "strata": GROUPS, "counts": (1, 1, 1), "labels": GROUPS,
     "graph": js.mcmc.walk_graph(WALK), "values": SCORES, "size": 4,
 }  # fmt: skip
@@ -164,7 +168,7 @@ BY_CALLABLE = {
     "select.retrieve": gather({"t": X[0]}, {"t": X}, GROUPS, 2, num_strata=3),
     "select.sample_size": gather(0.5, dim=4, p=1.0),
     "select.smote": gather(KEY, X, np.arange(6), 4, k=3),
-    "select.stratified": gather(KEY, GROUPS, (2, 1, 1)),
+    "select.stratified": gather(KEY, GROUPS, (2, 1, 1), scores=SCORES),
     "select.stratified_masks": gather(KEY, GROUPS, X[:, 0] > 0, 3, alpha=1),
     "select.stratum_counts": gather([5, 9], 4),
     "select.reduce_stream": gather(KEY, [X, X], 6),
@@ -194,6 +198,27 @@ BY_CALLABLE = {
     "steer.ActiveSubsampling": gather(_posterior, lambda index: START, [False, True, False, False], np.zeros(3, np.float32)),
     "steer.chain": gather(js.steer.Hooks()),
     "steer.ILVR": gather(MASK, js.denoise.LinearOp.mask(MASK)),
+    "loss.Teacher": gather(js.Denoiser(network, js.noise.VE(), predicts="x0")),
+    "loss.Contractive": gather(0.1), "loss.InstanceNoise": gather(0.1), "loss.Reconstruction": gather(0.1),
+    "loss.ForwardModelMatch": gather(jnp.sin, VP), "mcmc.chains": gather(KEY, KERNEL, X[:2], 2),
+    "solve.assemble": gather([js.solve.Row((1.0, 0.1, 0.9), (0.5, 0.5, 0.5), 0.5, {0: 0.5})], kind="x0"),
+    "fit.minimise": gather(
+        KEY, js.loss.Match(VP, predicts="x0"), jax.tree_util.Partial(lambda w, x, t: w * x, jnp.float32(0.5)), X,
+        optimiser=_optimizer(), steps=1, batch=4,
+    ),
+    "steer.TrajectoryVariance": gather(3, 1),
+    "tokens.Masked": gather(5), "tokens.min_p": gather(0.1), "tokens.top_p": gather(0.9), "tokens.typical": gather(0.9),
+    "tokens.top_k": gather(3), "tokens.temperature": gather(0.7), "tokens.repetition": gather(1.2),
+    "tokens.ClassifierFree": gather(_tokens, _tokens, 2.0), "tokens.Exclude": gather(_tokens, (1,)),
+    "tokens.exclude": gather(_tokens, 1), "tokens.Reward": gather(_tokens, lambda x: jnp.sum(x), 0.5),
+    "tokens.ancestral": gather(js.tokens.Masked(5), np.linspace(1.0, 0.0, 4)),
+    "tokens.confidence": gather(js.tokens.Masked(5), 3, temperature=1.0),
+    "tokens.decode": gather(
+        KEY, _tokens, jnp.full(4, 5, jnp.int32), js.tokens.ancestral(js.tokens.Masked(5), np.linspace(1.0, 0.0, 4))
+    ),
+    "tokens.first_hitting": gather(KEY, js.tokens.Masked(5), jnp.full(4, 5, jnp.int32)),
+    "tokens.nelbo": gather(KEY, _tokens, jnp.arange(4), js.tokens.Masked(5), num=4, batch=2),
+    "tokens.Exponential": gather(KEY, 6, 5), "tokens.InverseTransform": gather(KEY, 6, 5),
     "estimate.ebfmi": gather(X[:, 0].reshape(2, 6)),
     "estimate.ess": gather(X.reshape(2, 18)),
     "estimate.mcse": gather(X.reshape(2, 18)),
@@ -235,3 +260,14 @@ def good(name):
             options |= {parameter.name: value} if parameter.kind is parameter.KEYWORD_ONLY else {}
             arguments += [] if parameter.kind is parameter.KEYWORD_ONLY else [value]
     return tuple(arguments), options
+
+
+@functools.cache
+def works(name):
+    """Whether the call made of the names of its parameters is one that the callable takes."""
+    arguments, options = good(name)
+    try:
+        jax.eval_shape(lambda: jax.tree.leaves(dict(public())[name](*arguments, **options)) and None)
+    except (ValueError, TypeError):
+        return False
+    return True
