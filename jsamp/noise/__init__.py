@@ -5,16 +5,17 @@ from jsamp.noise._grid import index_grid as index_grid
 from jsamp.noise._grid import karras_grid as karras_grid
 from jsamp.noise._grid import logsnr_grid as logsnr_grid
 from jsamp.noise._grid import shift as shift
+from jsamp.noise._grid import sigma_grid as sigma_grid
 from jsamp.noise._grid import time_grid as time_grid
 from jsamp.noise._interpolant import Interpolant as Interpolant
 from jsamp.noise._ouve import OUVE as OUVE
+from jsamp.noise._protocol import Schedule as Schedule
 from jsamp.noise._schedule import VE as VE
 from jsamp.noise._schedule import VP as VP
 from jsamp.noise._schedule import Cosine as Cosine
 from jsamp.noise._schedule import Flow as Flow
-from jsamp.noise._schedule import Schedule as Schedule
 
 __all__ = [
     "OUVE", "VE", "VP", "Cosine", "Discrete", "Flow", "Interpolant", "Schedule", "index_grid", "karras_grid",
-    "logsnr_grid", "shift", "time_grid",
+    "logsnr_grid", "shift", "sigma_grid", "time_grid",
 ]  # fmt: skip

@@ -6,16 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from jsamp._core._checks import check_choice, check_count, check_number, concrete
-from jsamp._core._numerics import as_array, namespace
+from jsamp._core._checks import check_choice, check_count, check_number, check_scalar, concrete
+from jsamp._core._numerics import as_array, namespace, safe_log
+from jsamp.noise._protocol import check_schedule, domain, is_discrete, straight
 
 FINALS = ("zero", "sigma_min")
 
 
 def _ends(name, schedule, n, t_max, t_min, final):
     """Namespace, start, end and number of regular intervals, checked."""
+    check_schedule(name, schedule)
     check_count(f"{name}: n", n)
     check_choice(f"{name}: final", final, FINALS)
+    for end, value in (("t_max", t_max), ("t_min", t_min)):
+        if value is not None:
+            check_scalar(f"{name}: {end}", value)
     start = schedule.t_max if t_max is None else t_max
     end = schedule.t_min if t_min is None else t_min
     xp = namespace(schedule, start, end)
@@ -50,7 +55,8 @@ def time_grid(
         power: exponent, > 0.
         t_max: start, default `schedule.t_max`.
         t_min: last regular time, default `schedule.t_min`.
-        final: "sigma_min" ends at t_min; "zero" takes n regular times and then the noiseless time.
+        final: "sigma_min" ends at t_min; "zero" takes n regular times and then the noiseless time. On a straight path
+            (`Flow`) "zero" without t_min is regular down to the noiseless time.
 
     Returns:
         [n + 1] decreasing times, float64 numpy (jax when an argument is traced).
@@ -63,6 +69,10 @@ def time_grid(
         >>> js.noise.time_grid(js.noise.VP(), 4, power=2).round(3).tolist()
         [1.0, 0.574, 0.266, 0.075, 0.001]
     """
+    check_choice("time_grid: final", final, FINALS)
+    if final == "zero" and t_min is None and straight(schedule):
+        # The last evaluation is not spent next to the end: on a straight path the step to it is as long as the others.
+        t_min, final = schedule.time(np.inf), "sigma_min"
     xp, start, end, num = _ends("time_grid", schedule, n, t_max, t_min, final)
     check_number("time_grid: power", power, low=0, open_low=True)
     inner = xp.linspace(start ** (1 / power), end ** (1 / power), num + 1) ** power
@@ -129,43 +139,47 @@ def karras_grid(
     return _finish("karras_grid", xp, schedule, schedule.time(-rho * xp.log(level)), start, end, final)
 
 
-def index_grid(schedule: Any, n: int, spacing: str = "leading", *, offset: int = 0, final: str = "zero") -> Any:
+def index_grid(schedule: Any, n: int, spacing: str = "trailing", *, offset: int = 0, final: str = "zero") -> Any:
     """Integer indices of a discrete schedule with the spacings of the published pipelines.
 
-    "leading" is arange(n) * (N // n) + offset reversed; "linspace" the first n of n + 1 rounded points from N - 1 to
-    0; "trailing" rounds N, N - N/n, ... and subtracts 1. Then comes the last time: index -1 (alpha = 1) for
-    `final="zero"`, index 0 for "sigma_min".
+    "trailing" rounds N, N - N/n, ... and subtracts 1, so it starts at the noisiest index; "linspace" the first n of
+    n + 1 rounded points from N - 1 to 0 (all indices for n = N); "leading" is arange(n) * (N // n) + offset reversed,
+    which starts below the noisiest index, and far below it for few or very many steps. Then comes the last time: index
+    -1 (alpha = 1) for `final="zero"`, index 0 for "sigma_min".
 
     Args:
         schedule: a `Discrete` schedule with N indices.
         n: number of steps (static), at most N.
-        spacing: "leading", "linspace" or "trailing".
-        offset: shift of "leading" (Stable Diffusion uses 1).
+        spacing: "trailing", "linspace" or "leading".
+        offset: shift of "leading", >= 0 (Stable Diffusion uses 1).
         final: where the grid ends.
 
     Returns:
         [n + 1] decreasing float64 indices.
 
     Raises:
-        ValueError: when indices repeat (n too large, or "leading" without offset ending at 0 twice).
+        ValueError: when indices repeat (n too large, or "leading" without offset ending at 0 twice), or "leading"
+            starts below 0.6 of the noisiest index.
 
     Example:
         >>> import jsamp as js
-        >>> js.noise.index_grid(js.noise.Discrete.ddpm_linear(), 5, "trailing").tolist()
+        >>> js.noise.index_grid(js.noise.Discrete.ddpm_linear(), 5).tolist()
         [999.0, 799.0, 599.0, 399.0, 199.0, -1.0]
 
     References:
         Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2023, arXiv:2305.08891.
     """
     check_count("index_grid: n", n)
-    check_choice("index_grid: spacing", spacing, ("leading", "linspace", "trailing"))
+    check_choice("index_grid: spacing", spacing, ("trailing", "linspace", "leading"))
     check_choice("index_grid: final", final, FINALS)
-    if not hasattr(schedule, "log_alpha"):
+    check_count("index_grid: offset", offset, low=0)
+    check_schedule("index_grid", schedule)
+    if not is_discrete(schedule):
         raise TypeError(f"index_grid needs a Discrete schedule, got {type(schedule).__name__}. Use time_grid.")
     num = int(schedule.t_max) + 1
     if spacing == "leading":
         inner = np.arange(n)[::-1] * (num // n) + offset
-    elif spacing == "linspace":
+    elif spacing == "linspace" and n < num:
         inner = np.linspace(num - 1, 0, n + 1).round()[:-1]
     else:
         inner = np.round(np.arange(num, 0, -num / n))[:n] - 1
@@ -174,6 +188,55 @@ def index_grid(schedule: Any, n: int, spacing: str = "leading", *, offset: int =
         raise ValueError(
             f"index_grid: indices must decrease within 0..{num - 1}, got {np.array2string(grid, threshold=8)}. "
             f"Use n <= {num}, another spacing, final='zero', or offset=1 with final='sigma_min'."
+        )
+    if grid[0] < 0.6 * (num - 1):
+        raise ValueError(
+            f"index_grid: spacing='leading' with n={n} starts at index {grid[0]:g} of {num - 1}, where alpha="
+            f"{schedule.alpha(grid[0]):.3g}: far from pure noise. Use spacing='trailing'."
+        )
+    return grid
+
+
+def sigma_grid(schedule: Any, sigmas: Any) -> Any:
+    """Times of noise levels sigma / alpha: the sigmas that k-diffusion and diffusers hand around.
+
+    Args:
+        schedule: a noise schedule.
+        sigmas: [n + 1] decreasing ratios sigma / alpha, > 0; the last may be 0, the noiseless time. On `VE` they are
+            the times themselves; for `Flow` give t / (1 - t), or use the t of a flow pipeline as the grid.
+
+    Returns:
+        [n + 1] decreasing times, float64 numpy (jax when an argument is traced).
+
+    Raises:
+        ValueError: when they do not decrease, are negative, or go beyond the schedule.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.noise.sigma_grid(js.noise.Discrete.scaled_linear(), [14.6146, 2.0, 0.0]).round(2).tolist()
+        [999.0, 562.29, -1.0]
+    """
+    check_schedule("sigma_grid", schedule)
+    check_number("sigma_grid: sigmas", sigmas, low=0)
+    if np.ndim(sigmas) != 1 or np.shape(sigmas)[0] < 2:
+        raise ValueError(f"sigma_grid: sigmas must be a vector of n + 1 >= 2 levels, got shape {np.shape(sigmas)}.")
+    xp = namespace(schedule, sigmas)
+    level = as_array(sigmas, xp)
+    if xp is np and not np.all(np.diff(level) < 0):
+        i = int(np.argmin(np.diff(level) < 0)) + 1
+        raise ValueError(f"sigma_grid: sigmas must decrease; got sigmas[{i}]={level[i]:.6g} >= {level[i - 1]:.6g}.")
+    noiseless = level <= 0
+    times = schedule.time(-safe_log(xp, xp.where(noiseless, 1.0, level)))
+    end = schedule.time(xp.asarray(np.inf, level.dtype))
+    return _in_domain("sigma_grid", xp, schedule, xp.where(noiseless, end, times))
+
+
+def _in_domain(name, xp, schedule, grid):
+    high = concrete(domain(schedule)[1])
+    if xp is np and high is not None and grid[0] > high + 1e-6 * max(1.0, abs(high)):
+        raise ValueError(
+            f"{name}: the first level belongs to t={grid[0]:.6g}, outside the schedule's times up to "
+            f"{float(high):.6g}. Start at less noise."
         )
     return grid
 
@@ -194,7 +257,7 @@ def shift(grid: Any, factor: Any) -> Any:
     Example:
         >>> import jsamp as js
         >>> js.noise.shift(js.noise.time_grid(js.noise.Flow(), 2, final="zero"), 3.0).round(3).tolist()
-        [1.0, 0.003, 0.0]
+        [1.0, 0.75, 0.0]
 
     References:
         Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024,

@@ -7,10 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_number, concrete
+from jsamp._core._checks import concrete
 from jsamp._core._numerics import safe_log
-from jsamp._core._pytree import pytree
-from jsamp.noise._schedule import log_alpha_from_lam, normal_prior, prepare, sigma_from_log_alpha
+from jsamp._core._pytree import field, pytree
+from jsamp.noise._protocol import normal_prior
+from jsamp.noise._schedule import log_alpha_from_lam, positive, prepare, sigma_from_log_alpha
 
 
 @pytree
@@ -42,20 +43,18 @@ class OUVE:
         Diffusion-based Generative Models", 2023, arXiv:2208.05830.
     """
 
-    stiffness: Any = 1.5
-    sigma_min: Any = 0.05
-    sigma_max: Any = 0.5
+    stiffness: Any = field(default=1.5, check=positive)
+    sigma_min: Any = field(default=0.05, check=positive)
+    sigma_max: Any = field(default=0.5, check=positive)
 
     def __post_init__(self):
-        check_number("OUVE: stiffness", self.stiffness, low=0, open_low=True)
-        check_number("OUVE: sigma_min", self.sigma_min, low=0, open_low=True)
-        check_number("OUVE: sigma_max", self.sigma_max, low=0, open_low=True)
         low, high = concrete(self.sigma_min), concrete(self.sigma_max)
         if low is not None and high is not None and np.any(low >= high):
             raise ValueError(f"OUVE: sigma_max must be above sigma_min, got {self.sigma_max} and {self.sigma_min}.")
 
     t_max = property(lambda self: 1.0, doc="Where grids start: 1.")
     t_min = property(lambda self: 0.03, doc="Where grids end: 0.03, sigma = 0.0188 with the defaults.")
+    domain = property(lambda self: (0.0, 1.0), doc="Times at which the network may be asked.")
 
     def _parts(self, t):
         """Namespace, time, stiffness, total rate stiffness + L, and the log of sigma_min^2 L / (stiffness + L)."""
@@ -85,5 +84,5 @@ class OUVE:
         return -log_alpha_from_lam(xp, lam + scale / 2) / total
 
     def prior(self, key, shape, dtype=jnp.float32):
-        """Noise at t_max: the residual of pure noise around the estimate."""
-        return jnp.asarray(self.sigma(1.0), dtype) * normal_prior(key, shape, dtype)
+        """Draw noise at t_max, around the estimate, of one shape or of a tree of shapes."""
+        return normal_prior(key, shape, dtype, scale=self.sigma(1.0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,31 +10,8 @@ import numpy as np
 
 from jsamp._core._checks import check_number, concrete, is_traced
 from jsamp._core._numerics import safe_log
-from jsamp._core._pytree import pytree
-
-
-@runtime_checkable
-class Schedule(Protocol):
-    """What a solver needs of a noise process x_t = alpha(t) x0 + sigma(t) eps.
-
-    Any object with these methods fits; nothing is inherited. `t` grows with the noise. `t_max` and `t_min` are where
-    grids start and end unless told otherwise; `time(inf)` is the noiseless time.
-
-    Example:
-        >>> import jsamp as js
-        >>> isinstance(js.noise.VP(), js.noise.Schedule)
-        True
-    """
-
-    @property
-    def t_max(self) -> Any: ...
-    @property
-    def t_min(self) -> Any: ...
-    def alpha(self, t: Any) -> Any: ...
-    def sigma(self, t: Any) -> Any: ...
-    def lam(self, t: Any) -> Any: ...
-    def time(self, lam: Any) -> Any: ...
-    def prior(self, key: Any, shape: Any, dtype: Any = ...) -> Any: ...
+from jsamp._core._pytree import field, pytree
+from jsamp.noise._protocol import normal_prior
 
 
 def prepare(t: Any, *numbers: Any) -> tuple[Any, ...]:
@@ -59,13 +36,43 @@ def log_alpha_from_lam(xp: Any, lam: Any) -> Any:
     return -0.5 * xp.logaddexp(0.0, -2 * lam) if xp is np else -0.5 * jax.nn.softplus(-2 * lam)
 
 
-def normal_prior(key: jax.Array, shape: Any, dtype: Any = jnp.float32) -> jax.Array:
-    """Standard normal noise, where a variance-preserving process starts."""
-    return jax.random.normal(key, shape, dtype)
+class LogAlpha:
+    """Levels of a variance-preserving process from `_log_alpha(t)`, which returns the namespace and log alpha."""
+
+    def _log_alpha(self, t: Any) -> tuple[Any, Any]:
+        raise NotImplementedError
+
+    def alpha(self, t: Any) -> Any:
+        """Signal coefficient at time t."""
+        xp, log_alpha = self._log_alpha(t)
+        return xp.exp(log_alpha)
+
+    def sigma(self, t: Any) -> Any:
+        """Noise coefficient at time t."""
+        return sigma_from_log_alpha(*self._log_alpha(t))
+
+    def lam(self, t: Any) -> Any:
+        """Half log-SNR log(alpha / sigma) at time t; +inf at the noiseless time."""
+        xp, log_alpha = self._log_alpha(t)
+        return log_alpha - safe_log(xp, sigma_from_log_alpha(xp, log_alpha))
+
+    def prior(self, key: Any, shape: Any, dtype: Any = jnp.float32) -> Any:
+        """Draw noise at t_max, standard normal, of one shape or of a tree of shapes."""
+        return normal_prior(key, shape, dtype)
+
+
+def positive(name: str, value: Any) -> None:
+    """Refuse a number that is not positive."""
+    check_number(name, value, low=0, open_low=True)
+
+
+def not_negative(name: str, value: Any) -> None:
+    """Refuse a negative number."""
+    check_number(name, value, low=0)
 
 
 @pytree
-class VP:
+class VP(LogAlpha):
     """Variance-preserving diffusion with linear beta(t) = beta_min + t (beta_max - beta_min), t in [0, 1].
 
     log alpha = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2 and sigma^2 = 1 - alpha^2, by `expm1`, so sigma keeps
@@ -89,43 +96,22 @@ class VP:
         arXiv:2011.13456.
     """
 
-    beta_min: Any = 0.1
-    beta_max: Any = 20.0
-
-    def __post_init__(self):
-        check_number("VP: beta_min", self.beta_min, low=0)
-        check_number("VP: beta_max", self.beta_max, low=0, open_low=True)
+    beta_min: Any = field(default=0.1, check=not_negative)
+    beta_max: Any = field(default=20.0, check=positive)
 
     t_max = property(lambda self: 1.0, doc="Where grids start: 1.")
     t_min = property(lambda self: 1e-3, doc="Where grids end: 1e-3, sigma = 0.0105 with the default rates.")
+    domain = property(lambda self: (0.0, 1.0), doc="Times at which the network may be asked.")
 
     def _log_alpha(self, t):
         xp, t, low, high = prepare(t, self.beta_min, self.beta_max)
         return xp, -(t**2) * (high - low) / 4 - t * low / 2
-
-    def alpha(self, t):
-        """Signal coefficient at time t."""
-        xp, log_alpha = self._log_alpha(t)
-        return xp.exp(log_alpha)
-
-    def sigma(self, t):
-        """Noise coefficient at time t."""
-        return sigma_from_log_alpha(*self._log_alpha(t))
-
-    def lam(self, t):
-        """Half log-SNR log(alpha / sigma) at time t; +inf at t = 0."""
-        xp, log_alpha = self._log_alpha(t)
-        return log_alpha - safe_log(xp, sigma_from_log_alpha(xp, log_alpha))
 
     def time(self, lam):
         """The time whose half log-SNR is lam."""
         xp, lam, low, high = prepare(lam, self.beta_min, self.beta_max)
         decay = -log_alpha_from_lam(xp, lam)
         return 4 * decay / (low + xp.sqrt(low**2 + 4 * (high - low) * decay))
-
-    def prior(self, key, shape, dtype=jnp.float32):
-        """Noise at t_max: standard normal."""
-        return normal_prior(key, shape, dtype)
 
 
 @pytree
@@ -151,13 +137,11 @@ class Cosine:
         Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv:2102.09672.
     """
 
-    offset: Any = 0.008
-
-    def __post_init__(self):
-        check_number("Cosine: offset", self.offset, low=0, open_low=True)
+    offset: Any = field(default=0.008, check=positive)
 
     t_max = property(lambda self: 0.9946, doc="Where grids start; alpha is 0 at t = 1.")
     t_min = property(lambda self: 1e-3, doc="Where grids end.")
+    domain = property(lambda self: (0.0, 1.0), doc="Times at which the network may be asked.")
 
     def alpha(self, t):
         """Signal coefficient at time t."""
@@ -192,7 +176,7 @@ class Cosine:
         return xp.arctan2(difference, alpha * cos0 * cos0 + sin_now * sin0) / quarter
 
     def prior(self, key, shape, dtype=jnp.float32):
-        """Noise at t_max: standard normal."""
+        """Draw noise at t_max, standard normal, of one shape or of a tree of shapes."""
         return normal_prior(key, shape, dtype)
 
 
@@ -216,18 +200,17 @@ class VE:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
     """
 
-    sigma_min: Any = 0.002
-    sigma_max: Any = 80.0
+    sigma_min: Any = field(default=0.002, check=positive)
+    sigma_max: Any = field(default=80.0, check=positive)
 
     def __post_init__(self):
-        check_number("VE: sigma_min", self.sigma_min, low=0, open_low=True)
-        check_number("VE: sigma_max", self.sigma_max, low=0, open_low=True)
         low, high = concrete(self.sigma_min), concrete(self.sigma_max)
         if low is not None and high is not None and np.any(low >= high):
             raise ValueError(f"VE: sigma_min must be below sigma_max, got {self.sigma_min} and {self.sigma_max}.")
 
     t_max = property(lambda self: self.sigma_max, doc="Where grids start: sigma_max.")
     t_min = property(lambda self: self.sigma_min, doc="Where grids end: sigma_min.")
+    domain = property(lambda self: (0.0, self.sigma_max), doc="Times at which the network may be asked.")
 
     def alpha(self, t):
         """Signal coefficient: 1."""
@@ -249,8 +232,8 @@ class VE:
         return xp.exp(-lam)
 
     def prior(self, key, shape, dtype=jnp.float32):
-        """Noise at t_max: sigma_max times a standard normal."""
-        return jnp.asarray(self.sigma_max, dtype) * normal_prior(key, shape, dtype)
+        """Draw noise at t_max, sigma_max times a standard normal, of one shape or of a tree of shapes."""
+        return normal_prior(key, shape, dtype, scale=self.sigma_max)
 
 
 @pytree
@@ -263,15 +246,17 @@ class Flow:
     Example:
         >>> import jsamp as js
         >>> js.noise.time_grid(js.noise.Flow(), 4, final="zero").round(3).tolist()
-        [1.0, 0.667, 0.334, 0.001, 0.0]
+        [1.0, 0.75, 0.5, 0.25, 0.0]
 
     References:
         Liu, Gong and Liu, "Flow Straight and Fast", 2022, arXiv:2209.03003. Lipman et al., "Flow Matching for
         Generative Modeling", 2022, arXiv:2210.02747.
     """
 
+    straight = True
     t_max = property(lambda self: 1.0, doc="Where grids start: pure noise.")
     t_min = property(lambda self: 1e-3, doc="Where grids end.")
+    domain = property(lambda self: (0.0, 1.0), doc="Times at which the network may be asked.")
 
     def alpha(self, t):
         """Signal coefficient: 1 - t."""
@@ -292,5 +277,5 @@ class Flow:
         return xp.exp(-xp.logaddexp(0.0, lam)) if xp is np else jax.nn.sigmoid(-lam)
 
     def prior(self, key, shape, dtype=jnp.float32):
-        """Noise at t = 1: standard normal."""
+        """Draw noise at t = 1, standard normal, of one shape or of a tree of shapes."""
         return normal_prior(key, shape, dtype)

@@ -20,6 +20,7 @@ from jsamp.solve._index import pndm as pndm
 from jsamp.solve._jumps import jumps as jumps
 from jsamp.solve._jumps import sdedit as sdedit
 from jsamp.solve._kernel import KernelInfo as KernelInfo
+from jsamp.solve._kernel import KernelState as KernelState
 from jsamp.solve._kernel import PlanKernel as PlanKernel
 from jsamp.solve._kernel import kernel as kernel
 from jsamp.solve._multistep import ddim as ddim
@@ -51,9 +52,10 @@ from jsamp.solve._state import init as init
 from jsamp.solve._state import output as output
 
 __all__ = [
-    "KernelInfo", "OptimisedStart", "Plan", "PlanKernel", "Pretrained", "Row", "SampleInfo", "SolveState",
-    "StartSearch", "StepInfo", "assemble", "concat", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm_single",
-    "dpm_solver", "dpmpp", "dpmpp_single", "edm", "er_sde", "from_diffusers", "ghvb", "heavy_ball", "heun", "init",
-    "ipndm", "jumps", "kernel", "lms", "load", "nesterov", "optimal_start", "optimise_start", "output", "plms",
-    "pndm", "regenerate", "restart", "rho_rk", "sa_solver", "sample", "save", "sdedit", "stack", "step", "unipc",
+    "KernelInfo", "KernelState", "OptimisedStart", "Plan", "PlanKernel", "Pretrained", "Row", "SampleInfo",
+    "SolveState", "StartSearch", "StepInfo", "assemble", "concat", "ddim", "ddpm", "deis", "describe", "dpm2",
+    "dpm_single", "dpm_solver", "dpmpp", "dpmpp_single", "edm", "er_sde", "from_diffusers", "ghvb", "heavy_ball",
+    "heun", "init", "ipndm", "jumps", "kernel", "lms", "load", "nesterov", "optimal_start", "optimise_start",
+    "output", "plms", "pndm", "regenerate", "restart", "rho_rk", "sa_solver", "sample", "save", "sdedit", "stack",
+    "step", "unipc",
 ]  # fmt: skip

@@ -52,19 +52,21 @@ def _adams_row(path: Path, i: int, point: list[int], coefficients: list[Any], be
     return Row(path.at(i), path.at(i + 1), ratio, weights, node=i, prediction_rate=beta)
 
 
-def plms(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
+def plms(schedule: Any, grid: Any, *, order: int = 4, start: str = "euler") -> Plan:
     """PLMS: Adams-Bashforth with equal-step coefficients on eps in rho = sigma / alpha; lower orders at the start.
 
     Order 2 at most on grids that are not uniform in rho, whatever `order`, and still among the best at ten steps. The
-    same table as `ipndm`, and as GHVB with beta = 1. `pndm` has the Runge-Kutta start.
+    same table as `ipndm`, and as GHVB with beta = 1. `start="heun"` makes the first step a Heun step, as Stable
+    Diffusion's default does (diffusers' PNDM with `skip_prk_steps`); `pndm` has the Runge-Kutta start.
 
     Args:
         schedule: a noise schedule; alpha must be positive on the grid.
         grid: [n + 1] decreasing times.
-        order: number of points (static, 1..6).
+        order: number of points (static, 1..6; 2..6 with a Heun step).
+        start: "euler" or "heun".
 
     Returns:
-        A plan of n rows.
+        A plan of n rows (n + 1 with a Heun step).
 
     Raises:
         ValueError: for a bad grid or option, or alpha = 0.
@@ -78,22 +80,25 @@ def plms(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
     References:
         Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds", 2022, arXiv:2202.09778.
     """
+    check_choice("plms: start", start, ("euler", "heun"))
+    if start == "heun":
+        return _runge_kutta_start("plms", schedule, grid, order, 1)
     return _ghvb("plms", schedule, grid, order, 1.0, "index", momentum=False)
 
 
 def ipndm(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
-    """iPNDM, the improved PNDM of the DEIS paper: `plms` by its other name.
+    """iPNDM, the improved PNDM of the DEIS paper: `plms` by its other name, on times uniform in t in the paper's code.
 
     Args:
-        schedule: a noise schedule; alpha must be positive on the grid.
-        grid: [n + 1] decreasing times; the paper's code uses times uniform in t.
-        order: number of points (static, 1..6).
+        schedule: as in `plms`.
+        grid: as in `plms`.
+        order: as in `plms`.
 
     Returns:
-        A plan of n rows.
+        As `plms`.
 
     Raises:
-        ValueError: for a bad grid or option, or alpha = 0.
+        ValueError: as `plms`.
 
     Example:
         >>> import jsamp as js
@@ -191,24 +196,29 @@ def pndm(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
     References:
         Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds", 2022, arXiv:2202.09778.
     """
-    path = check_grid("pndm", schedule, grid)
     check_choice("pndm: order", order, (2, 4))
-    refuse_eps("pndm", path)
-    start = order - 1
+    return _runge_kutta_start("pndm", schedule, grid, order, order - 1)
+
+
+def _runge_kutta_start(name: str, schedule: Any, grid: Any, order: int, start: int) -> Plan:
+    """Adams-Bashforth steps after `start` pseudo Runge-Kutta steps: RK4 for three of them, Heun for one."""
+    path = check_grid(name, schedule, grid)
+    check_count(f"{name}: order", order, low=2, high=len(GAMMA))
+    refuse_eps(name, path)
     if path.steps < start or (not is_traced(path.t) and path.steps == start and path.noiseless[-1]):
         raise ValueError(
-            f"pndm: order {order} starts with {start} Runge-Kutta steps at sigma > 0, but the grid has {path.steps} "
+            f"{name}: order {order} starts with {start} Runge-Kutta steps at sigma > 0, but the grid has {path.steps} "
             f"steps. Use more steps or order=2."
         )
     rows: list[Row] = []
     first: list[int] = []  # row of the prediction made at the start of each step
     for i in range(path.steps):
         first.append(len(rows))
-        if i >= start:
-            point = [first[j] for j in range(i, i - order, -1)]
-            rows.append(_adams_row(path, i, point, adams(order)))
+        if i < start:
+            rows += _pseudo_runge_kutta(path, i, len(rows), 4 if start == 3 else 2)
             continue
-        rows += _pseudo_runge_kutta(path, i, len(rows), order)
+        size = min(order, i + 1)
+        rows.append(_adams_row(path, i, [first[j] for j in range(i, i - size, -1)], adams(size)))
     return assemble(rows, kind="eps")
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._checks import check_count, check_floating, check_key, check_number, is_traced
+from jsamp._core._checks import check_count, check_floating, check_key, check_scalar, is_traced
 from jsamp._core._pytree import replace
 from jsamp._core._types import Result
 from jsamp.solve._algebra import check_plain, join, lifted
@@ -133,7 +133,7 @@ def sdedit(
     check_plan("sdedit", plan)
     if is_traced(strength):
         raise TypeError("sdedit: strength fixes how many rows run, so it cannot be traced. Pass a Python number.")
-    check_number("sdedit: strength", strength, low=0, high=1)
+    check_scalar("sdedit: strength", strength, low=0, high=1)
     first = plan.nfe - int(np.floor(float(strength) * plan.nfe + 0.5))
     while plan.take is not None and first < plan.nfe and np.asarray(plan.take)[first] == KEEP:
         first += 1

@@ -9,29 +9,48 @@ import jax.numpy as jnp
 
 from jsamp._core import _tree
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_callable
+from jsamp._core._like import dtype_of
 from jsamp._core._pytree import pytree
-from jsamp.denoise._protocol import kicks
-from jsamp.solve._plan import Plan
-from jsamp.solve._run import step
+from jsamp.denoise._protocol import check_denoiser, kicks
+from jsamp.solve._plan import Plan, check_plan
+from jsamp.solve._run import check_levels, step
 from jsamp.solve._state import SolveState, init
 
 
-class KernelInfo(NamedTuple):
-    """About one row run as a kernel step.
+class KernelState(NamedTuple):
+    """Hold a plan's run as a chain's state, in the form of `js.mcmc.State`.
 
     Args:
-        t: time at which the state now stands.
-        done: whether all rows had run already, in which case nothing moved.
+        position: x where the next row evaluates; after the last row, the sample. Another kernel may move it.
+        cache: None; the denoiser is called anew at each position.
+        memory: the rest of the `SolveState`: history, momentum and row counter, which survive such moves.
     """
 
-    t: Any
-    done: Any
+    position: Any
+    cache: Any
+    memory: SolveState
+
+
+class KernelInfo(NamedTuple):
+    """Report on one row that ran as a kernel step, in the form of `js.mcmc.Info`.
+
+    Args:
+        accept: 1; a row is always taken.
+        nfe: network evaluations: 1, and 0 past the last row.
+        diverged: whether a number of the position is not finite.
+        aux: (t, done): the time at which the state now stands, and whether all rows had run before, in which case
+            nothing moved.
+    """
+
+    accept: Any
+    nfe: Any
+    diverged: Any
+    aux: Any
 
 
 @pytree
 class PlanKernel:
-    """A plan as a kernel: `init(x)`, and `step(key, state)` runs the next row. Made by `js.solve.kernel`.
+    """Run a plan row by row as a kernel: `init(x)`, and `step(key, state)`. Made by `js.solve.kernel`.
 
     Args:
         denoiser: callable tree (x, t, *, key) -> Prediction.
@@ -42,35 +61,57 @@ class PlanKernel:
         >>> schedule = js.noise.VP()
         >>> law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.0]], stds=[1.0])
         >>> plan = js.solve.ddim(schedule, js.noise.time_grid(schedule, 3))
-        >>> int(js.solve.PlanKernel(law, plan).init(jnp.ones(1)).index)
+        >>> int(js.solve.PlanKernel(law, plan).init(jnp.ones(1)).memory.index)
         0
     """
 
     denoiser: Any
     plan: Plan
 
-    def init(self, x: Any) -> SolveState:
-        """State before the first row."""
-        return init(self.plan, x, kicks=kicks(self.denoiser))
+    refresh_cost = 0
 
-    def step(self, key: Any, state: SolveState) -> tuple[SolveState, KernelInfo]:
-        """Run the row that `state.index` points at; past the last row nothing moves."""
-        index = jnp.minimum(state.index, self.plan.nfe - 1)
+    def init(self, x: Any, key: Any = None) -> KernelState:
+        """Make the state before the first row."""
+        return _as_chain(init(self.plan, x, kicks=kicks(self.denoiser)))
+
+    def refresh(self, x: Any, state: Any) -> KernelState:
+        """Move the position elsewhere and keep the run: its history, its momentum, the row it has come to."""
+        return KernelState(x, None, state.memory)
+
+    def step(self, key: Any, state: Any) -> tuple[KernelState, KernelInfo]:
+        """Run the row that the memory's `index` points at; past the last row nothing moves."""
+        old = state.memory._replace(x=state.position)
+        index = jnp.minimum(old.index, self.plan.nfe - 1)
         row = jax.tree.map(lambda a: jnp.asarray(a)[index], self.plan)
-        done = state.index >= self.plan.nfe
-        new = _tree.where(done, state, step(key, self.denoiser, state, row))
-        return new, KernelInfo(row.t_next, done)
+        done = old.index >= self.plan.nfe
+        new = _tree.where(done, old, step(key, self.denoiser, old, row))
+        dtype = dtype_of(new.x, at_least=jnp.float32)
+        bad = jnp.logical_not(_tree.all_finite(new.x))
+        info = KernelInfo(jnp.ones((), dtype), jnp.where(done, 0, 1).astype(jnp.int32), bad, (row.t_next, done))
+        return _as_chain(new), info
+
+
+def _as_chain(state: SolveState) -> KernelState:
+    return KernelState(state.x, None, state._replace(x=None))
 
 
 def kernel(denoiser: Any, plan: Plan) -> PlanKernel:
-    """A plan as a kernel with `init` and `step`, so that reverse steps and Langevin correctors compose.
+    """Make a kernel of a plan: reverse steps compose with Langevin correctors, in `js.mcmc.compose`, `chain`, `repeat`.
+
+    Every step runs the next row, so a chain of `plan.nfe` steps draws one sample; with the run's key in place of a new
+    key for each step it is the one of `js.sample`. A kernel that is composed with it may move the position; the history
+    of a multistep plan then belongs to the place before the move, so first-order plans compose best.
 
     Args:
         denoiser: callable tree (x, t, *, key) -> Prediction.
         plan: the solver.
 
     Returns:
-        A tree with `init(x) -> state` and `step(key, state) -> (state, info)`.
+        A tree with `init(x) -> state` and `step(key, state) -> (state, info)`, of the protocol of `js.mcmc.Kernel`.
+
+    Raises:
+        TypeError: for something that is no denoiser, or no plan.
+        ValueError: for a plan on another schedule than the denoiser's, or a stack of plans.
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js
@@ -78,8 +119,10 @@ def kernel(denoiser: Any, plan: Plan) -> PlanKernel:
         >>> law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.0]], stds=[1.0])
         >>> kernel = js.solve.kernel(law, js.solve.ddim(schedule, js.noise.time_grid(schedule, 3)))
         >>> state, info = kernel.step(None, kernel.init(jnp.ones(1)))
-        >>> int(state.index), bool(info.done)
-        (1, False)
+        >>> int(state.memory.index), info.nfe.item()
+        (1, 1)
     """
-    check_callable("kernel: denoiser", denoiser, "denoiser(x, t)")
+    check_denoiser("kernel: denoiser", denoiser, schedule=False)
+    check_plan("kernel", plan)
+    check_levels("kernel", denoiser, plan)
     return PlanKernel(as_tree("kernel: denoiser", denoiser, "denoiser(x, t)"), plan)

@@ -11,11 +11,13 @@ import numpy as np
 
 from jsamp._core import _tree
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_callable, check_floating, check_key, concrete
+from jsamp._core._checks import check_callable, check_floating, check_key, concrete, is_traced
+from jsamp._core._like import dtype_of
 from jsamp._core._steering import check_steer, explain_missing_key, stochastic, wrapped
 from jsamp._core._types import Result
 from jsamp.denoise import Denoiser
 from jsamp.denoise._protocol import check_denoiser, kicks
+from jsamp.noise._levels import first_difference
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._route import Segment, follow, route
 from jsamp.solve._row import fold, run_row, through_slots
@@ -45,6 +47,7 @@ def step(key: Any, denoiser: Any, state: SolveState, row: Plan) -> SolveState:
         >>> bool(jnp.all(js.solve.output(state) == js.sample(None, law, jnp.ones(1), plan).x))
         True
     """
+    check_levels("step", denoiser, row)
     return run_row(key, denoiser, state, through_slots(row), None, None)[0]
 
 
@@ -101,7 +104,8 @@ def sample(key: Any, denoiser: Any, x: Any, plan: Plan, *, steer: Any = None, ke
 
     Raises:
         TypeError: for a plan, denoiser, key or x of the wrong type.
-        ValueError: for a missing key, or an eps or score prediction where alpha = 0.
+        ValueError: for a missing key, a plan on another schedule than the denoiser's, or an eps or score prediction
+            where alpha = 0.
 
     Example:
         >>> import jax, jsamp as js
@@ -115,7 +119,8 @@ def sample(key: Any, denoiser: Any, x: Any, plan: Plan, *, steer: Any = None, ke
 
     Cost:
         `plan.nfe` denoiser calls; memory of K + 3 states at most, for K predictions that a step or its corrector
-        combines, plus what `keep` returns.
+        combines, plus what `keep` returns. A gradient through the run stores the network's activations of every row:
+        wrap the network, `js.Denoiser(jax.checkpoint(network), schedule)`, and only the states are stored.
     """
     check_plan("sample", plan)
     check_denoiser("sample: denoiser", denoiser, schedule=False)
@@ -126,6 +131,7 @@ def sample(key: Any, denoiser: Any, x: Any, plan: Plan, *, steer: Any = None, ke
         check_steer("sample: steer", steer)
     if key is not None or plan.stochastic or stochastic(steer):
         check_key(key, "sample")
+    check_levels("sample", denoiser, plan)
     _check_signal(denoiser, plan)
     denoiser = as_tree("sample: denoiser", denoiser, "denoiser(x, t)")
     try:
@@ -135,6 +141,22 @@ def sample(key: Any, denoiser: Any, x: Any, plan: Plan, *, steer: Any = None, ke
             explain_missing_key("sample", steer, error)
         raise
     return Result(x, SampleInfo(ok, plan.nfe, kept, report))
+
+
+def check_levels(who: str, denoiser: Any, plan: Plan) -> None:
+    """Refuse a plan on another schedule than the denoiser's: it would be asked at times that mean something else."""
+    schedule = getattr(denoiser, "schedule", None)
+    if schedule is None or is_traced(plan.t, plan.alpha, plan.sigma) or dtype_of(plan.t) in (jnp.float16, jnp.bfloat16):
+        return
+    t, alpha, sigma = (np.ravel(np.asarray(column, np.float64)) for column in (plan.t, plan.alpha, plan.sigma))
+    at = first_difference(schedule, t, alpha, sigma)
+    if at is not None:
+        own = f"alpha={float(schedule.alpha(t[at])):.4g}, sigma={float(schedule.sigma(t[at])):.4g}"
+        raise ValueError(
+            f"{who}: the plan and the denoiser are on different schedules: at t={t[at]:.6g} the plan has "
+            f"alpha={alpha[at]:.4g}, sigma={sigma[at]:.4g}, the denoiser's {type(schedule).__name__} {own}. Build the "
+            f"plan and its grid on the denoiser's schedule."
+        )
 
 
 def _check_signal(denoiser: Any, plan: Plan) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jsamp._core._checks import check_choice, check_number
-from jsamp.noise import Flow
+from jsamp._core._checks import check_choice, check_scalar, concrete
+from jsamp.noise._protocol import straight
 from jsamp.solve._columns import ACCEPT, KEEP
 from jsamp.solve._multistep import refuse_eps
 from jsamp.solve._plan import Plan
@@ -125,9 +125,9 @@ def _in_rho(path: Path, tableau: str) -> Plan:
 def heun(schedule: Any, grid: Any) -> Plan:
     """Heun's second-order method: the deterministic sampler of EDM.
 
-    On d(x / alpha) / d(rho) = eps with rho = sigma / alpha; on `Flow` in t, on the velocity. A last step to zero noise
-    is an Euler step. Order 2. Beware few steps from a large sigma_max: the average of two slopes that far apart
-    overshoots, and multistep plans do better below ten evaluations.
+    On d(x / alpha) / d(rho) = eps with rho = sigma / alpha; on a straight path (`Flow`) in t, on the velocity.
+    A last step to zero noise is an Euler step. Order 2. Beware few steps from a large sigma_max: the average
+    of two slopes that far apart overshoots, and multistep plans do better below ten evaluations.
 
     Args:
         schedule: a noise schedule.
@@ -148,7 +148,7 @@ def heun(schedule: Any, grid: Any) -> Plan:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
     """
     path = check_grid("heun", schedule, grid)
-    if not isinstance(schedule, Flow):
+    if not straight(schedule):
         refuse_eps("heun", path)
         return _in_rho(path, "2heun")
     rows: list[Row] = []
@@ -194,9 +194,13 @@ def edm(
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
     """
     path = check_grid("edm", schedule, grid, churn, noise, churn_min, churn_max)
-    check_number("edm: churn", churn, low=0)
-    check_number("edm: noise", noise, low=0)
-    if isinstance(churn, (int, float)) and churn == 0:
+    check_scalar("edm: churn", churn, low=0)
+    check_scalar("edm: noise", noise, low=0)
+    check_scalar("edm: churn_min", churn_min, low=0)
+    if not (isinstance(churn_max, float) and churn_max == np.inf):
+        check_scalar("edm: churn_max", churn_max, low=0)
+    known = concrete(churn)
+    if known is not None and known == 0:
         return heun(schedule, grid)
     xp, n = path.xp, path.steps
     if xp is np and not np.all(path.alpha == 1):

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from jsamp._core._checks import is_traced
+from jsamp._core._checks import concrete, is_traced, shown
 from jsamp._core._numerics import as_array, gauss_legendre, lagrange_basis, namespace
+from jsamp.noise._protocol import check_schedule, domain
 
 NODES = 48
 
@@ -49,9 +50,8 @@ class Path:
 
 def check_grid(name: str, schedule: Any, grid: Any, *options: Any) -> Path:
     """The path of a grid, or a refusal saying what is wrong with it; traced `options` make the path a traced one."""
-    for method in ("alpha", "sigma", "lam", "time"):
-        if not callable(getattr(schedule, method, None)):
-            raise TypeError(f"{name}: schedule must be a noise schedule such as js.noise.VP(), got {schedule!r}.")
+    check_schedule(name, schedule)
+    check_grid_is_array(name, grid)
     if np.ndim(grid) != 1 or np.shape(grid)[0] < 2:
         raise ValueError(
             f"{name}: grid must be a vector of n + 1 >= 2 times, got shape {np.shape(grid)}. "
@@ -70,6 +70,20 @@ def check_grid(name: str, schedule: Any, grid: Any, *options: Any) -> Path:
     return Path(xp, schedule, t, alpha, sigma, lam, noiseless, signalless)
 
 
+def check_grid_is_array(name: str, grid: Any) -> None:
+    """Refuse a grid that is no vector of numbers: a schedule or a key in its place, strings, ragged lists."""
+    if not is_traced(grid):
+        try:
+            numeric = np.issubdtype(np.asarray(grid).dtype, np.number)
+        except (TypeError, ValueError):
+            numeric = False
+        if not numeric:
+            raise TypeError(
+                f"{name}: grid must be a vector of n + 1 decreasing times, got {shown(grid)}. "
+                f"Use js.noise.logsnr_grid(schedule, n)."
+            )
+
+
 def _check_times(name, schedule, t):
     falls = np.diff(t) < 0
     if not np.all(np.isfinite(t)) or not np.all(falls):
@@ -84,6 +98,18 @@ def _check_times(name, schedule, t):
             f"{name}: grid[{len(t) - 1}]={t[-1]:.6g} lies below the noiseless time {first:.6g} of the schedule. "
             f"End the grid there, as final='zero' does, or before."
         )
+    low, high = (concrete(end) for end in domain(schedule))
+    if low is None or high is None:
+        return
+    # The last time is not evaluated, and may be the noiseless one.
+    asked, slack = t[:-1], 1e-6 * max(1.0, abs(float(high)) if np.isfinite(high) else 1.0)
+    outside = (asked > high + slack) | (asked < low - slack)
+    if np.any(outside):
+        i = int(np.argmax(outside))
+        raise ValueError(
+            f"{name}: grid[{i}]={t[i]:.6g} is outside the schedule, whose times go from {float(low):.6g} to "
+            f"{float(high):.6g}. Use a grid of this schedule, such as js.noise.logsnr_grid(schedule, n)."
+        )
 
 
 def _check_levels(name, t, alpha, sigma):
@@ -94,6 +120,13 @@ def _check_levels(name, t, alpha, sigma):
         raise ValueError(
             f"{name}: grid[{i}]={t[i]:.6g} is outside the schedule (alpha={alpha[i]:.4g}, sigma={sigma[i]:.4g}). "
             f"Only the last time may be noiseless; keep times within t_min..t_max."
+        )
+    falls = sigma[1:] * alpha[:-1] < sigma[:-1] * alpha[1:]
+    if not np.all(falls):
+        i = int(np.argmin(falls)) + 1
+        raise ValueError(
+            f"{name}: sigma / alpha does not fall from grid[{i - 1}]={t[i - 1]:.6g} to grid[{i}]={t[i]:.6g} "
+            f"(alpha={alpha[i]:.4g}, sigma={sigma[i]:.4g}): these times are outside the schedule. Use its own grid."
         )
 
 

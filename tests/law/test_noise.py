@@ -88,6 +88,12 @@ def law_schedule(name):
     assert schedule.prior(key, (3,), jnp.bfloat16).dtype == jnp.bfloat16
     scale = {"VE": schedule.sigma(schedule.t_max), "OUVE": schedule.sigma(1.0)}.get(name, 1.0)
     np.testing.assert_allclose(x, scale * jax.random.normal(key, (4, 2)), rtol=1e-6)
+    # A tree of shapes.
+    tree = schedule.prior(key, {"a": (2, 3), "b": [(4,), ()]})
+    assert jax.tree.map(jnp.shape, tree, is_leaf=lambda v: False) == {"a": (2, 3), "b": [(4,), ()]}
+    draws = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(schedule.prior(key, [(500,), (500,)]))])
+    assert abs(draws.std() / scale - 1) < 4.5 / np.sqrt(2000)
+    assert abs(np.corrcoef(draws[:500], draws[500:])[0, 1]) < 4.5 / np.sqrt(500)
     # Inside shard_map.
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     ts = jnp.linspace(times[0], times[-1], 16)
@@ -189,8 +195,11 @@ def law_grid(name):
 def law_index_grid(name):
     schedule = N.Discrete.ddpm_linear()
     for spacing in ("leading", "linspace", "trailing"):
-        for n in (1, 2, 10, 50, 100, 999):
+        for n in (1, 2, 10, 50, 100, 999, 1000):
+            if spacing == "leading" and n in (1, 2):
+                continue
             grid = N.index_grid(schedule, n, spacing)
+            assert grid[0] == 999 or (spacing == "leading" and grid[0] >= 900)
             assert grid.dtype == np.float64
             assert grid.shape == (n + 1,)
             assert np.all(np.diff(grid) < 0)
@@ -199,13 +208,44 @@ def law_index_grid(name):
     for wrong, error, match in [
         ({"n": 2000}, ValueError, "must decrease"),
         ({"n": 5, "spacing": "odd"}, ValueError, "spacing"),
-        ({"n": 5, "final": "sigma_min"}, ValueError, "offset=1"),
+        ({"n": 5, "spacing": "leading", "final": "sigma_min"}, ValueError, "offset=1"),
         ({"n": 0}, ValueError, "n must be"),
     ]:
         with pytest.raises(error, match=match):
             N.index_grid(schedule, **wrong)
+    assert N.index_grid(schedule, 7).tolist() == N.index_grid(schedule, 7, "trailing").tolist()
+    for n in (1, 2, 501, 600):
+        with pytest.raises(ValueError, match=f"leading' with n={n} starts at index .* far from pure noise"):
+            N.index_grid(schedule, n, "leading")
+    for offset in (np.nan, 0.5, -1):
+        with pytest.raises((TypeError, ValueError), match="offset"):
+            N.index_grid(schedule, 5, "leading", offset=offset)
     with pytest.raises(TypeError, match="Discrete"):
         N.index_grid(N.VP(), 5)
+
+
+def law_sigma_grid(name):
+    """The times of ratios sigma / alpha, on the host and in a trace; what goes beyond the schedule is refused."""
+    for schedule, _, _ in SCHEDULES.values():
+        start = min(float(schedule.sigma(schedule.t_max) / max(schedule.alpha(schedule.t_max), 1e-3)), 50.0)
+        sigmas = np.append(np.geomspace(0.9 * start, 0.05, 6), 0.0)
+        grid = N.sigma_grid(schedule, sigmas)
+        assert grid.dtype == np.float64
+        np.testing.assert_allclose(schedule.sigma(grid) / schedule.alpha(grid), sigmas, rtol=1e-9, atol=1e-12)
+        assert grid[-1] == schedule.time(np.inf)
+        traced = jax.jit(lambda v, s=schedule: N.sigma_grid(s, v))(jnp.asarray(sigmas, jnp.float32))
+        np.testing.assert_allclose(traced, grid, rtol=2e-4, atol=2e-4)
+        js.solve.dpmpp(schedule, grid)
+    table = N.Discrete.scaled_linear()
+    for wrong, match in [
+        ([20.0, 1.0], "beyond the noisiest index, 999"), ([80.0, 1.0], "beyond the noisiest index"),
+        ([1.0, 2.0], r"must decrease; got sigmas\[1\]"), ([1.0], "n \\+ 1"), ([1.0, -1.0], "sigmas must be finite and in"),
+        ([1.0, np.nan], "finite"), ("no", "number"), (None, "number"),
+    ]:  # fmt: skip
+        with pytest.raises((ValueError, TypeError), match=match):
+            N.sigma_grid(table, wrong)
+    with pytest.raises(ValueError, match="outside the schedule's times"):
+        N.sigma_grid(N.VE(0.01, 20.0), [30.0, 1.0])
 
 
 def law_shift(name):
@@ -235,7 +275,7 @@ def law_protocol(name):
 
 LAWS = {
     "interpolant": law_interpolant, "schedule": law_schedule, "grid": law_grid,
-    "index_grid": law_index_grid, "shift": law_shift,
+    "index_grid": law_index_grid, "shift": law_shift, "sigma_grid": law_sigma_grid,
     "protocol": law_protocol,
 }  # fmt: skip
 # One line for every public object of the room.
@@ -252,6 +292,7 @@ REGISTRY = {
     "karras_grid": "grid",
     "logsnr_grid": "grid",
     "shift": "shift",
+    "sigma_grid": "sigma_grid",
     "time_grid": "grid",
 }
 
@@ -273,7 +314,26 @@ def test_law_of(name, law):
         (lambda: N.VE(1.0, 0.5), ValueError, "sigma_min must be below"),
         (lambda: N.VE(0.0, 0.5), ValueError, "sigma_min"),
         (lambda: N.Discrete(TABLE[::-1]), ValueError, "decrease"),
-        (lambda: N.Discrete(np.array([1.0, 0.5])), ValueError, r"\[0, 1\)"),
+        (lambda: N.Discrete(np.append(1.0, TABLE)), ValueError, r"\[0\] is 1, the noiseless level"),
+        (lambda: N.Discrete(np.float16(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))), ValueError, "float16"),
+        (lambda: N.Discrete(1 - np.linspace(1e-4, 0.02, 1000)), ValueError, "no product of 1 - beta"),
+        (lambda: N.Discrete(1 - np.linspace(1e-3, 0.15, 60)), ValueError, "no product of 1 - beta"),
+        (lambda: N.Discrete(N.Discrete.ddpm_linear().alpha(np.arange(1000))), ValueError, "Square it"),
+        (lambda: N.Discrete(N.Discrete.scaled_linear().alpha(np.arange(1000))), ValueError, "Square it"),
+        (lambda: N.Discrete(np.linspace(1e-4, 0.02, 1000)), ValueError, "decrease.*not betas"),
+        (lambda: N.Discrete(["a", "b"]), TypeError, "numbers"),
+        (lambda: N.Discrete.from_betas([0.1, 1.5]), ValueError, "from_betas: betas"),
+        (lambda: N.Discrete.ddpm_linear(10), ValueError, "too few"),
+        (lambda: N.Discrete.cosine(offset=-1), ValueError, "offset"),
+        (lambda: N.Discrete.scaled_linear().time(-np.log(20)), ValueError, "knows no such noise"),
+        (lambda: N.Discrete.scaled_linear().time(-np.log([1.0, 80.0])), ValueError, "knows no such noise"),
+        (lambda: N.time_grid(None, 4), TypeError, "schedule must be a noise schedule"),
+        (lambda: N.logsnr_grid(4, N.VP()), TypeError, "schedule must be a noise schedule"),
+        (lambda: N.time_grid(N.VP(), 4, t_max="a"), TypeError, "t_max must be a number"),
+        (lambda: N.time_grid(N.VP(), 4, t_max=np.ones(2)), ValueError, "t_max must be one number"),
+        (lambda: N.VP().prior(None, (3,)), ValueError, "prior: key is None"),
+        (lambda: N.VP().prior(jax.random.key(0), (3.5,)), TypeError, "shape must be a tuple of integers"),
+        (lambda: N.VP().prior(jax.random.key(0), (3,), int), TypeError, "floating"),
         (lambda: N.Discrete(np.array([])), ValueError, r"vector \[N\]"),
         (lambda: N.Discrete(np.array([0.5, np.nan])), ValueError, r"\[0, 1\)|decrease"),
         (lambda: N.Discrete.ddpm_linear(0), ValueError, "num"),

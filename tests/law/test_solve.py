@@ -52,11 +52,13 @@ SOLVERS = {
     "unipc(3,bh2)": lambda s, g: S.unipc(s, g, variant="bh2"),
     "unipc(2,last)": lambda s, g: S.unipc(s, g, order=2, corrector_last=True),
     "sa_solver": S.sa_solver,
+    "sa_solver(last)": lambda s, g: S.sa_solver(s, g, predictor=2, corrector=2, corrector_last=True),
     "sa_solver(2,0)": lambda s, g: S.sa_solver(s, g, predictor=2, corrector=0, tau=0.5),
     "er_sde(1)": lambda s, g: S.er_sde(s, g, order=1),
     "er_sde(2)": S.er_sde,
     "er_sde(3)": lambda s, g: S.er_sde(s, g, order=3),
     "plms": S.plms,
+    "plms(heun)": lambda s, g: S.plms(s, g, start="heun"),
     "ipndm(3)": lambda s, g: S.ipndm(s, g, order=3),
     "pndm(2)": lambda s, g: S.pndm(s, g, order=2),
     "pndm(4)": S.pndm,
@@ -330,9 +332,9 @@ def test_new_numbers_never_retrace():
 def test_new_numbers_never_retrace_outside_jit():
     traces = Traces()
     for scale, power, rate in [(1.0, 2, 0.1), (1.2, 2, 0.1), (1.0, 1.5, 0.1), (1.0, 2, 0.3)]:
-        model = traces.bind({"gain": np.float32(scale), "bend": np.float32(0.4)})
-        plan = S.unipc(VP, js.noise.time_grid(VP, 6, power))
-        js.sample(None, js.Denoiser(model, js.noise.VP(rate)), START, plan)
+        model, schedule = traces.bind({"gain": np.float32(scale), "bend": np.float32(0.4)}), js.noise.VP(rate)
+        plan = S.unipc(schedule, js.noise.time_grid(schedule, 6, power))
+        js.sample(None, js.Denoiser(model, schedule), START, plan)
     assert traces.count == 1
 
 
@@ -585,7 +587,7 @@ def test_every_length_end_and_schedule(which):
 
 def _check_refusals(which, refused):
     """Only what must be refused is refused, and the message says why."""
-    everywhere = {"restart": {1}, "pndm(4)": {1, 2, 3}, "pndm(2)": {1}, "heavy_ball(bypass)": set()}
+    everywhere = {"restart": {1}, "pndm(4)": {1, 2, 3}, "pndm(2)": {1}, "plms(heun)": {1}, "heavy_ball(bypass)": set()}
     for name, cases in refused.items():
         for n, final, message in cases:
             assert _informative(message), (name, n, final, message)
@@ -595,7 +597,7 @@ def _check_refusals(which, refused):
             continue
         if name == "edm(churn)" and which != "VE":
             continue
-        if name in ("dpm_solver(2,sde)", "unipc(2,last)"):
+        if name in ("dpm_solver(2,sde)", "unipc(2,last)", "sa_solver(last)"):
             assert finals == {"zero"}, (name, cases[0])
             continue
         assert lengths <= everywhere.get(name, set()), (name, sorted(lengths), cases[0])
@@ -860,14 +862,15 @@ def law_steps(name):
         def as_kernel(key, model, x, plan):
             kernel = S.kernel(model, plan)
             state, info = jax.lax.scan(lambda s, _: kernel.step(key, s), kernel.init(x), length=plan.nfe + 2)
-            return S.output(state), info
+            return state.position, info
 
         with jax.enable_x64(True):
             start = np.asarray(START, np.float64)
             out, info = jax.jit(as_kernel)(KEY, MODELS[0], start, plan)
             np.testing.assert_allclose(out, js.sample(KEY, MODELS[0], start, plan).x, rtol=1e-12)
-        assert info.done.tolist() == [False] * plan.nfe + [True] * 2
-        np.testing.assert_allclose(info.t[: plan.nfe], plan.t_next, rtol=1e-6)
+        assert info.nfe.tolist() == [1] * plan.nfe + [0] * 2
+        assert info.aux[1].tolist() == [False] * plan.nfe + [True] * 2
+        np.testing.assert_allclose(info.aux[0][: plan.nfe], plan.t_next, rtol=1e-6)
 
 
 def law_kernel(name):
@@ -877,6 +880,8 @@ def law_kernel(name):
     assert_same_bits(jax.tree.leaves(again), jax.tree.leaves(kernel))
     with pytest.raises(TypeError, match="callable"):
         S.kernel(3, plans()["ddim"])
+    with pytest.raises(TypeError, match="kernel: plan must be a Plan"):
+        S.kernel(MODELS[0], 3)
 
 
 def law_rows(name):
@@ -974,6 +979,7 @@ def network_of_zeros(x, t):
 LAWS["configuration"] = law_configuration
 REGISTRY = {
     "KernelInfo": "records",
+    "KernelState": "records",
     "OptimisedStart": "start_records",
     "Plan": "plan",
     "PlanKernel": "kernel",

@@ -169,13 +169,51 @@ def test_karras_grid_is_the_published_formula():
 
 def test_index_grids_are_the_published_spacings():
     schedule = N.Discrete.scaled_linear()
-    leading = N.index_grid(schedule, 50, offset=1)
+    leading = N.index_grid(schedule, 50, "leading", offset=1)
     assert leading[:3].tolist() == [981, 961, 941]
     assert leading[-3:].tolist() == [21, 1, -1]
     trailing = N.index_grid(schedule, 10, "trailing")
     assert trailing.tolist() == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99, -1]
     line = N.index_grid(schedule, 10, "linspace", final="sigma_min")
     assert line.tolist() == [999, 899, 799, 699, 599, 500, 400, 300, 200, 100, 0]
+
+
+def test_a_straight_path_spends_no_evaluation_next_to_its_end():
+    """On Flow the grid to zero is regular; two steps of it are nearer the solution than with a stop at t = 0.001."""
+    flow = N.Flow()
+    np.testing.assert_allclose(N.time_grid(flow, 4, final="zero"), [1, 0.75, 0.5, 0.25, 0], atol=1e-15)
+    assert N.time_grid(flow, 2, t_min=1e-3, final="zero").tolist() == [1.0, 1e-3, 0.0]
+    # Data N(0, s^2): the exact end of a start x is s x.
+    s = 0.5
+    law = js.denoise.GaussianMixture(flow, weights=[1.0], means=[[0.0]], stds=[s])
+    end = lambda grid: float(js.sample(None, law, jnp.ones(1), js.solve.ddim(flow, grid)).x[0])
+    regular, wasted = (abs(end(N.time_grid(flow, 2, final="zero", t_min=low)) - s) for low in (None, 1e-3))
+    assert regular < 0.7 * wasted
+
+
+def test_short_tables_end_in_noise():
+    """Betas scale with 1000 / num, so that the noisiest level of a table of any length is the prior's."""
+    for num in (25, 100, 1000):
+        for make, wanted in ((N.Discrete.ddpm_linear, 0.0064), (N.Discrete.scaled_linear, 0.0683)):
+            assert make(num).alpha(num - 1) < 1.02 * wanted
+    explicit = N.Discrete.ddpm_linear(100, 1e-4, 0.02)
+    np.testing.assert_allclose(explicit.alpha(99) ** 2, np.prod(1 - np.linspace(1e-4, 0.02, 100)), rtol=1e-12)
+    betas = np.linspace(1e-3, 0.15, 60)
+    np.testing.assert_allclose(
+        N.Discrete.from_betas(betas).alpha(np.arange(60)) ** 2, np.cumprod(1 - betas), rtol=1e-12
+    )
+
+
+def test_rescaled_to_zero_terminal_snr():
+    """Lin et al.'s algorithm 1: sqrt(alphas_cumprod) shifted to end at 0, scaled to keep the first."""
+    schedule = N.Discrete.scaled_linear()
+    root = schedule.alpha(np.arange(1000))
+    wanted = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    rescaled = schedule.zero_terminal_snr()
+    np.testing.assert_allclose(rescaled.alpha(np.arange(1000)), wanted, rtol=1e-10, atol=1e-15)
+    assert rescaled.alpha(999) == 0
+    assert rescaled.sigma(999) == 1
+    np.testing.assert_allclose(rescaled.alpha(0), schedule.alpha(0), rtol=1e-14)
 
 
 def test_shift_moves_the_log_snr_by_a_constant():

@@ -1,0 +1,97 @@
+"""The page of schedules: what one must have, what it may say about itself, and who asks.
+
+A schedule has the methods and ends of `Schedule`. These names are optional:
+
+    name        default          asked by              meaning
+    domain      (-inf, inf)      solvers, sigma_grid   lowest and highest time at which the network may be asked
+    straight    False            time_grid, heun       whether x is a straight line in t (rectified flow): solvers
+                                                       step in t on the velocity, and time grids run evenly down to
+                                                       the noiseless time
+    log_alpha   none             index_grid, TimeShift [N] the table of a network trained on N discrete steps
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core._checks import check_key, shown
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Noise levels as functions of time: x_t = alpha(t) x0 + sigma(t) eps, lam = log(alpha / sigma), and its inverse.
+
+    Any object with these methods fits; nothing is inherited. `t` grows with the noise. `t_max` and `t_min` are where
+    grids start and end unless told otherwise; `time(inf)` is the noiseless time. What it may have besides: `domain`,
+    the times (low, high) at which the network may be asked; `straight`, whether x is a straight line in t.
+
+    Example:
+        >>> import jsamp as js
+        >>> isinstance(js.noise.VP(), js.noise.Schedule)
+        True
+    """
+
+    @property
+    def t_max(self) -> Any: ...
+    @property
+    def t_min(self) -> Any: ...
+    def alpha(self, t: Any) -> Any: ...
+    def sigma(self, t: Any) -> Any: ...
+    def lam(self, t: Any) -> Any: ...
+    def time(self, lam: Any) -> Any: ...
+    def prior(self, key: Any, shape: Any, dtype: Any = ...) -> Any: ...
+
+
+def check_schedule(who: str, schedule: Any) -> None:
+    """Refuse what is no schedule."""
+    for method in ("alpha", "sigma", "lam", "time"):
+        if isinstance(schedule, type) or not callable(getattr(schedule, method, None)):
+            raise TypeError(
+                f"{who}: schedule must be a noise schedule such as js.noise.VP(), got {shown(schedule)}. It comes "
+                f"first, before the grid or the number of steps."
+            )
+
+
+def domain(schedule: Any) -> tuple[Any, Any]:
+    """Return the lowest and highest time at which the network may be asked."""
+    return getattr(schedule, "domain", (-np.inf, np.inf))
+
+
+def straight(schedule: Any) -> bool:
+    """Whether x is a straight line in t, so that solvers step in t on the velocity."""
+    return getattr(schedule, "straight", False) is True
+
+
+def is_discrete(schedule: Any) -> bool:
+    """Whether the schedule is the table of a network trained on discrete steps."""
+    return hasattr(schedule, "log_alpha")
+
+
+def normal_prior(key: Any, shape: Any, dtype: Any = jnp.float32, *, scale: Any = 1.0) -> Any:
+    """Draw `scale` times a standard normal of one shape, or of every shape in a tree of shapes."""
+    check_key(key, "prior")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"prior: dtype must be floating point, got {dtype!r}.")
+    shapes, structure = jax.tree.flatten(shape, is_leaf=_is_shape)
+    for one in shapes:
+        if not _is_shape(one):
+            raise TypeError(f"prior: shape must be a tuple of integers or a tree of such, got {shown(one)}.")
+    keys = [key] if len(shapes) == 1 else jax.random.split(key, len(shapes))
+    draws = [jax.random.normal(k, _as_shape(one), dtype) for k, one in zip(keys, shapes, strict=True)]
+    scaled = [z if isinstance(scale, float) and scale == 1.0 else jnp.asarray(scale, dtype) * z for z in draws]
+    return jax.tree.unflatten(structure, scaled)
+
+
+def _is_shape(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 0 for n in value)
+    return isinstance(value, (int, np.integer)) or hasattr(value, "shape")
+
+
+def _as_shape(value: Any) -> tuple[int, ...]:
+    value = getattr(value, "shape", value)
+    return (int(value),) if isinstance(value, (int, np.integer)) else tuple(value)

@@ -1,0 +1,243 @@
+"""What stands at the door of a run: plans cut in parts, levels that differ, grids outside the schedule, long steps."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import Mixture, run_table
+
+import jsamp as js
+
+N, S = js.noise, js.solve
+VP, VE = N.VP(), N.VE()
+KEY = jax.random.key(0)
+X = np.array([[0.9], [-0.4], [0.2]], np.float32)
+
+
+def law(schedule):
+    return js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.0]], stds=[1.0])
+
+
+@pytest.mark.parametrize("size", [1, 5, 20])
+def test_a_plan_in_parts_draws_the_noise_of_the_whole(size):
+    """With one key and no history the parts end where the whole run ends: a part knows where it was cut from."""
+    plan = S.ddpm(VE, N.karras_grid(VE, 40, final="sigma_min"))
+    start = VE.prior(jax.random.key(1), (200, 1))
+    whole = js.sample(KEY, law(VE), start, plan).x
+    x = start
+    for first in range(0, 40, size):
+        x = js.sample(KEY, law(VE), x, plan[first : first + size]).x
+    np.testing.assert_allclose(x, whole, rtol=3e-6, atol=3e-6)
+    again = plan[10:][10:]
+    assert again.number.tolist() == list(range(20, 40))
+    np.testing.assert_array_equal(plan[20:].number, again.number)
+
+
+def test_parts_have_the_bits_of_the_whole_with_one_program(x64):
+    """Rows by `step` and by `kernel`, from a cut plan: the noise is that of the whole run, bit for bit."""
+    plan = S.ddpm(VP, N.time_grid(VP, 8))
+    step = jax.jit(lambda state, row: S.step(KEY, law(VP), state, row))
+    row = lambda plan, i: jax.tree.map(lambda a: jnp.asarray(a[i]), plan)
+    whole = S.init(plan, X.astype(np.float64))
+    for i in range(8):
+        whole = step(whole, row(plan, i))
+    x = X.astype(np.float64)
+    for part in (plan[:3], plan[3:4], plan[4:]):
+        state = S.init(part, x)
+        for i in range(part.nfe):
+            state = step(state, row(part, i))
+        x = state.x
+    np.testing.assert_array_equal(x, whole.x)
+
+
+def test_joined_plans_count_anew():
+    """A plan twice in a row draws other noise the second time; restarts too; halves joined are the whole."""
+    plan = S.ddpm(VP, N.time_grid(VP, 6))
+    assert S.concat(plan[:2], plan[2:]).number is None
+    assert S.stack([plan[2:], S.ddpm(VP, N.time_grid(VP, 4))]).number.tolist() == [[2, 3, 4, 5], [0, 1, 2, 3]]
+    grid = N.karras_grid(VE, 8, final="sigma_min")
+    assert S.restart(S.ddpm(VE, grid), S.ddpm(VE, grid)[2:5], num=3).number is None
+    assert S.jumps(plan, length=2, num=2).number is None
+
+
+# ---------------------------------------------------------------- levels
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        (N.Discrete.scaled_linear(), VP), (VP, VE), (N.Discrete.ddpm_linear(), N.Discrete.scaled_linear()),
+        (N.VP(0.1, 19.0), VP), (N.Cosine(), VP), (N.Flow(), N.Cosine()),
+    ],
+)  # fmt: skip
+def test_a_plan_on_another_schedule_is_refused(own, other):
+    start = 0.99 if isinstance(other, N.Flow) else other.t_max
+    plan = S.ddim(other, N.time_grid(other, 4, t_max=start))
+    for run in (
+        lambda d: js.sample(None, d, X, plan),
+        lambda d: S.kernel(d, plan),
+        lambda d: S.step(None, d, S.init(plan, X), jax.tree.map(lambda a: a[0], plan)),
+        lambda d: S.sdedit(KEY, d, X, plan, strength=0.5),
+    ):
+        with pytest.raises(ValueError, match="the plan and the denoiser are on different schedules"):
+            run(law(own))
+
+
+def test_levels_that_agree_pass():
+    """Float32 tables, stacked and learned plans, traced schedules: what is the same to rounding, or unknown, runs."""
+    for schedule in (VP, VE, N.Cosine(), N.OUVE(), N.Discrete.ddpm_linear()):
+        plan = S.dpmpp(schedule, N.logsnr_grid(schedule, 5))
+        for table in (plan, plan.astype(np.float32), jax.tree.map(jnp.asarray, plan)):
+            js.sample(None, law(schedule), X, table)
+    plan = S.ddim(VP, N.time_grid(VP, 4))
+    assert jax.jit(lambda rate: js.sample(None, law(N.VP(0.1, rate)), X, plan).x)(15.0).shape == X.shape
+
+
+# ---------------------------------------------------------------- grids
+
+
+@pytest.mark.parametrize(
+    ("schedule", "grid"),
+    [
+        (N.Discrete.scaled_linear(), [1000.0, 500.0, 10.0]), (N.Discrete.scaled_linear(), [1500.0, 500.0, 10.0]),
+        (N.Discrete.scaled_linear(), [500.0, -0.5, -1.0]), (VP, [999.0, 500.0, 10.0]), (VP, [1.5, 0.5]),
+        (N.Flow(), [1000.0, 500.0, 0.0]), (VE, [999.0, 500.0, 10.0]), (N.OUVE(), [30.0, 1.0, 0.03]),
+        (N.Cosine(), [1.2, 0.5]),
+    ],
+)  # fmt: skip
+def test_times_outside_the_schedule_are_refused(schedule, grid):
+    for make in (S.ddim, S.dpmpp, S.heun, S.plms, S.dpmpp_single):
+        with pytest.raises(ValueError, match="is outside the schedule, whose times go from"):
+            make(schedule, grid)
+
+
+def test_times_at_which_a_schedule_without_a_range_stands_still_are_refused():
+    class Mine:
+        t_max, t_min = 1.0, 1e-3
+        alpha, sigma, lam, time, prior = (getattr(VP, name) for name in ("alpha", "sigma", "lam", "time", "prior"))
+
+    with pytest.raises(ValueError, match="sigma / alpha does not fall"):
+        S.dpmpp(Mine(), [999.0, 500.0, 10.0])
+    for wrong in (VP, "grid", None, jax.random.key(0), [[1.0], [0.5, 0.2]]):
+        with pytest.raises(TypeError, match="grid must be a vector"):
+            S.ddim(VP, wrong)
+    with pytest.raises(TypeError, match="schedule must be a noise schedule"):
+        S.dpmpp(N.time_grid(VP, 4), VP)
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda g: S.er_sde(VP, g, phi=lambda rho: 0 * rho), "phi.* positive"),
+        (lambda g: S.er_sde(VP, g, phi=lambda rho: rho * np.nan), "phi.* finite"),
+        (lambda g: S.er_sde(VP, g, phi=lambda rho: 1.0), "phi must return the shape"),
+        (lambda g: S.dpmpp(VP, g, tau=lambda t: np.nan), r"tau\(t\) must be finite"),
+        (lambda g: S.dpmpp(VP, g, tau=lambda t: -1.0), r"tau\(t\)"),
+        (lambda g: S.dpmpp(VP, g, tau=np.zeros(99)), "one value per step"),
+        (lambda g: S.dpmpp(VP, g, tau=[]), "one value per step"),
+        (lambda g: S.sa_solver(VP, g, tau=np.zeros(3)), "one value per step"),
+        (lambda g: S.edm(VE, 10 * g, churn=1.0, churn_min=np.nan), "churn_min must be finite"),
+        (lambda g: S.edm(VE, 10 * g, churn=1.0, churn_max=np.nan), "churn_max must be finite"),
+        (lambda g: S.edm(VE, 10 * g, churn=np.ones(3)), "churn must be one number"),
+        (lambda g: S.unipc(VP, g, corrector_last="no"), "corrector_last must be True or False"),
+        (lambda g: S.sa_solver(VP, g, corrector=0, corrector_last=True), "needs a corrector"),
+        (lambda g: S.restart(S.ddim(VP, g), None), "inner: plan must be a Plan"),
+        (lambda g: js.sample(None, law(VP), X, S.ddim(VP, g), keep="x"), "keep must be callable"),
+        (lambda g: js.sample(None, law(VP), X, S.ddim(VP, g), steer=5), "lacks the hooks"),
+        (lambda g: S.sdedit(KEY, law(VP), X, S.ddim(VP, g), strength=np.ones(2)), "strength must be one number"),
+        (lambda g: S.plms(VP, g, start="rk"), "start must be one of"),
+        (lambda g: S.plms(VP, g, order=1, start="heun"), r"order must be in 2\.\.6"),
+    ],
+)
+def test_options_that_would_be_wrong_in_silence(make, match):
+    with pytest.raises((ValueError, TypeError), match=match):
+        make(N.time_grid(VP, 4))
+
+
+def test_no_churn_is_no_churn_in_any_type():
+    for zero in (0, 0.0, np.float32(0), jnp.zeros(())):
+        assert not S.edm(VE, N.karras_grid(VE, 4), churn=zero).stochastic
+
+
+# ---------------------------------------------------------------- long steps
+
+
+def test_auto_lowers_the_order_of_any_long_step():
+    """Over published index grids "auto" is on average better than the better of True and False, and never far worse."""
+    bimodal = Mixture([0.3, 0.7], [[-1.0], [0.6]], [0.25**2, 0.15**2])
+    z = np.random.default_rng(0).standard_normal((64, 1))
+    schedule, ratios = N.Discrete.ddpm_linear(), []
+    start = float(schedule.sigma(999)) * z
+
+    def error(order, grid, lower, exact):
+        plan = S.dpmpp(schedule, grid, order=order, lower_order_final=lower)
+        return np.sqrt(np.mean((run_table(plan, bimodal, start) - exact) ** 2))
+
+    for spacing, offset in (("leading", 1), ("linspace", 0), ("trailing", 0)):
+        for final in ("zero", "sigma_min"):
+            for n in (8, 10, 15, 20):
+                grid = N.index_grid(schedule, n, spacing, offset=offset, final=final)
+                fine = np.append(np.linspace(grid[0], 0, 4000), [-1.0] * (final == "zero"))
+                exact = run_table(S.heun(schedule, fine), bimodal, start)
+                for order in (2, 3):
+                    auto, *others = (error(order, grid, lower, exact) for lower in ("auto", True, False))
+                    ratios.append(auto / min(others))
+    assert np.exp(np.mean(np.log(ratios))) < 1.0
+    assert max(ratios) < 1.6, max(ratios)
+    # The input that brought this: its second last step is long, its last one short.
+    grid = N.index_grid(schedule, 10, "leading", offset=1, final="sigma_min")
+    assert grid[-3:].tolist() == [100, 1, 0] or grid[-2:].tolist() == [1, 0]
+
+
+def test_a_uniform_grid_keeps_its_order():
+    for order in (2, 3, 4):
+        auto, never = (
+            S.dpm_solver(VP, N.logsnr_grid(VP, 20), order=order, lower_order_final=lower) for lower in ("auto", False)
+        )
+        np.testing.assert_array_equal(auto.weights, never.weights)
+
+
+def test_describe_shows_how_far_errors_grow():
+    """x0 forms stay near 1; eps forms grow like 1 / alpha of their start, by the sum of their coefficients."""
+    amplifies = lambda plan: float(S.describe(plan).splitlines()[0].split("amplifies ")[1])
+    grid = N.logsnr_grid(VP, 12)
+    # The coefficients of DDIM are positive and telescope: share of the start, and alpha less that share for the rest.
+    share = VP.sigma(grid) / VP.sigma(grid[0])
+    assert abs(amplifies(S.ddim(VP, grid)) - np.max(share + VP.alpha(grid) - share * VP.alpha(grid[0]))) < 0.005
+    assert amplifies(S.dpmpp(VP, grid, tau=1.0)) < 3
+    assert amplifies(S.dpm_solver(VP, grid, tau=1.0)) > 1 / VP.alpha(grid[0])
+    flow = N.Flow()
+    assert amplifies(S.dpm_single(flow, N.logsnr_grid(flow, 9, t_max=0.999), order=3)) > 500
+
+
+# ---------------------------------------------------------------- the kernel of a plan
+
+
+def test_a_plan_composes_with_kernels():
+    """chain, compose and repeat run it; a chain of rows with one key is the run; Langevin steps move its position."""
+    plan = S.dpmpp(VP, N.logsnr_grid(VP, 8), order=2)
+    kernel = S.kernel(law(VP), plan)
+    assert isinstance(kernel, js.mcmc.Kernel)
+    drawn = js.mcmc.chain(KEY, kernel, X, 8)
+    np.testing.assert_allclose(drawn.x[-1], js.sample(None, law(VP), X, plan).x, rtol=1e-6)
+    assert int(drawn.info.nfe) == 8
+    repeated = js.mcmc.chain(KEY, js.mcmc.repeat(kernel, 4), X, 2)
+    np.testing.assert_allclose(repeated.x[-1], drawn.x[-1], rtol=1e-6)
+    walk = js.mcmc.RandomWalk(lambda x: -0.5 * jnp.sum(x**2), step_size=0.3)
+    for pair in (js.mcmc.compose(kernel, walk), js.mcmc.compose(walk, kernel)):
+        mixed = js.mcmc.chain(KEY, pair, X, 8)
+        assert np.all(np.isfinite(mixed.x))
+        assert not np.allclose(mixed.x[-1], drawn.x[-1])
+
+
+def test_predictor_corrector_keeps_the_law():
+    """Ancestral rows with exact Langevin moves between them: data N(0, 1) stay N(0, 1), at every level."""
+    plan = S.ddpm(VP, N.time_grid(VP, 20))
+    walk = js.mcmc.MALA(lambda x: -0.5 * jnp.sum(x**2), step_size=0.5)
+    starts = VP.prior(jax.random.key(2), (4000, 1))
+    pair = js.mcmc.compose(S.kernel(law(VP), plan), walk)
+    keys = jax.random.split(KEY, 4000)
+    x = jax.vmap(lambda k, x: js.mcmc.chain(k, pair, x, 20).x[-1])(keys, starts)
+    # 4.5 standard errors of the mean and of the variance.
+    assert abs(float(x.mean())) < 4.5 / np.sqrt(4000)
+    assert abs(float(x.var()) - 1) < 4.5 * np.sqrt(2 / 4000)
