@@ -404,3 +404,18 @@ def test_rows_can_be_run_in_two_parts():
     assert bool(end.info.ok)
     assert bool(jnp.all(jnp.where(middle.x == 5, True, middle.x == end.x)))
     assert float(jnp.abs(table[1:].lean[0]).max()) == 0
+
+
+def test_no_logits_are_carried():
+    """Memory of the compiled decoder: the network's own logits, and less than two rows [B, V] more."""
+    batch, length, vocabulary = 4, 16, 8192
+    params = jnp.ones((vocabulary + 1, 8)), jnp.ones((8, vocabulary))
+    model = jax.tree_util.Partial(lambda params, x, t: params[0][x] @ params[1], params)
+    x = masks(length, vocabulary, batch)
+    table = T.first_hitting(K0, T.Masked(vocabulary), x)
+    alone = jax.jit(lambda model, x: jax.vmap(model, (0, None))(x, 0.5)).lower(model, x)
+    whole = jax.jit(lambda key, model, x, table: T.decode(key, model, x, table).x).lower(K1, model, x, table)
+    used = [program.compile().memory_analysis() for program in (alone, whole)]
+    own, decoder = ((u.temp_size_in_bytes + u.output_size_in_bytes) / (4 * batch * vocabulary) for u in used)
+    assert abs(own - length) < 0.1
+    assert decoder < own + 2
