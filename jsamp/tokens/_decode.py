@@ -153,8 +153,10 @@ class _Runner:
         """The network's prediction, and what the steer makes of it; particles are reordered by one index."""
         model = as_tree("decode: model", wrapped(self.steer, g, self.model), "model(x, t)")
         logits = self.logits(model, self.steer.time(g, state.x, row.t), state.x)
-        guess = jnp.argmax(logits, -1).astype(state.x.dtype)
-        prediction = TokenPrediction(logits, jnp.where(state.x == row.mask, guess, state.x))
+        guess = state.x
+        if row.mask is not None:
+            guess = jnp.where(guess == row.mask, jnp.argmax(logits, -1).astype(guess.dtype), guess)
+        prediction = TokenPrediction(logits, guess)
         g, x, prediction, index = self.steer.mid(jax.random.fold_in(key, MID), g, state.x, prediction, info)
         if index is not None:
             moved = _tree.take([state._replace(x=None)], index, [0])[0]
@@ -274,6 +276,8 @@ def _check_shapes(model: Any, x: Any, decoding: Decoding) -> int:
     logits = jax.eval_shape(model, jax.ShapeDtypeStruct((length,), x.dtype), jax.ShapeDtypeStruct((), jnp.float32))
     vocabulary = check_logits("decode: model", logits, (length, None))
     check_mask("decode", model, decoding.mask, vocabulary)
+    if max(vocabulary - 1, decoding.mask or 0) > jnp.iinfo(x.dtype).max:
+        raise ValueError(f"decode: x is {x.dtype}, which cannot hold {vocabulary} tokens. Use x.astype('int32').")
     site = None if decoding.site is None else concrete(decoding.site)
     if site is not None and site.size and site.max() >= length:
         raise ValueError(f"decode: the decoding names site {site.max()}, x has {length} sites.")

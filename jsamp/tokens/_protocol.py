@@ -31,9 +31,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import shown
+from jsamp._core._checks import concrete, shown
 
 
 @runtime_checkable
@@ -59,8 +60,8 @@ def check_tokens(name: str, x: Any, ndim: tuple[int, ...] = (1,)) -> jax.Array:
         x = jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of token ids, got {shown(x)}.") from error
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-        raise TypeError(f"{name} must be integer token ids, got {x.dtype}. Convert them: x.astype('int32').")
+    if not jnp.issubdtype(x.dtype, jnp.signedinteger):  # signed: -1 says that a token could not be drawn
+        raise TypeError(f"{name} must be signed integer token ids, got {x.dtype}. Convert them: x.astype('int32').")
     if x.ndim not in ndim:
         wanted = " or ".join("[P, L]" if n == 2 else "[L]" for n in ndim)
         raise ValueError(f"{name} must be {wanted}, got shape {x.shape}. Use jax.vmap over further axes.")
@@ -81,6 +82,15 @@ def check_logits(name: str, logits: Any, shape: tuple[int | None, ...]) -> int:
     if found[len(shape) - 1] < 1:
         raise ValueError(f"{name} must return logits of at least one token, got shape {found}.")
     return found[len(shape) - 1]
+
+
+def check_usable(name: str, logits: Any) -> None:
+    """Refuse concrete logits that are NaN, +inf, or -inf throughout; traced ones give -1 for the token."""
+    known = concrete(logits)
+    if known is not None:
+        known = known.astype("float64")
+        if not np.all(known < np.inf) or not np.all(np.any(known > -np.inf, -1)):
+            raise ValueError(f"{name} must be < inf, not NaN, and not all -inf in a row.")
 
 
 def check_mask(who: str, model: Any, mask: int | None, vocabulary: int) -> None:

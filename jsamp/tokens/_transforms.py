@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jsamp._core._checks import check_count, check_floating, check_scalar
 from jsamp._core._pytree import pytree, static
+from jsamp.tokens._protocol import check_usable
 
 
 @pytree
@@ -36,6 +37,7 @@ class Transform:
         logits = jnp.asarray(logits)
         if logits.ndim == 0:
             raise ValueError("transform: logits must be [..., V], got a scalar.")
+        check_usable("transform: logits", logits)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         if not self.uses_tokens:
             return self.rule(logits, self.number)

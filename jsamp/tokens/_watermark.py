@@ -11,6 +11,7 @@ from jsamp._core import _random
 from jsamp._core._checks import check_count, check_floating, check_key
 from jsamp._core._pytree import pytree, replace, static
 from jsamp.select._bits import log_clock_from_words, pair_add, sum_tree, tree_find, uniform_from_words
+from jsamp.tokens._protocol import check_usable
 
 
 def _seed(key: Any, j: Any) -> Any:
@@ -29,6 +30,7 @@ def _row_logits(who: str, logits: Any, vocabulary: int) -> jax.Array:
     logits = jnp.asarray(logits)
     if logits.shape != (vocabulary,):
         raise ValueError(f"{who}: logits must be [{vocabulary}], got shape {logits.shape}.")
+    check_usable(f"{who}: logits", logits)
     return logits.astype(jnp.float32)
 
 

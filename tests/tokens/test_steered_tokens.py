@@ -45,6 +45,14 @@ def test_neutral_hooks_change_nothing(name):
     assert int(hooked.info.calls) == table.nfe
 
 
+def test_neutral_hooks_change_nothing_in_a_chain_without_masks():
+    rates = lambda x, t, logits: 3 * jax.nn.softmax(logits)
+    table, x = T.tau_leap(rates, np.linspace(1, 0, 5)), jnp.zeros((16, 3), int)
+    plain, hooked = (T.decode(K1, random_network(3), x, table, steer=s) for s in (None, js.steer.Hooks()))
+    assert bool(jnp.all(plain.x == hooked.x))
+    assert len(np.unique(plain.x)) == 3
+
+
 @pytest.mark.parametrize("name", ["first_hitting", "one order"])
 def test_smc_draws_the_tilted_law_with_its_evidence(name):
     """Weighted particles of many runs, against enumeration, for texts with orders of their own and with one order."""
