@@ -80,7 +80,8 @@ def label(name: str, value: Any) -> None:
     """Refuse what is not an integer or an array of integers; ranges are known where logits are."""
     if not is_traced(value):
         check_number(name, value, low=-(2**31), high=2**31 - 1)
-    if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+    known = value if hasattr(value, "dtype") else np.asarray(value)
+    if not jnp.issubdtype(known.dtype, jnp.integer) or not known.size:
         raise TypeError(f"{name} must be an integer, got {shown(value)}.")
 
 

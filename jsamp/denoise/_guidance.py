@@ -167,7 +167,8 @@ class Compose(Guidance):
 
     def __init__(self, conds: Sequence[Any], uncond: Any, scales: Sequence[Any]):
         for name, value in (("conds", conds), ("scales", scales)):
-            if not isinstance(value, list | tuple | np.ndarray) and not (name == "scales" and jnp.ndim(value) == 1):
+            array = name == "scales" and isinstance(value, np.ndarray | jax.Array) and value.ndim == 1
+            if not (array or isinstance(value, list | tuple)):
                 raise TypeError(f"Compose: {name} must be a list, one for each condition; got {type(value).__name__}.")
         if len(conds) != len(scales) or not conds:
             raise ValueError(f"Compose: want one scale for each condition, got {len(scales)} for {len(conds)}.")

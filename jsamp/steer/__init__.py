@@ -5,6 +5,9 @@ from jsamp.steer._active import ActiveSubsampling as ActiveSubsampling
 from jsamp.steer._ddrm import DDRM as DDRM
 from jsamp.steer._memory import Memory as Memory
 from jsamp.steer._memory import Recall as Recall
+from jsamp.steer._noise import LearnedVariance as LearnedVariance
+from jsamp.steer._noise import LogProb as LogProb
+from jsamp.steer._noise import OwnNoise as OwnNoise
 from jsamp.steer._protocol import Chain as Chain
 from jsamp.steer._protocol import Hooks as Hooks
 from jsamp.steer._protocol import Steer as Steer
@@ -20,6 +23,7 @@ from jsamp.steer._time_shift import TimeShift as TimeShift
 from jsamp.steer._trajectory import TrajectoryVariance as TrajectoryVariance
 
 __all__ = [
-    "DDRM", "ILVR", "SMC", "ActiveReport", "ActiveSubsampling", "Chain", "Hooks", "Memory", "Project", "Recall",
-    "Repaint", "SMCReport", "SoftValue", "SoftValueReport", "Steer", "TimeShift", "TrajectoryVariance", "chain",
+    "DDRM", "ILVR", "SMC", "ActiveReport", "ActiveSubsampling", "Chain", "Hooks", "LearnedVariance", "LogProb",
+    "Memory", "OwnNoise", "Project", "Recall", "Repaint", "SMCReport", "SoftValue", "SoftValueReport", "Steer",
+    "TimeShift", "TrajectoryVariance", "chain",
 ]  # fmt: skip

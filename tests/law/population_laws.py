@@ -60,6 +60,13 @@ def chained(target):
     return T.chain(smc(target), T.TrajectoryVariance(3, 1), T.Project(ROWS, 0 * X[:, :1]))
 
 
+Z = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
+
+
+def wave(scale, info):
+    return jnp.full(4, jnp.sin(scale * info.t))
+
+
 def soft(target, temperature):
     target = np.float32(target)
     return T.SoftValue(bind(potential, target), bind(reward, target), temperature=temperature)
@@ -76,6 +83,11 @@ POPULATIONS = {
     "Project": (T.Project(D.LinearOp.mask(MASK), Y), T.Project(D.LinearOp.mask(1 - MASK), 2 * Y), X[0]),
     "DDRM": (T.DDRM(D.LinearOp.mask(MASK), Y, noise=0.1), T.DDRM(D.LinearOp.mask(MASK), 2 * Y, noise=0.2), X[0]),
     "ActiveSubsampling": (active(0.1, Y, "entropy"), active(0.2, 2 * Y, "entropy"), X),
+    "OwnNoise": (T.OwnNoise(Z), T.OwnNoise(-Z), X[0]),
+    "OwnNoise(callable)": (T.OwnNoise(bind(wave, np.float32(1.0))), T.OwnNoise(bind(wave, np.float32(2.0))), X[0]),
+    "LogProb": (T.LogProb(), T.LogProb(), X[0]),
+    "LogProb(path)": (T.LogProb(Z), T.LogProb(2 * Z), X[0]),
+    "LearnedVariance": (T.LearnedVariance(0.5), T.LearnedVariance(-0.5), X[0]),
     "chain": (chained(0.5), chained(0.2), X),
 }
 
@@ -112,7 +124,8 @@ def _laws(name):
     changed = jitted(x, other)
     draw(x, other, jax.random.key(6))
     assert traces.count == count
-    assert any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (out, changed)), strict=True))
+    leaves = zip(*map(jax.tree.leaves, (out, changed)), strict=True)
+    assert name == "LogProb" or any(not np.array_equal(a, b) for a, b in leaves)
     # Independent problems do not mix: a batch of runs is a loop, and the same on eight devices.
     eight = jnp.stack([x, -x, *(x * (1 + 0.1 * i) for i in range(1, 7))])
     batch = lambda x, steer: jax.vmap(draw, (0, None))(x, steer)
