@@ -42,4 +42,4 @@ def dtype_of(tree: Any, *, at_least: Any = None) -> Any:
 
 def as_arrays(tree: Any) -> Any:
     """Return the tree as arrays that keep their dtypes: a weakly typed leaf would change its type inside a loop."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, getattr(leaf, "dtype", jnp.result_type(leaf))), tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), tree)

@@ -87,14 +87,15 @@ class Corrector:
     """
 
     score: Model = field(convert=k.function("score(x, t)"))
-    t: Scalar
-    snr: Scalar = field(default=0.16, check=k.positive)
-    scale: Scalar = field(default=1.0, check=k.positive)
+    t: Scalar = field(convert=k.between())
+    snr: Scalar = field(default=0.16, convert=k.positive)
+    scale: Scalar = field(default=1.0, convert=k.positive)
 
     own_target = True
 
     def init(self, x, key=None):
         """Start at x."""
+        k.check_numbers(self)
         return k.State(k.position("Corrector", x, metropolis=False), None, None)
 
     def step(self, key, state):
@@ -153,7 +154,7 @@ def annealed(
     known = _checks.concrete(sigmas)
     if known is not None and (known.ndim != 1 or known.size == 0 or (known[1:] >= known[:-1]).any()):
         raise ValueError(f"annealed: sigmas must be [L] and decrease, got {sigmas!r}. Sort it, largest first.")
-    sigmas = jnp.asarray(sigmas, k.dtype_of(x))
+    sigmas, step_size = jnp.asarray(sigmas, k.dtype_of(x)), k.as_float(step_size)
 
     def level(carry, inputs):
         i, sigma = inputs

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jsamp._core import _checks
+from jsamp._core._like import as_arrays
 from jsamp._core._types import Key, Result, Tree
 from jsamp.mcmc import _drive as d
 from jsamp.mcmc import _kernel as k
@@ -101,6 +102,9 @@ def chains(
     warm = (0 if model is None else 1000) if warm is None else _checks.check_count("chains: warm", warm, low=0)
     tree, keep_tree, reduce = d.door("chains", key, kernel, keep, thin, reduce)
     num, burn = _checks.check_count("chains: num", num), _checks.check_count("chains: burn", burn, low=0)
+    for leaf in jax.tree.leaves(starts):
+        _checks.check_rows("chains: starts", leaf)
+    starts = as_arrays(starts)
     count = k.leading_axis("chains: starts", "chains", starts)
     warm_nfe = 0
     if warm:

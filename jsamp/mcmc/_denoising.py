@@ -131,7 +131,7 @@ class DenoisingLangevinGibbs:
     logdensity: Model | None = field(default=None, convert=k.function("logdensity(x, sigma)", missing=True))
     posterior: Any = static(default="exact")
     classifier: Any = None
-    step_size: Scalar = field(default=0.5, check=k.positive)
+    step_size: Scalar = field(default=0.5, convert=k.positive)
     skip: int = static(default=10, convert=_checks.check_count)
     x_move: Literal["mala", "ula"] = static(default="mala", check=_choice("mala", "ula"))
     select: Literal["last", "min"] = static(default="last", check=_choice("last", "min"))
@@ -159,10 +159,11 @@ class DenoisingLangevinGibbs:
         """Start at (x, sigma)."""
         if not isinstance(x, tuple) or len(x) != 2:
             raise TypeError(f"DenoisingLangevinGibbs: x must be js.mcmc.Noised(x, sigma), got {_checks.shown(x)}.")
+        k.check_numbers(self)
         x, sigma = x
         x = k.position("DenoisingLangevinGibbs", x, metropolis=self.x_move == "mala")
         _checks.check_scalar("DenoisingLangevinGibbs: sigma", sigma, low=0, open_low=True)
-        return k.State(Noised(x, jnp.asarray(sigma, k.dtype_of(x))), None, None)
+        return k.State(Noised(x, jnp.asarray(k.as_float(sigma), k.dtype_of(x))), None, None)
 
     def step(self, key, state):
         """Run one block; `info.aux` is the (x, sigma) to denoise."""

@@ -83,15 +83,7 @@ class _Foreign:
 
 def as_kernel(kernel: Any) -> Any:
     """The kernel as a tree, or a refusal."""
-    if isinstance(kernel, type):
-        raise TypeError(
-            f"kernel must be a kernel, got the class {kernel.__name__}. Make one: {kernel.__name__}(logdensity, ...)."
-        )
-    if not (callable(getattr(kernel, "init", None)) and callable(getattr(kernel, "step", None))):
-        raise TypeError(
-            f"kernel must have init(x) and step(key, state), got {type(kernel).__name__}. "
-            f"Pass for example js.mcmc.MALA(logdensity, step_size=0.1)."
-        )
+    protocol.check_kernel(kernel)
     leaves = jax.tree.leaves(kernel)
     arrays = all(hasattr(leaf, "dtype") or isinstance(leaf, (int, float, complex)) for leaf in leaves)
     return kernel if arrays else _Foreign(kernel)

@@ -13,7 +13,7 @@ from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree, replace, static
 from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._metric import check_metric, pull, push
+from jsamp.mcmc._metric import pull, push
 
 JITTER = 0.6  # relative half width of the integration times
 DIVERGENCE = 1000.0  # energy error beyond which a trajectory counts as divergent
@@ -95,10 +95,10 @@ class HMC:
     """
 
     logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
-    step_size: Scalar = field(default=0.1, check=k.positive)
-    length: Scalar = field(default=1.5707963, check=k.positive)
-    metric: Tree = field(default=None, check=check_metric)
-    max_steps: Scalar = field(default=1000, check=k.between(low=1))
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    length: Scalar = field(default=1.5707963, convert=k.positive)
+    metric: Tree = field(default=None, convert=k.metric)
+    max_steps: Scalar = field(default=1000, convert=k.between(low=1, high=2**31 - 1))
     jitter: bool = static(default=True, convert=check_flag)
 
     caches = "gradient"

@@ -28,22 +28,29 @@ def function(signature: str, *, missing: bool = False) -> Any:
     return convert
 
 
-def positive(name: str, value: Any) -> None:
-    """The check of a field that holds a positive number."""
-    _checks.check_number(name, value, low=0, open_low=True)
-
-
-positive.one_number = True  # pyright: ignore[reportFunctionMemberAccess]
-
-
 def between(low: float = -np.inf, high: float = np.inf, *, open_low: bool = False) -> Any:
-    """The check of a field that holds a number of [low, high], or of (low, high]."""
+    """The conversion of a field that holds a number of [low, high], or of (low, high]: an integer becomes a float."""
 
-    def check(name, value):
+    def convert(name, value):
         _checks.check_number(name, value, low=low, high=high, open_low=open_low)
+        return as_float(value)
 
-    check.one_number = True  # pyright: ignore[reportFunctionMemberAccess]
-    return check
+    convert.one_number = True  # pyright: ignore[reportFunctionMemberAccess]
+    return convert
+
+
+def as_float(value: Any) -> Any:
+    """A Python integer as a float: as an integer it would be another type to the compiler, and may not fit one."""
+    return float(value) if isinstance(value, int) else np.asarray(value) if isinstance(value, (list, tuple)) else value
+
+
+positive = between(low=0, open_low=True)
+
+
+def metric(name: str, value: Any) -> Any:
+    """The conversion of a field that holds a metric: None, a number, variances or a `DenseMetric`."""
+    check_metric(name, value)
+    return value if value is None else jax.tree.map(as_float, value)
 
 
 def one_of_two(kernel: Any) -> None:
@@ -125,7 +132,7 @@ def check_numbers(kernel: Any) -> None:
     """Refuse a kernel that holds an array where one number is wanted; a stack of kernels is one of them under vmap."""
     for each in dataclasses.fields(kernel):
         value = getattr(kernel, each.name)
-        shape = np.shape(value) if hasattr(each.metadata.get("check"), "one_number") else ()
+        shape = np.shape(value) if hasattr(each.metadata.get("convert"), "one_number") else ()
         if shape != ():
             raise ValueError(
                 f"{type(kernel).__name__}: {each.name} must be one number, got an array of shape {shape}. Use jax.vmap "
@@ -150,7 +157,7 @@ def axpy(a: Any, direction: Any, x: Any) -> Any:
 
 def leading_axis(who: str, what: str, tree: Any, *, low: int = 1) -> int:
     """The length of the leading axis that every leaf shares, or a refusal."""
-    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
     if len(sizes) != 1 or () in sizes or min(sizes)[0] < low:
         raise ValueError(f"{who}: every leaf needs the same leading axis of {what} (>= {low}), got {sorted(sizes)}.")
     return min(sizes)[0]

@@ -11,7 +11,7 @@ from jsamp._core import _tree
 from jsamp._core._pytree import field, pytree
 from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._metric import DenseMetric, check_metric, pull, push
+from jsamp.mcmc._metric import DenseMetric, pull, push
 
 
 def drift(x: Any, grad: Any, metric: Any, step_size: Any, noise: Any) -> Any:
@@ -54,8 +54,8 @@ class ULA:
     """
 
     logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
-    step_size: Scalar = field(default=0.1, check=k.positive)
-    metric: Tree = field(default=None, check=check_metric)
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    metric: Tree = field(default=None, convert=k.metric)
     score: Any = field(default=None, convert=k.function("score(x)", missing=True))
 
     caches = "gradient"
@@ -125,8 +125,8 @@ class MALA:
     """
 
     logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
-    step_size: Scalar = field(default=0.1, check=k.positive)
-    metric: Tree = field(default=None, check=check_metric)
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    metric: Tree = field(default=None, convert=k.metric)
 
     caches = "gradient"
     accept_target = 0.574
@@ -180,8 +180,8 @@ class Barker:
     """
 
     logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
-    step_size: Scalar = field(default=0.1, check=k.positive)
-    metric: Tree = field(default=None, check=check_metric)
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    metric: Tree = field(default=None, convert=k.metric)
 
     caches = "gradient"
     accept_target = 0.5

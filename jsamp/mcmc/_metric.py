@@ -38,7 +38,7 @@ class DenseMetric:
 
     def __init__(self, covariance: Any):
         _checks.check_number("DenseMetric: covariance", covariance)
-        covariance = jnp.asarray(covariance)
+        covariance = jnp.asarray(covariance, float if isinstance(covariance, int) else None)
         if not jnp.issubdtype(covariance.dtype, jnp.floating):
             covariance = covariance.astype(jnp.result_type(float))
         if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:

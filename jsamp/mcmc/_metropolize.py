@@ -15,7 +15,7 @@ from jsamp._core._pytree import field, pytree, replace, static
 from jsamp._core._types import LogDensity, Model, Scalar, Tree
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc import _protocol as protocol
-from jsamp.mcmc._metric import check_metric, push
+from jsamp.mcmc._metric import push
 from jsamp.mcmc._protocol import Kernel
 
 
@@ -155,10 +155,11 @@ class ReconstructionScore:
     """
 
     reconstruct: Model = field(convert=k.function("reconstruct(x)"))
-    sigma: Scalar = field(check=k.positive)
+    sigma: Scalar = field(convert=k.positive)
 
     def __call__(self, x):
         """Evaluate the score at x."""
+        k.check_numbers(self)
         r = match("ReconstructionScore: the reconstruction", self.reconstruct(x), x)
         return jax.tree.map(lambda r, x: (r - x) / self.sigma**2, r, x)
 
@@ -197,9 +198,9 @@ class AutoencoderMH:
     """
 
     reconstruct: Model = field(convert=k.function("reconstruct(x)"))
-    sigma: Scalar = field(check=k.positive)
-    step_size: Scalar = field(default=1.0, check=k.positive)
-    metric: Tree = field(default=None, check=check_metric)
+    sigma: Scalar = field(convert=k.positive)
+    step_size: Scalar = field(default=1.0, convert=k.positive)
+    metric: Tree = field(default=None, convert=k.metric)
     nodes: int = static(default=8, convert=_checks.check_count)
 
     accept_target = 0.234

@@ -9,7 +9,7 @@ from jsamp._core import _tree
 from jsamp._core._pytree import field, pytree, replace
 from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._metric import check_metric, pull, push
+from jsamp.mcmc._metric import pull, push
 
 ENERGY_VARIANCE = 5e-4  # energy error per dimension that the tuned step size aims at
 
@@ -70,9 +70,9 @@ class MCLMC:
     """
 
     logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
-    step_size: Scalar = field(default=0.1, check=k.positive)
-    length: Scalar = field(default=1.0, check=k.positive)
-    metric: Tree = field(default=None, check=check_metric)
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    length: Scalar = field(default=1.0, convert=k.positive)
+    metric: Tree = field(default=None, convert=k.metric)
 
     caches = "gradient"
     accept_target = 0.5

@@ -49,24 +49,29 @@ class MinibatchScore:
 
     logprior: Any = field(convert=k.function("logprior(x)"))
     loglik: Any = field(convert=k.function("loglik(x, row)"))
-    num_data: Scalar = field(check=k.between(low=1))
+    num_data: Scalar = field(convert=k.between(low=1))
     center: Tree = None
     center_score: Tree = None
 
     def __post_init__(self):
         if (self.center is None) != (self.center_score is None):
             raise ValueError("MinibatchScore: give both center and center_score, or neither.")
+        for name in ("center", "center_score"):
+            for leaf in jax.tree.leaves(getattr(self, name)):
+                _checks.check_number(f"MinibatchScore: {name}", leaf)
 
     def __call__(self, x, batch):
         """Estimate the score at x from the rows of the batch."""
+        k.check_numbers(self)
         k.leading_axis("MinibatchScore: batch", "rows", batch)
         gradient = jax.vmap(jax.grad(self.loglik), in_axes=(None, 0))
         rows = gradient(x, batch)
         if self.center is not None:
-            rows = jax.tree.map(jnp.subtract, rows, gradient(self.center, batch))
+            center = match("MinibatchScore: center", self.center, x)
+            rows = jax.tree.map(jnp.subtract, rows, gradient(center, batch))
         total = jax.tree.map(lambda g: self.num_data * jnp.mean(g, axis=0), rows)
         if self.center is not None:
-            total = jax.tree.map(jnp.add, total, self.center_score)
+            total = jax.tree.map(jnp.add, total, match("MinibatchScore: center_score", self.center_score, x))
         return jax.tree.map(jnp.add, total, jax.grad(self.logprior)(x))
 
 
@@ -138,10 +143,10 @@ class SGLD:
 
     score: Any = field(convert=k.function("score(x, batch)"))
     batch: Tree
-    step_size: Scalar = field(default=1e-3, check=k.positive)
-    temperature: Scalar = field(default=1.0, check=k.between(low=0))
+    step_size: Scalar = field(default=1e-3, convert=k.positive)
+    temperature: Scalar = field(default=1.0, convert=k.between(low=0))
     batch_size: int | None = static(default=None, convert=_batch_size)
-    decay: Scalar = field(default=0.0, check=k.between(low=0))
+    decay: Scalar = field(default=0.0, convert=k.between(low=0))
 
     time_power = 1.0
 
@@ -198,13 +203,13 @@ class pSGLD:
 
     score: Any = field(convert=k.function("score(x, batch)"))
     batch: Tree
-    step_size: Scalar = field(default=1e-3, check=k.positive)
-    temperature: Scalar = field(default=1.0, check=k.between(low=0))
-    rate: Scalar = field(default=0.99, check=k.between(low=0, high=1 - 1e-9))
-    floor: Scalar = field(default=1e-5, check=k.positive)
-    num_data: Scalar = field(default=1.0, check=k.positive)
+    step_size: Scalar = field(default=1e-3, convert=k.positive)
+    temperature: Scalar = field(default=1.0, convert=k.between(low=0))
+    rate: Scalar = field(default=0.99, convert=k.between(low=0, high=1 - 1e-9))
+    floor: Scalar = field(default=1e-5, convert=k.positive)
+    num_data: Scalar = field(default=1.0, convert=k.positive)
     batch_size: int | None = static(default=None, convert=_batch_size)
-    decay: Scalar = field(default=0.0, check=k.between(low=0))
+    decay: Scalar = field(default=0.0, convert=k.between(low=0))
 
     time_power = 1.0
 
@@ -262,12 +267,12 @@ class SGHMC:
 
     score: Any = field(convert=k.function("score(x, batch)"))
     batch: Tree
-    step_size: Scalar = field(default=1e-3, check=k.positive)
-    friction: Scalar = field(default=0.1, check=k.between(low=0, high=1, open_low=True))
-    noise: Scalar = field(default=0.0, check=k.between(low=0))
-    temperature: Scalar = field(default=1.0, check=k.between(low=0))
+    step_size: Scalar = field(default=1e-3, convert=k.positive)
+    friction: Scalar = field(default=0.1, convert=k.between(low=0, high=1, open_low=True))
+    noise: Scalar = field(default=0.0, convert=k.between(low=0))
+    temperature: Scalar = field(default=1.0, convert=k.between(low=0))
     batch_size: int | None = static(default=None, convert=_batch_size)
-    decay: Scalar = field(default=0.0, check=k.between(low=0))
+    decay: Scalar = field(default=0.0, convert=k.between(low=0))
 
     def __post_init__(self):
         _check_rows(self)

@@ -16,7 +16,6 @@ from jsamp._core._random import threefry, words
 from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._hamiltonian import DIVERGENCE, HMCInfo, energy_of, leapfrog
-from jsamp.mcmc._metric import check_metric
 
 
 class _End(NamedTuple):
@@ -145,8 +144,8 @@ class NUTS:
     """
 
     logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
-    step_size: Scalar = field(default=0.1, check=k.positive)
-    metric: Tree = field(default=None, check=check_metric)
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    metric: Tree = field(default=None, convert=k.metric)
     max_depth: int = static(default=10, convert=lambda name, value: _checks.check_count(name, value, high=20))
 
     caches = "gradient"

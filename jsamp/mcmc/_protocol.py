@@ -122,6 +122,19 @@ class Kernel(Protocol):
     def step(self, key: Any, state: Any) -> tuple[Any, Any]: ...
 
 
+def check_kernel(kernel: Any) -> None:
+    """Refuse what is not a kernel."""
+    if isinstance(kernel, type):
+        raise TypeError(
+            f"kernel must be a kernel, got the class {kernel.__name__}. Make one: {kernel.__name__}(logdensity, ...)."
+        )
+    if not (callable(getattr(kernel, "init", None)) and callable(getattr(kernel, "step", None))):
+        raise TypeError(
+            f"kernel must have init(x) and step(key, state), got {type(kernel).__name__}. "
+            f"Pass for example js.mcmc.MALA(logdensity, step_size=0.1)."
+        )
+
+
 def target_of(kernel: Any) -> Any:
     """The log-density that a kernel samples, or None."""
     return None if getattr(kernel, "own_target", False) else getattr(kernel, "logdensity", None)
@@ -232,6 +245,9 @@ def refresh(kernel: Kernel, x: Any, state: Any) -> Any:
     Cost:
         One evaluation of the target.
     """
+    check_kernel(kernel)
+    if not hasattr(state, "position"):
+        raise TypeError(f"refresh: state must be a state of the kernel, got {type(state).__name__}.")
     return refreshed(kernel, x, memory_of(state))
 
 

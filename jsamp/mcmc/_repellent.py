@@ -28,6 +28,7 @@ _decay = k.between(low=0.5, high=1, open_low=True)
 
 
 def _begin(kernel, x):
+    k.check_numbers(kernel)
     who, num = type(kernel).__name__, kernel.graph.log_mu.shape[0]
     if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
         raise TypeError(f"{who}: x must be a node, an integer, got {jnp.result_type(x)}.")
@@ -82,8 +83,8 @@ class SelfRepellentWalk:
     """
 
     graph: WalkGraph = field(check=_check_graph)
-    alpha: Scalar = field(default=1.0, check=k.between(low=0))
-    decay: Scalar = field(default=1.0, check=_decay)
+    alpha: Scalar = field(default=1.0, convert=k.between(low=0))
+    decay: Scalar = field(default=1.0, convert=_decay)
 
     refresh_cost = 0
 
@@ -140,8 +141,8 @@ class HistoryDrivenWalk:
     """
 
     graph: WalkGraph = field(check=_check_graph)
-    alpha: Scalar = field(default=1.0, check=k.between(low=0))
-    decay: Scalar = field(default=1.0, check=_decay)
+    alpha: Scalar = field(default=1.0, convert=k.between(low=0))
+    decay: Scalar = field(default=1.0, convert=_decay)
 
     refresh_cost = 0
 
@@ -213,13 +214,14 @@ class TokenSGD:
 
     walk: Kernel = field(convert=lambda name, value: as_kernel(value))
     gradient: Model = field(convert=k.function("gradient(theta, node)"))
-    decay: Scalar = field(default=0.9, check=_decay)
-    scale: Scalar = field(default=1.0, check=k.positive)
+    decay: Scalar = field(default=0.9, convert=_decay)
+    scale: Scalar = field(default=1.0, convert=k.positive)
 
     def init(self, x, key=None):
         """Start the walk, with theta."""
         if not isinstance(x, tuple) or len(x) != 2:
             raise TypeError(f"TokenSGD: x must be js.mcmc.Token(node, theta), got {_checks.shown(x)}.")
+        k.check_numbers(self)
         node, theta = x
         theta = k.position("TokenSGD", theta, metropolis=False)
         inner = protocol.start(self.walk, node, key)

@@ -97,7 +97,7 @@ def tempered(kernel: Kernel, beta: Scalar, *, reference: LogDensity | None = Non
     _checks.check_scalar("tempered: beta", beta, low=0)
     if reference is not None:
         reference = k.as_tree("tempered: reference", reference, "reference(x)")
-    return protocol.retarget("tempered", as_kernel(kernel), _temper(beta, reference))
+    return protocol.retarget("tempered", as_kernel(kernel), _temper(k.as_float(beta), reference))
 
 
 def untempered(target: Any) -> Any:
@@ -188,7 +188,7 @@ class ParallelTempering:
         """Start one replica per beta; the memory holds the replicas' memories, the parity and the labels."""
         num = self.betas.shape[0]
         x = k.position("ParallelTempering", x)
-        sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
+        sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
         if sizes != {(num,)}:
             raise ValueError(f"ParallelTempering: x needs a leading axis of {num} replicas, got {sorted(sizes)}.")
         keys = None if key is None else jax.random.split(key, num)

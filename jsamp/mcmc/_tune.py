@@ -300,6 +300,6 @@ def warm_up(key, kernel, x, num, chains=None, target=None, metric: Any = "diagon
 def check_chains(who, chains, x):
     """Refuse starts that have not this many chains on their leading axis."""
     _checks.check_count(f"{who}: chains", chains)
-    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(x)}
     if sizes != {(chains,)}:
         raise ValueError(f"{who}: with chains={chains}, x needs that leading axis; got {sorted(sizes)}.")

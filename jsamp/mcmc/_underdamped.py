@@ -12,7 +12,7 @@ from jsamp._core._pytree import field, pytree
 from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._hamiltonian import DIVERGENCE, HMCInfo, energy_of, leapfrog
-from jsamp.mcmc._metric import check_metric, pull, push
+from jsamp.mcmc._metric import pull, push
 
 
 def _begin(kernel, x, key, metropolis):
@@ -59,9 +59,9 @@ class BAOAB:
     """
 
     logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
-    step_size: Scalar = field(default=0.1, check=k.positive)
-    friction: Scalar = field(default=1.0, check=k.between(low=0))
-    metric: Tree = field(default=None, check=check_metric)
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    friction: Scalar = field(default=1.0, convert=k.between(low=0))
+    metric: Tree = field(default=None, convert=k.metric)
     score: Any = field(default=None, convert=k.function("score(x)", missing=True))
 
     caches = "gradient"
@@ -117,9 +117,9 @@ class OBABO:
     """
 
     logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
-    step_size: Scalar = field(default=0.1, check=k.positive)
-    friction: Scalar = field(default=1.0, check=k.between(low=0))
-    metric: Tree = field(default=None, check=check_metric)
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    friction: Scalar = field(default=1.0, convert=k.between(low=0))
+    metric: Tree = field(default=None, convert=k.metric)
     score: Any = field(default=None, convert=k.function("score(x)", missing=True))
 
     caches = "gradient"
@@ -173,9 +173,9 @@ class GHMC:
     """
 
     logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
-    step_size: Scalar = field(default=0.1, check=k.positive)
-    friction: Scalar = field(default=1.0, check=k.between(low=0))
-    metric: Tree = field(default=None, check=check_metric)
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    friction: Scalar = field(default=1.0, convert=k.between(low=0))
+    metric: Tree = field(default=None, convert=k.metric)
 
     caches = "gradient"
     accept_target = 0.9

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _tree
+from jsamp._core import _checks, _tree
 from jsamp._core._like import match
 from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree
@@ -43,8 +43,8 @@ class RandomWalk:
     """
 
     logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
-    step_size: Scalar = field(default=0.1, check=k.positive)
-    metric: Tree = field(default=None, check=check_metric)
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    metric: Tree = field(default=None, convert=k.metric)
 
     caches = "value"
     accept_target = 0.234
@@ -184,9 +184,9 @@ class Slice:
     """
 
     logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
-    width: Scalar = field(default=2.0, check=k.positive)
-    metric: Tree = field(default=None, check=check_metric)
-    max_steps: Scalar = field(default=20, check=k.between(low=1))
+    width: Scalar = field(default=2.0, convert=k.positive)
+    metric: Tree = field(default=None, convert=k.metric)
+    max_steps: Scalar = field(default=20, convert=k.between(low=1, high=2**30))
 
     caches = "value"
 
@@ -252,6 +252,11 @@ class _Arc(NamedTuple):
     found: Any
 
 
+def _check_mean(name, value):
+    for leaf in jax.tree.leaves(value):
+        _checks.check_number(name, leaf)
+
+
 @pytree
 class EllipticalSlice:
     """Elliptical slice sampling for a Gaussian prior times a likelihood: nothing to tune, never rejects.
@@ -282,8 +287,8 @@ class EllipticalSlice:
     """
 
     loglikelihood: LogDensity = field(convert=k.function("loglikelihood(x)"))
-    covariance: Tree = field(default=1.0, check=check_metric)
-    mean: Tree = None
+    covariance: Tree = field(default=1.0, convert=k.metric)
+    mean: Tree = field(default=None, check=_check_mean)
 
     def init(self, x, key=None):
         """Start at x; the cache holds the log-likelihood."""

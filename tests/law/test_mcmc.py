@@ -441,7 +441,7 @@ REGISTRY = {
         returns=js.Result,
         check_vma=False,  # JAX has no collectives over a vmapped axis there
         refusals=[
-            (lambda: js.chains(KEY, mcmc.MALA(logdensity), jnp.zeros(()), 3), "chains: starts: every leaf needs"),
+            (lambda: js.chains(KEY, mcmc.MALA(logdensity), jnp.zeros(()), 3), "chains: starts must be an array of"),
             (lambda: js.chains(KEY, mcmc.MALA(logdensity), jnp.zeros((2, 3)), 3, warm=-1), "chains: warm"),
             (lambda: js.chains(KEY, mcmc.ULA(logdensity), jnp.zeros((2, 3)), 3, warm=20), "no acceptance"),
             (lambda: js.chains(KEY, mcmc.Slice(logdensity), jnp.zeros((2, 3)), 3, warm=20), "no step_size"),
