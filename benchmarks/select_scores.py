@@ -212,7 +212,7 @@ def cover(size):
 
     n, d, num = size["cover"], 16, 100
     X = jax.random.normal(jax.random.key(0), (n, d))
-    kernel = select.Gaussian(4.0)
+    kernel = select.GaussianKernel(4.0)
     host = np.asarray(X)
 
     def farthest_first():

@@ -50,7 +50,7 @@ def main():
     order = np.random.default_rng(0).permutation(len(X))
     X, y = jnp.asarray(X[order] / 16, jnp.float32), jnp.asarray(y[order])
     X, y, test_X, test_y = X[:1024], y[:1024], X[1024:], y[1024:]
-    kernel = js.select.Gaussian(1.5)
+    kernel = js.select.GaussianKernel(1.5)
 
     choose = {
         "random": lambda key, m: js.select.draw(key, jnp.ones(1024), m, scheme="topk"),

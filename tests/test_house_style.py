@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What arrays, keys, functions and the objects of other libraries may have: no protocol of ours.
 FOREIGN = {
     "dtype", "shape", "ndim", "size", "sharding", "vma", "aval", "mode", "manual_axis_type",  # arrays and their types
-    "update", "_fields", "_mmap", "MADV_DONTNEED", "columns", "to_numpy", "toarray", "_asdict",  # optax, tuples, memmaps, frames
+    "update", "_fields", "_mmap", "MADV_DONTNEED", "columns", "to_numpy", "toarray", "todense", "iloc", "tolist", "_asdict",  # optax, tuples, memmaps, frames
     "acceptance_rate", "is_divergent", "num_integration_steps", "logdensity_grad",  # infos of blackjax
 }  # fmt: skip
 
@@ -64,37 +64,6 @@ PENDING: dict[tuple[str, str], int] = {
     ("foreign_examples", "mcmc/_tune.py"): 1,
     ("foreign_examples", "mcmc/_underdamped.py"): 3,
     ("foreign_examples", "mcmc/_walk.py"): 5,
-    ("foreign_examples", "select/_allocate.py"): 4,
-    ("foreign_examples", "select/_bias.py"): 1,
-    ("foreign_examples", "select/_cluster.py"): 3,
-    ("foreign_examples", "select/_distortion.py"): 2,
-    ("foreign_examples", "select/_draw.py"): 3,
-    ("foreign_examples", "select/_geometry.py"): 5,
-    ("foreign_examples", "select/_leverage.py"): 2,
-    ("foreign_examples", "select/_lewis.py"): 2,
-    ("foreign_examples", "select/_neighbors.py"): 3,
-    ("foreign_examples", "select/_repeat.py"): 4,
-    ("foreign_examples", "select/_replay.py"): 3,
-    ("foreign_examples", "select/_sensitivity.py"): 3,
-    ("foreign_examples", "select/_smote.py"): 3,
-    ("foreign_examples", "select/_strata.py"): 5,
-    ("foreign_examples", "select/_stream.py"): 6,
-    ("foreign_examples", "select/_subset.py"): 1,
-    ("inline_costs", "select/_allocate.py"): 2,
-    ("inline_costs", "select/_bias.py"): 1,
-    ("inline_costs", "select/_cluster.py"): 3,
-    ("inline_costs", "select/_distortion.py"): 1,
-    ("inline_costs", "select/_draw.py"): 3,
-    ("inline_costs", "select/_geometry.py"): 4,
-    ("inline_costs", "select/_leverage.py"): 2,
-    ("inline_costs", "select/_lewis.py"): 1,
-    ("inline_costs", "select/_neighbors.py"): 1,
-    ("inline_costs", "select/_repeat.py"): 2,
-    ("inline_costs", "select/_replay.py"): 1,
-    ("inline_costs", "select/_sensitivity.py"): 2,
-    ("inline_costs", "select/_smote.py"): 1,
-    ("inline_costs", "select/_strata.py"): 4,
-    ("inline_costs", "select/_stream.py"): 2,
     ("bare_clauses", "_core/_callable.py"): 1,
     ("bare_clauses", "_core/_types.py"): 1,
     ("bare_clauses", "denoise/_guidance.py"): 1,
@@ -110,8 +79,6 @@ PENDING: dict[tuple[str, str], int] = {
     ("bare_clauses", "mcmc/_population.py"): 1,
     ("bare_clauses", "mcmc/_repellent.py"): 1,
     ("bare_clauses", "noise/_schedule.py"): 1,
-    ("bare_clauses", "select/_stream.py"): 1,
-    ("bare_clauses", "select/_whiten.py"): 1,
     ("bare_clauses", "solve/_starts.py"): 2,
     ("bare_clauses", "steer/_active.py"): 3,
     ("bare_clauses", "steer/_ddrm.py"): 2,

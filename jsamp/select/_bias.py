@@ -1,4 +1,4 @@
-"""What a race with few random bits does to probabilities."""
+"""The bias of draws made from few random bits."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._checks import check_choice, check_count, check_floating, concrete
+from jsamp._core._checks import check_choice, check_count, concrete
+from jsamp.select._rows import as_floating
 
 
 def draw_bias(probs: Any, bits: int = 23, *, law: str = "floor") -> jax.Array:
-    """The probabilities that a Gumbel-max draw really has when its uniforms carry only `bits` random bits.
+    """Compute the probabilities that a Gumbel-max draw really has when its uniforms carry only `bits` random bits.
 
     With spacing d = 2^-bits, "floor" is the law of clocks rounded up to the grid: a rare class keeps the factor
     r(d / p), r(x) = x / (e^x - 1). "truncated" is the law of clocks that cannot be shorter than d: with classes sorted
@@ -30,22 +31,22 @@ def draw_bias(probs: Any, bits: int = 23, *, law: str = "floor") -> jax.Array:
         ValueError: for probabilities that are negative or do not sum to 1 within 1e-3.
 
     Example:
-        >>> import jax.numpy as jnp, jsamp.select as select
+        >>> import jax.numpy as jnp, jsamp as js
         >>> probs = jnp.array([1 - 2.0**-12, 2.0**-12])
-        >>> round(float(select.draw_bias(probs, bits=12)[1] * 2**12), 3)
+        >>> round(float(js.select.draw_bias(probs, bits=12)[1] * 2**12), 3)
         0.582
 
-    Cost: one sort of the probabilities.
+    Cost:
+        One sort of the probabilities.
 
     References:
         Zheng et al., "Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate
         Categorical Sampling", 2024, arXiv:2409.02908.
     """
-    check_floating("draw_bias: probs", probs)
+    probs = as_floating("draw_bias: probs", probs)
     check_count("draw_bias: bits", bits, high=64)
     check_choice("draw_bias: law", law, ("floor", "truncated"))
-    probs = jnp.asarray(probs)
-    if probs.ndim != 1:
+    if probs.ndim != 1 or probs.size == 0:
         raise ValueError(f"draw_bias: probs must be a vector [V], got shape {probs.shape}.")
     known = concrete(probs)
     if known is not None and (not (known >= 0).all() or not abs(float(known.astype("float64").sum()) - 1) < 1e-3):

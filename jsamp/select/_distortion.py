@@ -1,4 +1,4 @@
-"""How well a subset keeps the norm, and how many rows that takes."""
+"""Measure how well a subset keeps the norm, and how many rows that takes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jsamp._core._checks import check_choice, check_count, check_number
-from jsamp.select._leverage import check_matrix
+from jsamp.select._basis import basis_of, white_rows
+from jsamp.select._rows import check_matrix
 from jsamp.select._sensitivity import check_power
-from jsamp.select._subset import Subset
-from jsamp.select._whiten import BLOCK, gram_of, matmul, sum_rows, whiten
+from jsamp.select._subset import Subset, check_subset
+from jsamp.select._whiten import matmul, sum_rows
 
 
 def _power_sum(rows, weight, x, p):
@@ -32,10 +33,8 @@ def _power_sum(rows, weight, x, p):
 
 
 @functools.partial(jax.jit, static_argnames=("p", "starts", "iters"))
-def _distortion(A, subset, p, starts, iters):
-    transform, _ = whiten(gram_of(A, None, 0.0, None, BLOCK), "auto")
-    null = jnp.sum(transform * transform, 0) == 0
-    white = matmul(A, transform)
+def _distortion(white, null, subset, p, starts, iters):
+    A = white
     kept = subset.take(white)
     weight = jnp.where(subset.mask, subset.weight, 0)
     value, vector = jnp.linalg.eigh(matmul(kept.T, kept * weight[:, None]) + jnp.diag(null.astype(A.dtype)))
@@ -71,11 +70,12 @@ def _distortion(A, subset, p, starts, iters):
 
 
 def distortion(A: Any, subset: Subset, p: float = 2.0, *, starts: int = 32, iters: int = 30) -> jax.Array:
-    """How far a weighted subset changes the norm: sup_x | sum_j w_j |a_j x|^p / |A x|_p^p - 1 |.
+    """Measure how far a weighted subset changes the norm: sup_x | sum_j w_j |a_j x|^p / |A x|_p^p - 1 |.
 
-    At p = 2 the exact value, from eigenvalues. For other p the problem is not convex, and the value is the largest
-    one found by climbing from the extreme directions of p = 2 and from the heaviest rows: a certified lower bound, to
-    be read as ">=". A subset that misses a direction has distortion 1 or more.
+    At p = 2 the exact value, from eigenvalues: known rows are whitened in float64; of traced rows, directions beyond
+    the condition number of their dtype (4e5 in float32) are left out. For other p the problem is not convex, and the
+    value is the largest one found by climbing from the extreme directions of p = 2 and from the heaviest rows: a
+    certified lower bound, to be read as ">=". A subset that misses a direction has distortion 1 or more.
 
     Args:
         A: [n, d] rows.
@@ -91,26 +91,30 @@ def distortion(A: Any, subset: Subset, p: float = 2.0, *, starts: int = 32, iter
         ValueError: for p < 1, or a non-finite A.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jsamp.select as select
+        >>> import jax, jax.numpy as jnp, jsamp as js
         >>> A = jax.random.normal(jax.random.key(0), (300, 3))
-        >>> everything = select.Subset(jnp.arange(300), jnp.ones(300), jnp.ones(300, bool))
-        >>> bool(select.distortion(A, everything, p=1.0) < 1e-5)
+        >>> everything = js.select.Subset(jnp.arange(300), jnp.ones(300), jnp.ones(300, bool))
+        >>> bool(js.select.distortion(A, everything, p=1.0) < 1e-5)
         True
 
-    Cost: one Gram for p = 2; else 4 * iters * n * d * (starts + d) multiply-adds. Memory n x d.
+    Cost:
+        One Gram for p = 2; else 4 * iters * n * d * (starts + d) multiply-adds. Memory n x d.
     """
     p = check_power(p, "distortion")
     A = check_matrix(A, "distortion")
     check_count("distortion: starts", starts)
     check_count("distortion: iters", iters)
-    return _distortion(A, subset, p, starts, iters)
+    check_subset(subset, A.shape[0], "distortion")
+    basis = basis_of(A)
+    white, _ = white_rows(A, basis)
+    return _distortion(white, jnp.asarray(basis.null), subset, p, starts, iters)
 
 
 def sample_size(
     eps: float, scheme: str = "combined", *, dim: int, p: float, total: float | None = None, constant: float = 1.0,
     delta: float | None = None,
 ) -> int:  # fmt: skip
-    """Rows to draw for distortion eps, by the theory of each scheme: constant * X / eps^2.
+    """Compute the rows to draw for distortion eps, by the theory of each scheme: constant * X / eps^2.
 
     X is:
 
@@ -139,8 +143,8 @@ def sample_size(
         ValueError: for eps outside (0, 1), p < 1, dim < 1, an unknown scheme, or "root_leverage" for p > 2.
 
     Example:
-        >>> import jsamp.select as select
-        >>> select.sample_size(0.5, dim=64, p=1.0), select.sample_size(0.5, "plain", dim=64, p=1.0)
+        >>> import jsamp as js
+        >>> js.select.sample_size(0.5, dim=64, p=1.0), js.select.sample_size(0.5, "plain", dim=64, p=1.0)
         (512, 2048)
 
     References:

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jsamp._core._checks import check_choice, check_count, check_floating, check_key, concrete, is_traced
+from jsamp._core._checks import check_choice, check_count, check_key, concrete, is_traced
 from jsamp._core._mesh import everywhere, mesh_axis, over_mesh
 from jsamp.select._bits import log_clocks, pair_add, sum_tree, tree_draw, tree_find, uniform, wide
+from jsamp.select._rows import as_floating, check_axis
 from jsamp.select._subset import Subset
 
 SCHEMES = ("poisson", "multinomial", "systematic", "priority", "stratified", "topk")
@@ -25,8 +26,7 @@ def _usable(scores):
 
 def check_scores(scores: Any, who: str) -> jax.Array:
     """Scores as a wide floating vector, refused unless non-negative, finite and not all zero (when not traced)."""
-    check_floating(f"{who}: scores", scores)
-    scores = jnp.asarray(scores)
+    scores = as_floating(f"{who}: scores", scores)
     if scores.ndim != 1 or scores.shape[0] == 0:
         raise ValueError(f"{who}: scores must be a vector [n], got shape {scores.shape}. Use jax.vmap over rows.")
     if not is_traced(scores) and scores.is_fully_addressable:
@@ -41,12 +41,19 @@ def check_scores(scores: Any, who: str) -> jax.Array:
     return scores.astype(wide(scores.dtype))
 
 
+def _by_largest(scores: jax.Array, top: jax.Array) -> jax.Array:
+    """Divide scores by the largest; by a power of two first, since 1 / top is lost above a quarter of the range."""
+    far = 2.0 ** (jnp.finfo(scores.dtype).maxexp // 2)
+    unit = jnp.where(top > far, 1 / far, jnp.where(top < 1 / far, far, 1)).astype(scores.dtype)
+    return (scores * unit) / (top * unit)
+
+
 def _psum(value: Any, axis_name: Any) -> Any:
     return value if axis_name is None else lax.psum(value, axis_name)
 
 
 def inclusion_probs(scores: Any, num: int, *, axis_name: Any = None) -> jax.Array:
-    """Inclusion probabilities q_i = min(1, c scores_i) with sum q = num: the certain rows are found, not clipped away.
+    """Compute inclusion probabilities q_i = min(1, c scores_i) with sum q = num: certain rows are found, not clipped.
 
     c solves a piecewise linear equation; a monotone Newton iteration ends at the exact solution. When no more than
     `num` rows have a positive score, all of those get q = 1.
@@ -63,13 +70,15 @@ def inclusion_probs(scores: Any, num: int, *, axis_name: Any = None) -> jax.Arra
         ValueError: for negative, non-finite or all-zero scores, num < 1, or num > n (without `axis_name`).
 
     Example:
-        >>> import jax.numpy as jnp, jsamp.select as select
-        >>> select.inclusion_probs(jnp.array([6.0, 2.0, 1.0, 1.0]), 2)
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> js.select.inclusion_probs(jnp.array([6.0, 2.0, 1.0, 1.0]), 2)
         Array([1.  , 0.5 , 0.25, 0.25], dtype=float32)
 
-    Cost: a few passes over the scores, one all-reduce of two numbers each.
+    Cost:
+        A few passes over the scores, one all-reduce of two numbers each.
     """
     scores = check_scores(scores, "inclusion_probs")
+    check_axis(axis_name, "inclusion_probs")
     check_count("inclusion_probs: num", num, high=None if axis_name is not None else scores.shape[0])
     return _inclusion_probs(scores, num, axis_name)
 
@@ -82,7 +91,7 @@ def _inclusion_probs(scores, num, axis_name):
 def _probs(scores, num, axis_name):
     top = lax.stop_gradient(jnp.max(scores))
     top = top if axis_name is None else lax.pmax(top, axis_name)
-    scores = scores / top
+    scores = _by_largest(scores, top)
     fixed = lax.stop_gradient(scores)
     positive = _psum(jnp.sum(fixed > 0), axis_name)
 
@@ -137,11 +146,13 @@ def _with_repeats(key, scores, num, scheme):
     else:
         offset = uniform(key, (1,) if scheme == "systematic" else (num,), scores.dtype)
         offset = jnp.broadcast_to(offset, (num,))
-        whole = jnp.arange(num, dtype=scores.dtype)
+        slot = jnp.arange(num, dtype=jnp.int32)
+        whole, rest = (slot & ~0xFFF).astype(scores.dtype), (slot & 0xFFF).astype(scores.dtype)  # exact beyond 2^24
         # The tree's exact total differs from num by rounding: stretching targets by the ratio keeps all inside.
         stretch = ((tree.total[0] - num) + tree.total[1]) / num
         zero = jnp.zeros_like(whole)
-        target = pair_add(pair_add((whole, zero), (offset, zero)), ((whole + offset) * stretch, zero))
+        place = pair_add((whole, zero), (rest, zero))
+        target = pair_add(pair_add(place, (offset, zero)), ((whole + rest + offset) * stretch, zero))
         index = tree_find(tree, target)
     index = jnp.minimum(index, scores.shape[0] - 1)
     return Subset(index, 1 / share[index], jnp.ones((num,), bool))
@@ -176,7 +187,7 @@ def draw(
     capacity: int | None = None,
     axis_name: Any = None,
 ) -> Subset:
-    """A weighted random subset of rows, drawn by their scores, whose weighted sums are unbiased.
+    """Draw a weighted random subset of rows by their scores, whose weighted sums are unbiased.
 
     Schemes, with p = scores / sum(scores) and q = `inclusion_probs(scores, num)`:
 
@@ -210,12 +221,13 @@ def draw(
         TypeError: for integer scores, or something that is not a key.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jsamp.select as select
-        >>> subset = select.draw(jax.random.key(0), jnp.array([9.0, 0.0, 1.0, 2.0]), 2, scheme="priority")
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> subset = js.select.draw(jax.random.key(0), jnp.array([9.0, 0.0, 1.0, 2.0]), 2, scheme="priority")
         >>> int(subset.index[0]), 1 in subset.index, bool(subset.mask.all())
         (0, False, True)
 
-    Cost: one pass over the scores, 2n random words ("multinomial": 2 log2(n) words per draw instead).
+    Cost:
+        One pass over the scores, 2n random words ("multinomial": 2 log2(n) words per draw instead).
 
     References:
         Duffield, Lund and Thorup, "Priority sampling for estimation of arbitrary subset sums", 2007, arXiv:cs/0509026.
@@ -223,6 +235,7 @@ def draw(
     """
     check_key(key, "draw")
     check_choice("draw: scheme", scheme, SCHEMES)
+    check_axis(axis_name, "draw")
     scores = check_scores(scores, "draw")
     if axis_name is None and mesh_axis(scores) is not None:
         scores = jax.reshard(scores, everywhere(scores))
@@ -234,7 +247,7 @@ def draw(
     if scheme == "poisson":
         slots = _capacity(num, scores.shape[0]) if capacity is None else check_count("draw: capacity", capacity)
         return _poisson(key, scores, num, slots, axis_name)
-    scores = scores / jnp.max(scores)
+    scores = _by_largest(scores, jnp.max(scores))
     return (_without_repeats if distinct else _with_repeats)(key, scores, num, scheme)
 
 
@@ -269,7 +282,7 @@ def _race_of_blocks(key, logits):
 
 
 def draw_categorical(key: jax.Array, logits: Any, shape: int | tuple[int, ...] = ()) -> jax.Array:
-    """Categories drawn from log-weights of any size and dtype, with every tail probability kept.
+    """Draw categories from log-weights of any size and dtype, with every tail probability kept.
 
     A single draw is a race of exponential clocks, argmin_k log E_k - logits_k, with 64 random bits per clock, from 1024
     categories on in two stages: which block of sqrt(V), and which category in it. Many draws from one vector walk down
@@ -289,9 +302,9 @@ def draw_categorical(key: jax.Array, logits: Any, shape: int | tuple[int, ...] =
         TypeError: for integer logits.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jsamp.select as select
+        >>> import jax, jax.numpy as jnp, jsamp as js
         >>> logits = jnp.log(jnp.array([0.5, 0.25, 0.25]))
-        >>> index = select.draw_categorical(jax.random.key(0), logits, (8000,))
+        >>> index = js.select.draw_categorical(jax.random.key(0), logits, (8000,))
         >>> abs(float((index == 0).mean()) - 0.5) < 0.03
         True
 
@@ -300,8 +313,7 @@ def draw_categorical(key: jax.Array, logits: Any, shape: int | tuple[int, ...] =
         each for many.
     """
     check_key(key, "draw_categorical")
-    check_floating("draw_categorical: logits", logits)
-    logits = jnp.asarray(logits)
+    logits = as_floating("draw_categorical: logits", logits)
     if logits.ndim == 0 or logits.shape[-1] == 0:
         raise ValueError(f"draw_categorical: logits must be [..., V] with V >= 1, got shape {logits.shape}.")
     known = concrete(logits) if logits.size <= 2**22 else None
@@ -310,7 +322,8 @@ def draw_categorical(key: jax.Array, logits: Any, shape: int | tuple[int, ...] =
         if not bool((known < jnp.inf).all()) or not bool((known > -jnp.inf).any(-1).all()):
             raise ValueError("draw_categorical: logits must be < inf, not NaN, and not all -inf in a row.")
     logits = logits.astype(wide(logits.dtype))
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    shape = shape if isinstance(shape, (tuple, list)) else (shape,)
+    shape = tuple(check_count("draw_categorical: shape", size, low=0) for size in shape)
     num, batch = math.prod(shape), logits.shape[:-1]
     top = jnp.max(logits, -1, keepdims=True)
     bad = ~jnp.isfinite(top[..., 0])

@@ -9,53 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jsamp._core._checks import check_choice, check_count, check_floating, check_number, is_traced
+from jsamp._core._checks import check_choice, check_count, check_scalar, is_traced
 from jsamp._core._mesh import over_mesh
-from jsamp.select._bits import wide
-from jsamp.select._whiten import gram_of, map_rows, matmul, squared_norms, whiten
+from jsamp.select._rows import check_axis, check_matrix, check_weights, refuse_non_finite
+from jsamp.select._whiten import column_scale, gram_of, map_rows, matmul, squared_norms, whiten
 
 METHODS = ("auto", "cholqr2", "shifted3", "qr")
 ROWS = 32_768  # per block: enough work for a product on all cores
 WHOLE = 2**28  # bytes of a transformed copy of the rows up to which one block is a third faster than many
-
-
-@jax.jit
-def _finite(A):
-    return jnp.sum(A * 0) == 0  # NaN for NaN and infinity; a plain sum is faster than tests of every entry
-
-
-def check_matrix(A: Any, who: str, *, tall: bool = True, finite: bool = True) -> jax.Array:
-    """A as a wide floating matrix with (if `finite`) finite entries and (if `tall`) no fewer rows than columns."""
-    check_floating(f"{who}: A", A)
-    A = jnp.asarray(A)
-    if A.ndim != 2 or 0 in A.shape:
-        raise ValueError(f"{who}: A must be a matrix [n, d], got shape {A.shape}. Reshape features to one axis.")
-    if tall and A.shape[0] < A.shape[1]:
-        raise ValueError(f"{who}: A has fewer rows than columns {A.shape}, so every row is essential. Pass ridge > 0.")
-    if finite:
-        refuse_non_finite(A, A, who)
-    return A.astype(wide(A.dtype))
-
-
-def refuse_non_finite(sign: Any, A: Any, who: str) -> None:
-    """Refuse rows with NaN or infinity, where `sign` (the rows, or scores that they would spoil) shows any."""
-    if is_traced(sign, A) or not (sign.is_fully_addressable and A.is_fully_addressable):
-        return
-    with jax.ensure_compile_time_eval():  # constants of a function being traced are looked at, too
-        bad = not _finite(sign) and not _finite(A)
-    if bad:
-        raise ValueError(f"{who}: A holds NaN or infinity. Clean the rows first.")
-
-
-def check_weights(weights: Any, n: int, who: str) -> Any:
-    """Row weights as a vector [n], refused when negative."""
-    if weights is None:
-        return None
-    check_number(f"{who}: weights", weights, low=0)
-    weights = jnp.asarray(weights)
-    if weights.shape != (n,):
-        raise ValueError(f"{who}: weights must have shape ({n},), one per row, got {weights.shape}.")
-    return weights
 
 
 def _block_of(A: jax.Array) -> int:
@@ -86,7 +47,8 @@ def leverage_rows(A, weight, ridge, method, axis_name, block):
     """Leverage without checks, of the rows of this shard."""
     if method == "qr":
         return _qr(A, weight, ridge, axis_name)
-    transform, _ = whiten(gram_of(A, weight, 0.0 if ridge is None else ridge, axis_name, block), method)
+    gram = gram_of(A, weight, ridge, axis_name, block)
+    transform, _ = whiten(gram, method, lambda: column_scale(A, weight, ridge, axis_name))
 
     def score(rows, w):
         norm = squared_norms(rows, transform)
@@ -109,7 +71,7 @@ def leverage(
     axis_name: Any = None,
     block: int | None = None,
 ) -> jax.Array:
-    """Leverage scores: how much each row matters for |A x|_2, tau_i = a_i^T (A^T A + ridge I)^+ a_i.
+    """Score how much each row matters for |A x|_2: leverage, tau_i = a_i^T (A^T A + ridge I)^+ a_i.
 
     tau_i is the largest share (a_i x)^2 / |A x|^2 over all x; without ridge the scores lie in [0, 1] and sum to the
     rank. Rows are read in blocks. Columns are normalised, then the Gram matrix is formed again in the
@@ -137,19 +99,21 @@ def leverage(
         TypeError: for integer rows.
 
     Example:
-        >>> import jax.numpy as jnp, jsamp.select as select
+        >>> import jax.numpy as jnp, jsamp as js
         >>> x = jnp.arange(5.0)                                   # 1/n + (x - mean)^2 / sum (x - mean)^2
-        >>> select.leverage(jnp.stack([jnp.ones(5), x], 1)).round(3)
+        >>> js.select.leverage(jnp.stack([jnp.ones(5), x], 1)).round(3)
         Array([0.6, 0.3, 0.2, 0.3, 0.6], dtype=float32)
 
-    Cost: 2 n d^2 multiply-adds for a well conditioned A (one Gram, one product), 4 or 6 otherwise; memory block x d.
+    Cost:
+        2 n d^2 multiply-adds for a well conditioned A (one Gram, one product), 4 or 6 otherwise; memory block x d.
 
     References:
         Drineas and Mahoney, "RandNLA: Randomized Numerical Linear Algebra", 2016. Fukaya et al., "Shifted Cholesky QR
         for computing the QR factorization of ill-conditioned matrices", 2020, arXiv:1809.11085.
     """
     check_choice("leverage: method", method, METHODS)
-    check_number("leverage: ridge", ridge, low=0)
+    check_axis(axis_name, "leverage")
+    check_scalar("leverage: ridge", ridge, low=0)
     plain = not is_traced(ridge) and float(ridge) == 0
     A = check_matrix(A, "leverage", tall=plain and axis_name is None, finite=False)
     weights = check_weights(weights, A.shape[0], "leverage")
@@ -158,12 +122,12 @@ def leverage(
     weights = None if weights is None else weights.astype(A.dtype)
     scores = _leverage(A, weights, ridge, method, axis_name, block)
     # A number that is not finite spoils the Gram and every score, so the rows need no pass of their own.
-    refuse_non_finite(scores, A, "leverage")
+    refuse_non_finite(A, "leverage", scores)
     return scores
 
 
 def root_leverage(A: Any, p: float, *, weights: Any = None, axis_name: Any = None) -> jax.Array:
-    """Root leverage scores tau_i^(p/2): the upper bound of l_p sensitivities for p <= 2 that costs one leverage pass.
+    """Score rows by tau_i^(p/2): the upper bound of l_p sensitivities for p <= 2 that costs one leverage pass.
 
     Sampling by them once leaves at most n^(1-p/2) d^(p/2) / alpha rows; repeat on the kept rows (rows times
     weight^(1/p)) and about d rows are left after log log n rounds.
@@ -181,21 +145,23 @@ def root_leverage(A: Any, p: float, *, weights: Any = None, axis_name: Any = Non
         ValueError: for p outside [1, 2], or as `leverage`.
 
     Example:
-        >>> import jax.numpy as jnp, jsamp.select as select
-        >>> select.root_leverage(jnp.array([[3.0], [4.0]]), p=1.0)
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> js.select.root_leverage(jnp.array([[3.0], [4.0]]), p=1.0)
         Array([0.6, 0.8], dtype=float32)
 
-    Cost: as `leverage`.
+    Cost:
+        As `leverage`.
 
     References:
         Woodruff and Yasuda, "Sharper Bounds for l_p Sensitivity Sampling", 2023, arXiv:2306.00732.
     """
-    check_number("root_leverage: p", p, low=1, high=2)
+    check_scalar("root_leverage: p", p, low=1, high=2)
+    check_axis(axis_name, "root_leverage")
     A = check_matrix(A, "root_leverage", tall=axis_name is None, finite=False)
     if weights is not None:
-        weights = check_weights(weights, jnp.shape(A)[0], "root_leverage") ** (2 / p)
-        weights = weights.astype(A.dtype)
+        weights = check_weights(weights, jnp.shape(A)[0], "root_leverage")
+        weights = ((weights / jnp.max(weights)) ** (2 / p)).astype(A.dtype)
     score = _leverage(A, weights, None, "auto", axis_name, _block_of(A))
-    refuse_non_finite(score, A, "root_leverage")
+    refuse_non_finite(A, "root_leverage", score)
     positive = score > 0
     return jnp.where(positive, jnp.where(positive, score, 1) ** (p / 2), 0)

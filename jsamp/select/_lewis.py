@@ -10,22 +10,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jsamp._core._checks import check_count, check_number, is_traced
+from jsamp._core._checks import check_count, check_scalar, is_traced
 from jsamp._core._mesh import over_mesh
-from jsamp.select._leverage import check_matrix, check_weights, leverage_rows
+from jsamp.select._leverage import leverage_rows
+from jsamp.select._rows import check_axis, check_matrix, check_weights
 from jsamp.select._whiten import BLOCK
 
 
 class Lewis(NamedTuple):
-    """Lewis weights and how far they are from their fixed point.
+    """Hold Lewis weights and how far they are from their fixed point.
 
     Args:
         weight: [n], summing to the rank.
         residual: largest |log| ratio between a weight and the leverage it should equal; 0 at the solution.
 
     Example:
-        >>> import jax.numpy as jnp, jsamp.select as select
-        >>> weight, residual = select.lewis(jnp.eye(3), 1.5)
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> weight, residual = js.select.lewis(jnp.eye(3), 1.5)
         >>> weight.round(5), float(residual) < 1e-4
         (Array([1., 1., 1.], dtype=float32), True)
     """
@@ -71,7 +72,7 @@ def lewis(
     A: Any, p: float, *, weights: Any = None, tol: float = 1e-4, iters: int | None = None, axis_name: Any = None,
     block: int = BLOCK,
 ) -> Lewis:  # fmt: skip
-    """Lewis weights: w_i = leverage_i(W^(1/2-1/p) A), the change of measure that makes l_p look like l_2.
+    """Compute Lewis weights w_i = leverage_i(W^(1/2-1/p) A), the change of measure that makes l_p look like l_2.
 
     They sandwich the l_p sensitivities: d^(p/2-1) w_i <= s_i <= w_i for p <= 2, w_i <= s_i <= d^(p/2-1) w_i for
     p >= 2. The iteration is log w <- log w + r (log tau(w) - log w). r = p/2 is the map of Cohen and Peng (which
@@ -95,25 +96,28 @@ def lewis(
         TypeError: for a traced p.
 
     Example:
-        >>> import jax.numpy as jnp, jsamp.select as select
-        >>> weight, residual = select.lewis(jnp.array([[1.0], [2.0], [-5.0]]), p=3.0)   # d = 1: |a|^p / sum |a|^p
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> weight, residual = js.select.lewis(jnp.array([[1.0], [2.0], [-5.0]]), p=3.0)   # d = 1: |a|^p / sum |a|^p
         >>> (weight * 134).round(2)
         Array([  1.,   8., 125.], dtype=float32)
 
-    Cost: one `leverage` per iteration: 12 at p = 1 and p = 4, 1 at p = 2, 30 at p = 10 for tol = 1e-4.
+    Cost:
+        One `leverage` per iteration: 12 at p = 1 and p = 4, 1 at p = 2, 30 at p = 10 for tol = 1e-4.
 
     References:
         Cohen and Peng, "l_p Row Sampling by Lewis Weights", 2015, arXiv:1412.0588.
     """
     if is_traced(p):
         raise TypeError("lewis: p is traced, but it fixes the number of iterations. Pass a Python float.")
-    check_number("lewis: p", p, low=0, open_low=True)
-    check_number("lewis: tol", tol, low=0, high=1, open_low=True)
+    check_scalar("lewis: p", p, low=0, high=100, open_low=True)
+    check_axis(axis_name, "lewis")
+    check_count("lewis: block", block)
+    check_scalar("lewis: tol", tol, low=0, high=1, open_low=True)
     A = check_matrix(A, "lewis", tall=axis_name is None)
     weights = check_weights(weights, A.shape[0], "lewis")
     rate = abs(p - 2) / (p + 2)
     if iters is None:
         iters = 1 if rate < 1e-6 else math.ceil(math.log(tol / 10) / math.log(rate)) + 1
     check_count("lewis: iters", iters, low=0)
-    weights = None if weights is None else weights.astype(A.dtype)
+    weights = None if weights is None else (weights / jnp.max(weights)).astype(A.dtype)  # only ratios matter
     return _lewis(A, weights, float(p), iters, axis_name, block)

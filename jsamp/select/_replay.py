@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import functools
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jsamp._core._checks import check_choice, check_count, check_floating, check_key, check_number
-from jsamp._core._pytree import pytree, static
+from jsamp._core._checks import (
+    check_choice,
+    check_count,
+    check_finite,
+    check_flag,
+    check_key,
+    check_number,
+    check_scalar,
+    is_traced,
+)
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._types import Scalar
 from jsamp.select._draw import draw_categorical
+from jsamp.select._rows import as_array, as_floating
 
 
 class ReplayState(NamedTuple):
-    """A buffer of N slots.
+    """Hold a buffer of N slots.
 
     Args:
         score: [N] primary score (how much there is to learn, for example mean |lambda-return - value|).
@@ -24,8 +37,8 @@ class ReplayState(NamedTuple):
         fixed: [N] bool, slots of the original dataset: never evicted.
 
     Example:
-        >>> import jsamp.select as select
-        >>> state = select.Replay().init(4, dataset=2)
+        >>> import jsamp as js
+        >>> state = js.select.Replay().init(4, dataset=2)
         >>> state.filled.tolist()
         [True, True, False, False]
     """
@@ -38,9 +51,13 @@ class ReplayState(NamedTuple):
     fixed: Any
 
 
+_temperature = functools.partial(check_scalar, low=0, open_low=True)
+_portion = functools.partial(check_scalar, low=0, high=1)
+
+
 @pytree
 class Replay:
-    """Prioritised replay over a fixed buffer: P = (1-stale) [(1-mix) P_score + mix P_second] + stale P_age.
+    """Replay levels of a fixed buffer by priority: P = (1-stale) [(1-mix) P_score + mix P_second] + stale P_age.
 
     Scores become weights by rank, w = rank^(-1/beta) (1 = highest, ties share), or by power, w = (score +
     0.001)^(1/beta). The primary and the staleness parts choose among the dataset's slots when `dataset_only`, the
@@ -59,39 +76,38 @@ class Replay:
         ValueError: for betas that are not positive, shares outside [0, 1], or an unknown transform.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jsamp.select as select
-        >>> replay = select.Replay(beta=0.5, mix=0.0, stale=0.0)
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> replay = js.select.Replay(beta=0.5, mix=0.0, stale=0.0)
         >>> state = replay.init(4, dataset=4)
         >>> for slot, score in enumerate([4.0, 3.0, 2.0, 1.0]):
         ...     state = replay.update(state, slot, score)
         >>> [round(float(p) * 205 / 144, 4) for p in replay.probs(state)]      # 1, 1/4, 1/9, 1/16
         [1.0, 0.25, 0.1111, 0.0625]
 
-    Cost: one sort of N scores per draw.
+    Cost:
+        One sort of N scores per draw.
 
     References:
         Jiang, Grefenstette and Rocktaschel, "Prioritized Level Replay", 2021, arXiv:2010.03934. Garcin et al., "DRED:
         Zero-Shot Transfer in Reinforcement Learning via Data-Regularised Environment Design", 2024, arXiv:2402.03479.
     """
 
-    beta: Any = 0.1
-    second_beta: Any = 1.0
-    mix: Any = 0.0
-    stale: Any = 0.3
-    transform: str = static(default="rank")
-    dataset_only: bool = static(default=True)
+    beta: Scalar = field(default=0.1, check=_temperature)
+    second_beta: Scalar = field(default=1.0, check=_temperature)
+    mix: Scalar = field(default=0.0, check=_portion)
+    stale: Scalar = field(default=0.3, check=_portion)
+    transform: Literal["rank", "power"] = static(
+        default="rank", check=functools.partial(check_choice, choices=("rank", "power"))
+    )
+    dataset_only: bool = static(default=True, check=check_flag)
 
-    def __post_init__(self):
-        check_number("Replay: beta", self.beta, low=0, open_low=True)
-        check_number("Replay: second_beta", self.second_beta, low=0, open_low=True)
-        check_number("Replay: mix", self.mix, low=0, high=1)
-        check_number("Replay: stale", self.stale, low=0, high=1)
-        check_choice("Replay: transform", self.transform, ("rank", "power"))
+    def init(self, size: int, *, dataset: int = 0) -> ReplayState:
+        """Make a buffer of `size` slots whose first `dataset` slots are filled and never evicted.
 
-    def init(self, size: int, *, dataset: int) -> ReplayState:
-        """A buffer of `size` slots whose first `dataset` slots are filled and never evicted."""
+        With dataset = 0 it starts empty: `insert` fills it, and every level may be replaced later.
+        """
         check_count("Replay.init: size", size)
-        check_count("Replay.init: dataset", dataset, high=size)
+        check_count("Replay.init: dataset", dataset, low=0, high=size)
         fixed = jnp.arange(size) < dataset
         zero = jnp.zeros((size,))
         return ReplayState(zero, zero, zero, jnp.zeros((size,), bool), fixed, fixed)
@@ -113,7 +129,7 @@ class Replay:
         return weight / jnp.maximum(jnp.sum(weight), jnp.finfo(weight.dtype).tiny)
 
     def probs(self, state: ReplayState) -> jax.Array:
-        """[N] replay probabilities, summing to 1."""
+        """Compute the [N] replay probabilities, summing to 1 (all 0 while no slot is filled)."""
         ready = state.filled & state.seen
         fresh = state.filled & ~state.seen
         narrow = ready & state.fixed if self.dataset_only else ready
@@ -125,14 +141,26 @@ class Replay:
         return jnp.where(jnp.any(fresh), fresh / jnp.maximum(jnp.sum(fresh), 1), mixed)
 
     def sample(self, key: jax.Array, state: ReplayState) -> tuple[jax.Array, ReplayState]:
-        """A slot drawn from `probs`, and the state with ages advanced."""
+        """Draw a slot from `probs` (-1 from an empty buffer), and return it with the state, ages advanced."""
         check_key(key, "Replay.sample")
+        _check_state(state, "Replay.sample")
+        if not is_traced(state) and not np.asarray(state.filled).any():
+            raise ValueError("Replay.sample: the buffer is empty. Fill slots by Replay.insert, or init(dataset=...).")
         probs = self.probs(state)
         slot = draw_categorical(key, jnp.where(probs > 0, jnp.log(jnp.where(probs > 0, probs, 1)), -jnp.inf))
-        return slot, state._replace(age=(state.age + 1).at[slot].set(0))
+        age = jnp.where(jnp.arange(state.age.shape[0]) == slot, 0, state.age + 1)
+        return slot, state._replace(age=age)
 
     def update(self, state: ReplayState, slot: Any, score: Any, second: Any = None) -> ReplayState:
-        """The state after a slot was played and scored (`second` defaults to `score`)."""
+        """Record the score of a slot that was played (`second` defaults to `score`).
+
+        Raises:
+            ValueError: for a slot outside the buffer, or a score that is not finite.
+        """
+        _check_state(state, "Replay.update")
+        for name, value in (("score", score), ("second", score if second is None else second)):
+            check_scalar(f"Replay.update: {name}", value)
+        slot = _check_slot("Replay.update: slot", slot, state.score.shape[0])
         return state._replace(
             score=state.score.at[slot].set(score),
             second=state.second.at[slot].set(score if second is None else second),
@@ -140,11 +168,17 @@ class Replay:
         )
 
     def insert(self, state: ReplayState, score: Any, second: Any, age: Any = 0.0) -> tuple[ReplayState, Any, Any]:
-        """Offer a new level: (state, slot, accepted).
+        """Offer a new level; return (state, slot, accepted).
 
         An empty slot is used first; else the least likely slot outside the dataset. Accepted when `second` > 0 and at
         least the evicted slot's secondary score (or that slot was never seen).
+
+        Raises:
+            ValueError: for scores or an age that are not finite.
         """
+        _check_state(state, "Replay.insert")
+        for name, value, low in (("score", score, -jnp.inf), ("second", second, -jnp.inf), ("age", age, 0)):
+            check_scalar(f"Replay.insert: {name}", value, low=float(low))
         value = jnp.where(state.filled, self.probs(state), -1.0)
         slot = jnp.argmin(jnp.where(state.fixed, jnp.inf, value)).astype(jnp.int32)
         room = ~jnp.all(state.fixed)
@@ -155,11 +189,26 @@ class Replay:
         return jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, state), slot, accept
 
 
+def _check_state(state: Any, who: str) -> None:
+    if not isinstance(state, ReplayState):
+        raise TypeError(f"{who}: state must be a ReplayState, got {type(state).__name__}. Use Replay.init.")
+
+
+def _check_slot(name: str, slot: Any, size: int) -> jax.Array:
+    """One slot number in 0..size-1."""
+    slot = as_array(name, slot)
+    if slot.shape != () or not jnp.issubdtype(slot.dtype, jnp.integer):
+        raise TypeError(f"{name} must be one integer, got {slot.dtype}{list(slot.shape)}. Use jax.vmap for several.")
+    if not is_traced(slot) and not 0 <= int(slot) < size:
+        raise ValueError(f"{name} must lie in 0..{size - 1}, got {int(slot)}.")
+    return slot
+
+
 STRAIGHT = 0.955  # |cosine| beyond which two latents are joined by a straight line
 
 
 def interpolate_latents(key: jax.Array, mean: Any, std: Any, *, pairs: int = 6, points: int = 6) -> jax.Array:
-    """New latents between random pairs of encoded dataset levels: the generator of DRED.
+    """Draw new latents between random pairs of encoded dataset levels: the generator of DRED.
 
     2 * pairs different levels are drawn uniformly (not by score). Between the two of a pair, means move along the great
     circle (along the straight line when they are nearly parallel), standard deviations along the straight line, and
@@ -181,9 +230,9 @@ def interpolate_latents(key: jax.Array, mean: Any, std: Any, *, pairs: int = 6, 
         TypeError: for integer means.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jsamp.select as select
+        >>> import jax, jax.numpy as jnp, jsamp as js
         >>> mean = jnp.eye(4)
-        >>> z = select.interpolate_latents(jax.random.key(0), mean, jnp.zeros((4, 4)), pairs=2, points=3)
+        >>> z = js.select.interpolate_latents(jax.random.key(0), mean, jnp.zeros((4, 4)), pairs=2, points=3)
         >>> z.shape, bool(jnp.allclose(jnp.linalg.norm(z, axis=1), 1))
         ((6, 4), True)
 
@@ -192,12 +241,13 @@ def interpolate_latents(key: jax.Array, mean: Any, std: Any, *, pairs: int = 6, 
         2024, arXiv:2402.03479.
     """
     check_key(key, "interpolate_latents")
-    check_floating("interpolate_latents: mean", mean)
     check_count("interpolate_latents: points", points, low=2)
-    mean, std = jnp.asarray(mean), jnp.asarray(std)
+    mean, std = as_floating("interpolate_latents: mean", mean), as_floating("interpolate_latents: std", std)
     if mean.ndim != 2 or std.shape != mean.shape:
         raise ValueError(f"interpolate_latents: mean and std must share a shape [n, D], got {mean.shape}, {std.shape}.")
     check_count("interpolate_latents: pairs", pairs, high=mean.shape[0] // 2)
+    check_finite("interpolate_latents: mean", mean)
+    check_number("interpolate_latents: std", std, low=0)
     parent_key, noise_key = jax.random.split(key)
     parents = jax.random.permutation(parent_key, mean.shape[0])[: 2 * pairs].reshape(2, pairs)
     (a, b), (spread_a, spread_b) = mean[parents], std[parents]

@@ -8,28 +8,30 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._checks import check_choice, check_count, check_number, is_traced
+from jsamp._core._checks import check_choice, check_count, check_scalar, is_traced
 from jsamp._core._mesh import mesh_axis, over_mesh
+from jsamp.select._basis import basis_of, white_rows
 from jsamp.select._draw import draw
-from jsamp.select._leverage import check_matrix, leverage
+from jsamp.select._leverage import leverage
 from jsamp.select._lewis import lewis
 from jsamp.select._reweight import reweight, walk_vertices
-from jsamp.select._whiten import BLOCK, gram_of, map_rows, matmul, whiten
+from jsamp.select._rows import check_axis, check_matrix
+from jsamp.select._whiten import map_rows
 
 WHOLE = 2048  # up to this many rows serve as their own embedding
 CHUNK = 256  # rows solved at a time
 
 
 class Bounds(NamedTuple):
-    """Certified interval around the l_p sensitivity of every row.
+    """Hold a certified interval around the l_p sensitivity of every row.
 
     Args:
         lower: [n], attained by an explicit x: never above the sensitivity.
         upper: [n], proved by a dual vector: never below the sensitivity.
 
     Example:
-        >>> import jax.numpy as jnp, jsamp.select as select
-        >>> lower, upper = select.sensitivity_bounds(jnp.array([[1.0], [2.0], [-5.0]]), p=1.0)   # |a| / sum |a|
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> lower, upper = js.select.sensitivity_bounds(jnp.array([[1.0], [2.0], [-5.0]]), p=1.0)   # |a| / sum |a|
         >>> lower.round(3), upper.round(3)
         (Array([0.125, 0.25 , 0.625], dtype=float32), Array([0.125, 0.25 , 0.625], dtype=float32))
     """
@@ -42,35 +44,47 @@ def check_power(p: Any, who: str, low: float = 1.0) -> float:
     """The power p as a Python float, at least low."""
     if is_traced(p):
         raise TypeError(f"{who}: p is traced, but it chooses the method. Pass a Python float.")
-    check_number(f"{who}: p", p, low=low)
+    check_scalar(f"{who}: p", p, low=low, high=100)
     return float(p)
 
 
-@functools.partial(jax.jit, static_argnames=("p", "iters", "chunk", "exact", "axis_name"))
 def _bounds(A, E, p, iters, chunk, exact, axis_name=None):
-    return over_mesh(lambda _, a: _bound_rows(a, E, p, iters, chunk, exact), axis_name, A)
+    basis = basis_of(E)
+    white, _ = white_rows(E, basis)
+    rows, sound = white_rows(A, basis)
+    sound = jnp.asarray(sound) & jnp.asarray(basis.sound)
+    null = jnp.asarray(basis.null, A.dtype)
+    if p == 2:
+        return _prove(jnp.sum(rows * rows, 1), jnp.sum(rows * rows, 1), sound)
+    return _solve(rows, white, null, sound, p, iters, chunk, exact, axis_name)
 
 
-def _bound_rows(A, E, p, iters, chunk, exact):
-    transform, _ = whiten(gram_of(E, None, 0.0, None, BLOCK), "auto")
-    null = (jnp.sum(transform * transform, 0) == 0).astype(A.dtype)
-    white = matmul(E, transform)
+def _prove(lower, upper, sound):
+    """Bounds within [0, 1]; an upper bound of 1 where a direction may be lost, in which any row may be the largest."""
+    lower = jnp.minimum(lower, 1)
+    return Bounds(lower, jnp.where(sound, jnp.maximum(jnp.minimum(upper, 1), lower), 1))
 
+
+@functools.partial(jax.jit, static_argnames=("p", "iters", "chunk", "exact", "axis_name"))
+def _solve(rows, white, null, sound, p, iters, chunk, exact, axis_name):
+    return over_mesh(lambda _, a: _solve_rows(a, white, null, sound, p, iters, chunk, exact), axis_name, rows)
+
+
+def _solve_rows(rows, white, null, sound, p, iters, chunk, exact):
     def solve(block):
-        rows = matmul(block, transform)
-        live = jnp.sum(rows * rows, 1) > 0
-        rows = jnp.where(live[:, None], rows, jnp.where(null > 0, 0, 1)[None].astype(rows.dtype))
-        best = reweight(rows, white, null, p, iters)
-        best = walk_vertices(rows, best, white, null) if p == 1 and exact else best
-        lower = jnp.minimum(best.lower, 1)
-        upper = jnp.maximum(jnp.minimum(best.upper, 1), lower)
-        return Bounds(jnp.where(live, lower, 0), jnp.where(live, upper, 0))
+        live = jnp.sum(block * block, 1) > 0
+        block = jnp.where(live[:, None], block, jnp.where(null > 0, 0, 1)[None].astype(block.dtype))
+        best = reweight(block, white, null, p, iters)
+        best = walk_vertices(block, best, white, null) if p == 1 and exact else best
+        bounds = _prove(best.lower, best.upper, True)
+        upper = jnp.where(live, bounds.upper, 0)
+        return Bounds(jnp.where(live, bounds.lower, 0), jnp.where(sound, upper, 1))
 
-    return map_rows(solve, A, block=chunk)
+    return map_rows(solve, rows, block=chunk)
 
 
 def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iters: int = 20, chunk: int = CHUNK) -> Bounds:
-    """Certified bounds of the l_p sensitivities s_i = sup_x |a_i x|^p / |A x|_p^p.
+    """Bound the l_p sensitivities with certificates: s_i = sup_x |a_i x|^p / |A x|_p^p.
 
     1 / s_i = min |A x|_p^p over a_i x = 1 is solved for all rows at once in whitened coordinates: by reweighted least
     squares for p <= 2 (then by the simplex method with long steps at p = 1), and for p > 2 by Newton's method,
@@ -87,19 +101,23 @@ def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iters: int = 
         chunk: rows solved at a time.
 
     Returns:
-        `Bounds(lower, upper)`, within [0, 1]; rigorous for the embedding up to rounding.
+        `Bounds(lower, upper)`, within [0, 1]; rigorous for the embedding up to rounding, at every condition number:
+        known rows are whitened in float64. For traced rows beyond the condition number of their dtype (4e5 in float32,
+        or dependent columns) `upper` is 1. A column that equals a sum of others only up to rounding counts as one of
+        its own: leave it out.
 
     Raises:
         ValueError: for p < 1, a non-finite A, or fewer rows than columns.
         TypeError: for a traced p or integer rows.
 
     Example:
-        >>> import jax, jsamp.select as select
-        >>> lower, upper = select.sensitivity_bounds(jax.random.normal(jax.random.key(0), (50, 3)), p=4.0)
+        >>> import jax, jsamp as js
+        >>> lower, upper = js.select.sensitivity_bounds(jax.random.normal(jax.random.key(0), (50, 3)), p=4.0)
         >>> bool((upper - lower).max() < 1e-5), 3 < lower.sum() < 15
         (True, Array(True, dtype=bool))
 
-    Cost: n * iters * m * d^2 multiply-adds, memory chunk * m + m d^2 / 2; at p = 1 several times that (n = m = 2000,
+    Cost:
+        N * iters * m * d^2 multiply-adds, memory chunk * m + m d^2 / 2; at p = 1 several times that (n = m = 2000,
         d = 8: 6 s on one core, against 1 s for the scores of `sensitivity`).
 
     References:
@@ -109,9 +127,6 @@ def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iters: int = 
     p = check_power(p, "sensitivity_bounds")
     check_count("sensitivity_bounds: chunk", chunk)
     A, E = _check_pair(A, embedding, iters, "sensitivity_bounds")
-    if p == 2 and embedding is None:
-        score = jnp.minimum(leverage(A), 1)
-        return Bounds(score, score)
     _refuse_shards(A, embedding, None, "sensitivity_bounds")
     return _bounds(A, E, p, iters, chunk, True)
 
@@ -145,7 +160,7 @@ def _embedding(A, p):
 def sensitivity(
     A: Any, p: float, *, embedding: Any = None, scheme: str = "combined", iters: int = 12, axis_name: Any = None
 ) -> jax.Array:
-    """The recommended scores for subsets that preserve |A x|_p: draw rows by them and weight by 1/probability.
+    """Score rows for subsets that preserve |A x|_p (recommended): draw by them and weight by 1/probability.
 
     "combined" is (s_i + tau_i) / 2, the mean of l_p sensitivity and leverage: sampling by it needs O(d / eps^2) rows up
     to logarithms for every p in [1, 2], where sensitivities alone need d^(1-p/2) times more, and fewer rows than
@@ -168,13 +183,14 @@ def sensitivity(
         ValueError: for p < 1, a non-finite A, fewer rows than columns, or `axis_name` without `embedding`.
 
     Example:
-        >>> import jax, jsamp.select as select
+        >>> import jax, jsamp as js
         >>> A = jax.random.normal(jax.random.key(0), (500, 4))
-        >>> subset = select.draw(jax.random.key(1), select.sensitivity(A, p=1.0), 100)
+        >>> subset = js.select.draw(jax.random.key(1), js.select.sensitivity(A, p=1.0), 100)
         >>> subset.take(A).shape[1]
         4
 
-    Cost: n * iters * m * d^2 multiply-adds with m <= max(2048, 32 d) rows. `lewis` is an upper bound at n d^2 each
+    Cost:
+        N * iters * m * d^2 multiply-adds with m <= max(2048, 32 d) rows. `lewis` is an upper bound at n d^2 each
         iteration for p <= 2, and enough for sampling when n is large.
 
     References:
@@ -187,6 +203,7 @@ def sensitivity(
     if p == 2 and embedding is None:
         return leverage(A, axis_name=axis_name)
     _refuse_shards(A, embedding, axis_name, "sensitivity")
+    check_axis(axis_name, "sensitivity")
     A, E = _check_pair(A, _embedding(A, p) if embedding is None else embedding, iters, "sensitivity")
     score = _bounds(A, E, p, iters, CHUNK, False, axis_name).lower
     if scheme == "plain":

@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_choice, check_count, check_floating, check_key, concrete
+from jsamp._core._checks import check_choice, check_count, check_key
+from jsamp.select._bits import wide
 from jsamp.select._neighbors import neighbors
+from jsamp.select._rows import as_floating, check_row_numbers, is_bad, power_of_two
 
 KINDS = ("regular", "borderline1", "borderline2", "nc")
 
 
 class Synthetic(NamedTuple):
-    """New rows and their two parents.
+    """Hold new rows and their two parents.
 
     Args:
         x: [num, d] new rows.
@@ -25,9 +27,9 @@ class Synthetic(NamedTuple):
         ok: False when there was nothing to start from (no minority row in danger), and x then repeats its parents.
 
     Example:
-        >>> import jax, jax.numpy as jnp, jsamp.select as select
+        >>> import jax, jax.numpy as jnp, jsamp as js
         >>> X = jnp.arange(12.0).reshape(6, 2)
-        >>> new = select.smote(jax.random.key(0), X, jnp.arange(4), 3, k=2)
+        >>> new = js.select.smote(jax.random.key(0), X, jnp.arange(4), 3, k=2)
         >>> new.x.shape, bool(new.ok)
         ((3, 2), True)
     """
@@ -42,7 +44,7 @@ def smote(
     key: jax.Array, X: Any, minority: Any, num: int, *, k: int = 5, kind: str = "regular", around: int = 10,
     per_point: str = "balanced", gap: str = "segment", nominal: tuple[int, ...] = (),
 ) -> Synthetic:  # fmt: skip
-    """Synthetic minority rows: x = x_i + u (x_j - x_i), j one of the k nearest minority neighbours of i.
+    """Make synthetic minority rows x = x_i + u (x_j - x_i), j one of the k nearest minority neighbours of i.
 
     "borderline1" starts only from minority rows in danger: at least half, but not all, of their `around` nearest rows
     in the whole set are of other classes. "borderline2" also moves towards other-class neighbours, at most half way.
@@ -53,7 +55,7 @@ def smote(
     Args:
         key: one JAX key.
         X: [n, d] all rows, floating point (nominal columns as codes).
-        minority: [n_min] row numbers of the class to extend, for example `np.flatnonzero(y == 1)`.
+        minority: [n_min] distinct row numbers of the class to extend, for example `np.flatnonzero(y == 1)`.
         num: new rows, static.
         k: neighbours, static.
         kind: "regular", "borderline1", "borderline2" or "nc", static.
@@ -66,45 +68,55 @@ def smote(
         `Synthetic(x, parent, neighbor, ok)`.
 
     Raises:
-        ValueError: for n_min <= k, k < 1, NaN rows, unknown options, or nominal columns that do not fit the kind.
+        ValueError: for n_min <= k, k < 1, n <= around (borderline kinds), NaN rows, row numbers that repeat or lie
+            outside X, unknown options, or nominal columns that do not fit the kind.
         TypeError: for integer X.
 
     Example:
-        >>> import jax, numpy as np, jsamp.select as select
+        >>> import jax, numpy as np, jsamp as js
         >>> X = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32)
-        >>> new = select.smote(jax.random.key(0), X, np.arange(20), 100)
+        >>> new = js.select.smote(jax.random.key(0), X, np.arange(20), 100)
         >>> bool((new.parent < 20).all() & (new.neighbor != new.parent).all())
         True
 
-    Cost: n_min^2 d multiply-adds in blocks (borderline: n_min n d), then num x d.
+    Cost:
+        n_min^2 d multiply-adds in blocks (borderline: n_min n d), then num x d.
 
     References:
         Chawla et al., "SMOTE: Synthetic Minority Over-sampling Technique", 2002, arXiv:1106.1813. Han, Wang and Mao,
         "Borderline-SMOTE", 2005.
     """
     check_key(key, "smote")
-    check_floating("smote: X", X)
-    X = jnp.asarray(X)
-    if X.ndim != 2:
+    X = as_floating("smote: X", X)
+    if X.ndim != 2 or 0 in X.shape:
         raise ValueError(f"smote: X must be [n, d], got shape {X.shape}.")
     check_count("smote: num", num, low=0)
     check_count("smote: k", k)
+    check_count("smote: around", around)
     for name, value, allowed in (
         ("kind", kind, KINDS), ("per_point", per_point, ("balanced", "random")), ("gap", gap, ("segment", "box"))
     ):  # fmt: skip
         check_choice(f"smote: {name}", value, allowed)
-    minority = jnp.asarray(minority)
-    if minority.ndim != 1 or not jnp.issubdtype(minority.dtype, jnp.integer):
-        raise ValueError("smote: minority must be row numbers [n_min]. Pass np.flatnonzero(y == label), not a mask.")
+    n, d = X.shape
+    minority = check_row_numbers("smote: minority", minority, n)
     if minority.shape[0] <= k:
         raise ValueError(f"smote: {minority.shape[0]} minority rows have no {k} neighbours. Lower k or add rows.")
-    known = concrete(X)
-    if known is not None and not np.isfinite(known).all():
+    if is_bad(X):
         raise ValueError("smote: X holds NaN or infinity. Impute or drop those rows first.")
-    d = X.shape[1]
-    if (kind == "nc") != bool(nominal) or len(set(nominal)) >= d or not all(0 <= c < d for c in nominal):
-        raise ValueError(f"smote: kind='nc' needs some but not all columns as nominal; got {nominal} of {d} columns.")
-    return _smote(key, X, minority.astype(jnp.int32), num, k, kind, around, per_point, gap, tuple(nominal))
+    if kind.startswith("borderline") and n <= around:
+        raise ValueError(f"smote: {n} rows have no {around} neighbours to decide danger by. Lower around.")
+    nominal = _check_columns(nominal, kind, d)
+    return _smote(key, X.astype(wide(X.dtype)), minority, num, k, kind, around, per_point, gap, nominal)
+
+
+def _check_columns(nominal: Any, kind: str, d: int) -> tuple[int, ...]:
+    """The nominal columns as a tuple of ints: some, not all, and only for kind="nc"."""
+    if isinstance(nominal, (str, bytes)) or not np.iterable(nominal):
+        raise TypeError(f"smote: nominal must be a tuple of column numbers, got {nominal!r}.")
+    columns = tuple(check_count("smote: nominal column", c, low=0, high=d - 1) for c in nominal)
+    if (kind == "nc") != bool(columns) or len(set(columns)) >= d or len(set(columns)) < len(columns):
+        raise ValueError(f"smote: kind='nc' needs some but not all columns as nominal; got {columns} of {d} columns.")
+    return columns
 
 
 @functools.partial(jax.jit, static_argnames=("num", "k", "kind", "around", "per_point", "gap", "nominal"))
@@ -113,20 +125,21 @@ def _smote(key, X, minority, num, k, kind, around, per_point, gap, nominal):
     keys = jax.random.split(key, 4)
     own = jnp.zeros((n,), bool).at[minority].set(True)
     local = jnp.arange(n_min, dtype=jnp.int32)
-    rows = X[minority]
+    place = X * power_of_two(X)  # distances of huge and tiny units neither overflow nor vanish
+    rows = place[minority]
     smooth = [c for c in range(d) if c not in nominal]
     if kind == "borderline2":
-        near = neighbors(rows, minority, X, k)
+        near = neighbors(rows, minority, place, k)
     else:
         extra = None
         if kind == "nc":
             spread = jnp.median(jnp.std(rows[:, np.array(smooth)], 0))
-            codes = rows[:, np.array(nominal)]
+            codes = X[minority][:, np.array(nominal)]
             extra = (codes, codes, jnp.where(spread > 0, spread, 1) ** 2)
         near = minority[neighbors(rows[:, np.array(smooth)], local, rows[:, np.array(smooth)], k, extra)]
     start, count = local, jnp.asarray(n_min)
     if kind.startswith("borderline"):
-        strangers = jnp.sum(~own[neighbors(rows, minority, X, min(around, n - 1))], 1)
+        strangers = jnp.sum(~own[neighbors(rows, minority, place, around)], 1)
         danger = (2 * strangers >= around) & (strangers < around)
         start, count = jnp.argsort(~danger, stable=True).astype(jnp.int32), jnp.sum(danger)
     use = jnp.maximum(count, 1)
@@ -148,38 +161,3 @@ def _smote(key, X, minority, num, k, kind, around, per_point, gap, nominal):
         tally = jnp.sum(votes[:, :, None] == votes[:, None, :], 2) + jax.random.uniform(noise_key, votes.shape) / 2
         x = x.at[:, column].set(jnp.take_along_axis(votes, jnp.argmax(tally, 1)[:, None], 1)[:, 0])
     return Synthetic(jnp.where(count > 0, x, X[parent]), parent, other, count > 0)
-
-
-def oversample(key: jax.Array, X: Any, y: Any, **options: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A balanced copy of a labelled dataset: every class brought to the size of the largest by `smote`.
-
-    Args:
-        key: one JAX key.
-        X: [n, d] rows.
-        y: [n] integer labels, on the host (class sizes fix shapes).
-        options: passed to `smote`.
-
-    Returns:
-        (X, y) on the host with the new rows appended; a class with none in danger gets no new rows.
-
-    Raises:
-        ValueError: as `smote`, for the first class that cannot be extended.
-
-    Example:
-        >>> import jax, numpy as np, jsamp.select as select
-        >>> X, y = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32), np.arange(60) // 45
-        >>> np.bincount(select.oversample(jax.random.key(0), X, y)[1])
-        array([45, 45])
-    """
-    check_key(key, "oversample")
-    X, y = np.asarray(X), np.asarray(y)
-    labels, counts = np.unique(y, return_counts=True)
-    new_x, new_y = [X], [y]
-    for i, (label, count) in enumerate(zip(labels, counts, strict=True)):
-        need = int(counts.max() - count)
-        if need:
-            made = smote(jax.random.fold_in(key, i), X, np.flatnonzero(y == label), need, **options)
-            if bool(made.ok):
-                new_x.append(np.asarray(made.x))
-                new_y.append(np.full(need, label, y.dtype))
-    return np.concatenate(new_x), np.concatenate(new_y)

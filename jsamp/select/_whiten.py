@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jsamp.select._rows import inverse_power
+
 BLOCK = 8192
 WELL = 1 / 16  # a Gram this well conditioned needs no further pass over the rows
 
@@ -76,15 +78,54 @@ def gram_of(A: jax.Array, weight: Any, ridge: Any, axis_name: Any, block: int) -
         else:
             total = sum_rows(lambda a, w: block_gram(a, w, transform), A, weight, block=block)
         total = total if axis_name is None else lax.psum(total, axis_name)
-        eye = jnp.eye(A.shape[1], dtype=A.dtype) if transform is None else matmul(transform.T, transform)
-        return total + ridge * eye
+        return add_ridge(total, ridge, transform)
 
     return gram
+
+
+def add_ridge(gram: jax.Array, ridge: Any, transform: Any) -> jax.Array:
+    """T^T (A^T A + ridge I) T from T^T A^T A T; the root comes first, since T^T T may leave the range."""
+    if ridge is None:
+        return gram
+    if transform is None:
+        return gram + ridge * jnp.eye(gram.shape[0], dtype=gram.dtype)
+    root = jnp.sqrt(jnp.asarray(ridge, gram.dtype)) * transform
+    return gram + matmul(root.T, root)
 
 
 def squared_norms(rows: jax.Array, transform: jax.Array) -> jax.Array:
     """|a T|^2 of every row."""
     return jnp.sum(matmul(rows, transform) ** 2, 1)
+
+
+def column_scale(A: jax.Array, weight: Any, ridge: Any, axis_name: Any) -> jax.Array:
+    """1 / the largest entry of every column [d] (of sqrt(weight) A, and of the ridge), as powers of two."""
+    top = jnp.max(jnp.abs(A) if weight is None else jnp.abs(A) * jnp.sqrt(weight)[:, None], 0)
+    top = lax.stop_gradient(top)
+    top = top if axis_name is None else lax.pmax(top, axis_name)
+    least = 0 if ridge is None else jnp.sqrt(lax.stop_gradient(jnp.asarray(ridge, A.dtype)))
+    return inverse_power(jnp.maximum(top, least))
+
+
+def in_range(gram: jax.Array) -> jax.Array:
+    """Whether the squares of every column neither overflowed nor got lost below the smallest numbers."""
+    diagonal, info = jnp.diagonal(gram), jnp.finfo(gram.dtype)
+    return jnp.all((diagonal > info.tiny / info.eps) & (diagonal < info.max * info.eps))
+
+
+def first_gram(gram: Gram, scale: Callable[[], jax.Array]) -> tuple[jax.Array, jax.Array]:
+    """A diagonal transform that keeps squares of columns in range, and the Gram after it.
+
+    Columns in a usual range need none: only then is the second reading of the rows saved.
+    """
+    plain = gram(None)  # pyright: ignore[reportArgumentType]
+
+    def scaled(_):
+        diagonal = jnp.diag(scale())
+        return diagonal, gram(diagonal)
+
+    eye = jnp.diag(jnp.ones_like(jnp.diagonal(plain)))
+    return lax.cond(in_range(plain), lambda g: (eye, g), scaled, plain)
 
 
 def normalise(gram: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -101,7 +142,7 @@ def refine(transform: jax.Array, gram: jax.Array, *, cut: Any = None) -> tuple[j
     rounding errors in them would be as large as the rows.
     """
     value, vector = jnp.linalg.eigh(lax.stop_gradient(gram))
-    top = jnp.maximum(value[-1], jnp.finfo(gram.dtype).tiny)
+    top = jnp.where(value[-1] > 0, value[-1], 1)  # rows of zeros only: nothing to whiten
     floor = 4 * gram.shape[0] * jnp.finfo(gram.dtype).eps * top
     scale = lax.rsqrt(jnp.maximum(value, floor))
     step = vector * (scale if cut is None else jnp.where(value > cut * top, scale, 0))[None]
@@ -109,7 +150,7 @@ def refine(transform: jax.Array, gram: jax.Array, *, cut: Any = None) -> tuple[j
 
 
 def null_cut(dtype: Any) -> Any:
-    """What the second Gram's eigenvalue of a null direction stays below (1e-3 eps, when columns are dependent)."""
+    """Relative threshold: an eigenvalue of the second Gram below it marks a null direction (about 1e-3 eps)."""
     return 4 * jnp.finfo(dtype).eps
 
 
@@ -127,14 +168,16 @@ def finish(transform: jax.Array, gram: jax.Array, cut: Any) -> tuple[jax.Array, 
     return matmul(matmul(lax.stop_gradient(transform), step), inverse.T), jnp.sum(keep)
 
 
-def whiten(gram: Gram, method: str) -> tuple[jax.Array, jax.Array]:
+def whiten(gram: Gram, method: str, scale: Callable[[], jax.Array]) -> tuple[jax.Array, jax.Array]:
     """The transform M [d, d] for which the rows a M have the identity as their Gram, and the numerical rank.
 
-    "cholqr2" passes over the rows at most twice, "shifted3" three times, "auto" once, twice or three times as the
-    condition number asks.
+    `scale` gives the factors of the columns, asked for when their squares leave the range of the dtype. "cholqr2"
+    passes over the rows at most twice, "shifted3" three times, "auto" once, twice or three times as the condition
+    number asks.
     """
-    transform, first = normalise(gram(None))  # pyright: ignore[reportArgumentType]
-    transform, predicted, quality = refine(transform, first)
+    ranged, first = first_gram(gram, scale)
+    transform, first = normalise(first)
+    transform, predicted, quality = refine(matmul(ranged, transform), first)
     cut2 = 16 * first.shape[0] * jnp.finfo(first.dtype).eps
 
     def two(_):

@@ -29,6 +29,8 @@ HOST = {
     "mcmc.stream",
     "fit.minimise",
     "select.oversample",
+    "select.fit_curve",
+    "select.undersample",
     "select.leverage_stream",
     "select.reduce_stream",
     "solve.describe",
