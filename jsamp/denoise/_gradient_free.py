@@ -12,7 +12,7 @@ from jsamp._core._like import dtype_of
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Model
 from jsamp.denoise import _fields
-from jsamp.denoise._pair import extrapolate, join
+from jsamp.denoise._pair import extrapolate, join, refuse_kicks
 from jsamp.denoise._protocol import Guided
 
 
@@ -113,6 +113,7 @@ class GradientFree:
             main = self.main(self.label)(x, t, key=key)
             confused, weight = self._judge(main.x0)
             other = self._reference_of(confused)(x, t, key=key)
+            refuse_kicks(main, other)
         else:
             if self.memory is None:
                 raise ValueError("GradientFree: lag=True needs steer=js.steer.Memory() to bring the row before.")

@@ -45,9 +45,7 @@ class Joint:
     def __call__(self, x, t, *, key=None) -> list[Any]:
         """Return the prediction of each."""
         found = self._separate(x, t, key) if self.places is None else self._batched(self.places, x, t, key)
-        for prediction in found:
-            if kick_of(prediction) is not None:
-                raise TypeError("guidance mixes predictions, and a kick is not one: put DPS, CFGpp, ... outermost.")
+        refuse_kicks(*found)
         return found
 
     def _separate(self, x, t, key):
@@ -72,6 +70,12 @@ class Joint:
             return [call([])] * count
         found = jax.vmap(call)(stacked)
         return [jax.tree.map(lambda v, k=k: v[k], found) for k in range(count)]
+
+
+def refuse_kicks(*predictions: Any) -> None:
+    """Refuse to mix predictions that hold a kick: it would be lost."""
+    if any(kick_of(prediction) is not None for prediction in predictions):
+        raise TypeError("guidance mixes predictions, and a kick is not one: put DPS, CFGpp, ... outermost.")
 
 
 def join(who: str, **denoisers: Any) -> Joint:
