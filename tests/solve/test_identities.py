@@ -211,3 +211,90 @@ def test_restart_scales_the_signal_on_a_variance_preserving_schedule():
     mean, variance = output_moments(plan, 0.7, 0.5)
     assert abs(mean - 0.7 * VP.alpha(1e-3)) < 1e-2
     assert abs(variance - 0.25) < 0.01
+
+
+# ---------------------------------------------------------------- rows by hand
+
+
+def told(values):
+    """A denoiser that says what it is told, row by row: noise predictions."""
+    rest = iter(values)
+    return lambda x, alpha, sigma: (0 * x, 0 * x + next(rest))
+
+
+def test_nesterov_by_hand():
+    """v is the average of slopes; the step blends it once more with the newest: beta = .8, three Euler steps on VE."""
+    ve, beta = js.noise.VE(), 0.8
+    grid, slopes = np.array([10.0, 7.0, 5.0, 4.0]), (1.0, -2.0, 3.0)
+    plan = solve.nesterov(solve.plms(ve, grid, order=1), beta)
+    x, v = 0.5, slopes[0]
+    for r, slope in enumerate(slopes):
+        v = slope if r == 0 else (1 - beta) * v + beta * slope
+        x += (grid[r + 1] - grid[r]) * (v if r == 0 else (1 - beta) * v + beta * slope)
+    end = run_table(plan, told(slopes), np.full((1, 1), 0.5))
+    assert abs(end[0, 0] - x) < 1e-13
+    ball = solve.heavy_ball(solve.plms(ve, grid, order=1), beta)
+    assert abs(run_table(ball, told(slopes), np.full((1, 1), 0.5))[0, 0] - x) > 0.1
+
+
+def test_churn_raises_the_level_by_what_it_adds():
+    """sigma_hat = sigma (1 + gamma) and the noise between the two levels, where churn is on; the law stays exact."""
+    ve = js.noise.VE()
+    grid = js.noise.karras_grid(ve, 20, t_min=0.02, final="sigma_min")
+    plan = solve.edm(ve, grid, churn=3.0, churn_min=0.05, churn_max=50.0, noise=1.0)
+    first = np.asarray(plan.take) == 1
+    before, after = grid[:-1], plan.sigma[first]
+    gamma = np.where((before >= 0.05) & (before <= 50.0), min(3.0 / 20, np.sqrt(2) - 1), 0.0)
+    np.testing.assert_allclose(after, before * (1 + gamma), rtol=1e-12)
+    np.testing.assert_allclose(plan.churn_std[first] ** 2, after**2 - before**2, rtol=1e-9, atol=1e-12)
+    assert np.all(plan.churn_std[~first] == 0)
+    fine = solve.edm(ve, js.noise.karras_grid(ve, 200, t_min=0.02, final="sigma_min"), churn=20.0)
+    mean, variance = output_moments(fine, 0.7, 0.5)
+    assert abs(mean - 0.7) < 2e-3
+    assert abs(variance - (0.25 + 0.02**2)) < 2e-3
+
+
+def test_the_pseudo_runge_kutta_start_is_the_classical_one_where_time_is_rho():
+    ve, grid = js.noise.VE(), np.array([8.0, 5.0, 3.0, 2.0, 1.0])
+    pseudo, classical = solve.pndm(ve, grid), solve.rho_rk(ve, grid, tableau="4rk")
+    for rows in (4, 8, 12):
+        same(pseudo[:rows], classical[:rows], 1e-12)
+    heun, two = solve.plms(ve, grid, start="heun"), solve.rho_rk(ve, grid, tableau="2heun")
+    same(heun[:2], two[:2], 1e-12)
+    same(solve.pndm(ve, grid, order=2), solve.plms(ve, grid, order=2, start="heun"))
+
+
+def test_plms_as_stable_diffusion_starts_it():
+    """diffusers' PNDM with `skip_prk_steps`, by hand: Euler, the mean of both ends, then Adams of 2, 3, 4 points."""
+    ve, grid = js.noise.VE(), np.array([9.0, 7.0, 6.0, 4.0, 3.0, 1.0])
+    e = np.array([1.0, -2.0, 3.0, 0.5, -1.5, 2.5])  # six evaluations for five steps
+    plan = solve.plms(ve, grid, start="heun")
+    assert plan.nfe == 6
+    x = 0.3 + (7 - 9) * (e[0] + e[1]) / 2
+    past = [e[0]]
+    for i, new in zip(range(1, 5), e[2:], strict=True):
+        past.insert(0, new)
+        weights = {2: [3 / 2, -1 / 2], 3: [23 / 12, -16 / 12, 5 / 12], 4: [55 / 24, -59 / 24, 37 / 24, -9 / 24]}
+        kept = past[:4]
+        x += (grid[i + 1] - grid[i]) * np.dot(weights[len(kept)], kept)
+    assert abs(run_table(plan, told(e), np.full((1, 1), 0.3))[0, 0] - x) < 1e-12
+
+
+def test_slopes_of_the_two_point_unipc_formulas_by_hand():
+    """B(h) = h ("bh1") and e^h - 1 or 1 - e^-h ("bh2"): half of alpha B(h) times the divided difference."""
+    path = check_grid("test", VP, GRIDS["quadratic"])
+    i = 4
+    h, gap = path.lam[i + 1] - path.lam[i], path.lam[i] - path.lam[i - 1]
+    for variant, b in (("bh1", h), ("bh2", -np.expm1(-h))):
+        row = solve.unipc(VP, GRIDS["quadratic"], order=2, variant=variant, lower_order_final=False)
+        older = row.weights[i, 1 + row.slot[i - 1]]
+        np.testing.assert_allclose(older, -0.5 * path.alpha[i + 1] * b * h / gap, rtol=1e-12)
+        np.testing.assert_allclose(row.weights[i, 0] + older, -path.alpha[i + 1] * np.expm1(-h), rtol=1e-12)
+
+
+def test_sa_solver_as_published_lowers_and_corrects_its_last_step():
+    grid = GRIDS["logsnr"]
+    same(solve.sa_solver(VP, grid, tau=0.0, lower_order_final=True), solve.unipc(VP, grid, lower_order_final=True))
+    last = solve.sa_solver(VP, grid, predictor=2, corrector=3, tau=0.0, corrector_last=True, lower_order_final=False)
+    assert last.nfe == 11
+    same(last, solve.unipc(VP, grid, order=2, corrector_last=True, lower_order_final=False))

@@ -158,6 +158,20 @@ def test_the_shell_keeps_the_radius_of_noise():
     assert abs(float(kept.radius) - 1) < 0.3 < abs(float(free.radius) - 1)
 
 
+def test_the_radius_is_that_of_the_noise_on_any_schedule():
+    """|x|^2 / (d sigma_T^2), and the shell holds it at 1 where sigma_T is not 1."""
+    ve, dim = js.noise.VE(0.01, 20.0), 64
+    law = js.denoise.GaussianMixture(ve, weights=[1.0], means=[np.zeros(dim)], stds=[1.0])
+    plan, x = js.solve.ddim(ve, js.noise.logsnr_grid(ve, 6)), ve.prior(jax.random.key(0), (dim,))
+    loss = lambda x0: (jnp.mean(x0) - 1.5) ** 2
+    still = js.solve.optimise_start(law, x, plan, loss, optax.sgd(0.0), num=1)
+    np.testing.assert_allclose(still.info.radius, jnp.sum(x**2) / (dim * 20.0**2), rtol=1e-5)
+    options = {"optimizer": optax.adam(2.0), "num": 60}
+    free = js.solve.optimise_start(law, x, plan, loss, **options).info
+    kept = js.solve.optimise_start(law, x, plan, loss, shell=10.0, **options).info
+    assert abs(float(kept.radius) - 1) < 0.3 < abs(float(free.radius) - 1)
+
+
 def test_the_surrogate_finds_the_start_of_the_full_run():
     """The exact consistency map of a Gaussian as one-step decoder: the same optimum for a fraction of the calls."""
     std = 0.6
