@@ -26,7 +26,7 @@ def _each(who, x, function, *numbers):
         raise ValueError(f"{who}: x is an empty tree; pass draws [chains, draws, ...].")
 
     def leaf(a):
-        a = jnp.asarray(a, float) if getattr(a, "dtype", None) == bool else a
+        a = jnp.asarray(a, float) if str(getattr(a, "dtype", "")) == "bool" else a
         _checks.check_rows(f"{who}: x", a)
         a = jnp.asarray(a)
         if jnp.iscomplexobj(a):

@@ -8,6 +8,7 @@ import numpy as np
 
 from jsamp._core._checks import check_choice, check_count, check_number, check_scalar, concrete
 from jsamp._core._numerics import as_array, namespace, safe_log
+from jsamp._core._types import Array, Grid, Schedule
 from jsamp.noise._protocol import check_schedule, domain, is_discrete, straight
 
 FINALS = ("zero", "sigma_min")
@@ -45,8 +46,8 @@ def _finish(name, xp, schedule, inner, start, end, final):
 
 
 def time_grid(
-    schedule: Any, n: int, power: Any = 1, *, t_max: Any = None, t_min: Any = None, final: str = "sigma_min"
-) -> Any:
+    schedule: Schedule, n: int, power: Any = 1, *, t_max: Any = None, t_min: Any = None, final: str = "sigma_min"
+) -> Array:
     """Times uniform in t^(1/power): `power=1` uniform, 2 the quadratic grid of DEIS and DPM-Solver.
 
     Args:
@@ -79,7 +80,7 @@ def time_grid(
     return _finish("time_grid", xp, schedule, inner, start, end, final)
 
 
-def logsnr_grid(schedule: Any, n: int, *, t_max: Any = None, t_min: Any = None, final: str = "sigma_min") -> Any:
+def logsnr_grid(schedule: Schedule, n: int, *, t_max: Any = None, t_min: Any = None, final: str = "sigma_min") -> Array:
     """Times uniform in the half log-SNR lam = log(alpha / sigma).
 
     Args:
@@ -106,8 +107,8 @@ def logsnr_grid(schedule: Any, n: int, *, t_max: Any = None, t_min: Any = None, 
 
 
 def karras_grid(
-    schedule: Any, n: int, rho: Any = 7.0, *, t_max: Any = None, t_min: Any = None, final: str = "zero"
-) -> Any:
+    schedule: Schedule, n: int, rho: Any = 7.0, *, t_max: Any = None, t_min: Any = None, final: str = "zero"
+) -> Array:
     """Times uniform in (sigma / alpha)^(1/rho), the grid of EDM; by default it ends at zero noise.
 
     Args:
@@ -139,7 +140,7 @@ def karras_grid(
     return _finish("karras_grid", xp, schedule, schedule.time(-rho * xp.log(level)), start, end, final)
 
 
-def index_grid(schedule: Any, n: int, spacing: str = "trailing", *, offset: int = 0, final: str = "zero") -> Any:
+def index_grid(schedule: Schedule, n: int, spacing: str = "trailing", *, offset: int = 0, final: str = "zero") -> Array:
     """Integer indices of a discrete schedule with the spacings of the published pipelines.
 
     "trailing" rounds N, N - N/n, ... and subtracts 1, so it starts at the noisiest index; "linspace" the first n of
@@ -176,7 +177,7 @@ def index_grid(schedule: Any, n: int, spacing: str = "trailing", *, offset: int 
     check_schedule("index_grid", schedule)
     if not is_discrete(schedule):
         raise TypeError(f"index_grid needs a Discrete schedule, got {type(schedule).__name__}. Use time_grid.")
-    num = int(schedule.t_max) + 1
+    num = int(schedule.t_max) + 1  # pyright: ignore[reportAttributeAccessIssue] (Discrete has it)
     if spacing == "leading":
         inner = np.arange(n)[::-1] * (num // n) + offset
     elif spacing == "linspace" and n < num:
@@ -197,7 +198,7 @@ def index_grid(schedule: Any, n: int, spacing: str = "trailing", *, offset: int 
     return grid
 
 
-def sigma_grid(schedule: Any, sigmas: Any) -> Any:
+def sigma_grid(schedule: Schedule, sigmas: Any) -> Any:
     """Times of noise levels sigma / alpha: the sigmas that k-diffusion and diffusers hand around.
 
     Args:
@@ -241,7 +242,7 @@ def _in_domain(name, xp, schedule, grid):
     return grid
 
 
-def shift(grid: Any, factor: Any) -> Any:
+def shift(grid: Grid, factor: Any) -> Array:
     """Shift a rectified-flow grid towards noise: t -> factor t / (1 + (factor - 1) t), for larger images.
 
     Args:

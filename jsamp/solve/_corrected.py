@@ -8,14 +8,15 @@ import numpy as np
 
 from jsamp._core._checks import check_callable, check_choice, check_count, check_flag
 from jsamp._core._numerics import gauss_legendre
+from jsamp._core._types import Grid, Schedule
 from jsamp.solve._multistep import build, prepare, rates, refuse_eps
 from jsamp.solve._plan import Plan
 from jsamp.solve._weights import NODES, Path
 
 
 def unipc(
-    schedule: Any,
-    grid: Any,
+    schedule: Schedule,
+    grid: Grid,
     *,
     order: int = 3,
     predicts: str = "x0",
@@ -84,8 +85,8 @@ def refuse_last(name: str, path: Path) -> None:
 
 
 def sa_solver(
-    schedule: Any,
-    grid: Any,
+    schedule: Schedule,
+    grid: Grid,
     *,
     predictor: int = 3,
     corrector: int = 4,
@@ -155,7 +156,7 @@ def _exp(value):
     return jnp.exp(value)
 
 
-def er_sde(schedule: Any, grid: Any, *, order: int = 2, phi: Any = None) -> Plan:
+def er_sde(schedule: Schedule, grid: Grid, *, order: int = 2, phi: Any = None) -> Plan:
     """ER-SDE: an extended reverse-time SDE with a chosen noise function, x0 interpolated in rho = sigma / alpha.
 
     x_t / alpha_t = (phi_t / phi_s) x_s / alpha_s + sum_j x0_j int l_j d(phi_t / phi) + z, with noise variance

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from jsamp._core._checks import check_choice, check_count, check_number, is_traced
+from jsamp._core._types import Grid, Schedule
 from jsamp.solve._columns import ACCEPT, KEEP
 from jsamp.solve._multistep import refuse_eps
 from jsamp.solve._plan import Plan
@@ -52,7 +53,7 @@ def _adams_row(path: Path, i: int, point: list[int], coefficients: list[Any], be
     return Row(path.at(i), path.at(i + 1), ratio, weights, node=i, prediction_rate=beta)
 
 
-def plms(schedule: Any, grid: Any, *, order: int = 4, start: str = "euler") -> Plan:
+def plms(schedule: Schedule, grid: Grid, *, order: int = 4, start: str = "euler") -> Plan:
     """PLMS: Adams-Bashforth with equal-step coefficients on eps in rho = sigma / alpha; lower orders at the start.
 
     Order 2 at most on grids that are not uniform in rho, whatever `order`, and still among the best at ten steps. The
@@ -86,7 +87,7 @@ def plms(schedule: Any, grid: Any, *, order: int = 4, start: str = "euler") -> P
     return _ghvb("plms", schedule, grid, order, 1.0, "index", momentum=False)
 
 
-def ipndm(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
+def ipndm(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
     """iPNDM, the improved PNDM of the DEIS paper: `plms` by its other name, on times uniform in t in the paper's code.
 
     Args:
@@ -112,7 +113,7 @@ def ipndm(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
     return _ghvb("ipndm", schedule, grid, order, 1.0, "index", momentum=False)
 
 
-def ghvb(schedule: Any, grid: Any, *, order: int = 4, beta: Any = 0.8, spacing: str = "index") -> Plan:
+def ghvb(schedule: Schedule, grid: Grid, *, order: int = 4, beta: Any = 0.8, spacing: str = "index") -> Plan:
     """GHVB: generalised heavy ball, momentum on the evaluations of an Adams-Bashforth method of real order.
 
     v <- (1 - beta) v + beta eps, then y <- y + (rho_t - rho_s) sum_j c_j v_j with c from the backward-difference series
@@ -169,7 +170,7 @@ def _ghvb(name, schedule, grid, order, beta, spacing, momentum):
     return assemble(rows, kind="eps")
 
 
-def pndm(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
+def pndm(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
     """PNDM with its Runge-Kutta start: Adams-Bashforth of four points after three RK4 steps, or of two after one Heun.
 
     The pseudo Runge-Kutta stages evaluate at the middle time (t_i + t_{i+1}) / 2 and at t_{i+1}, and combine noise
@@ -200,7 +201,7 @@ def pndm(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
     return _runge_kutta_start("pndm", schedule, grid, order, order - 1)
 
 
-def _runge_kutta_start(name: str, schedule: Any, grid: Any, order: int, start: int) -> Plan:
+def _runge_kutta_start(name: str, schedule: Schedule, grid: Grid, order: int, start: int) -> Plan:
     """Adams-Bashforth steps after `start` pseudo Runge-Kutta steps: RK4 for three of them, Heun for one."""
     path = check_grid(name, schedule, grid)
     check_count(f"{name}: order", order, low=2, high=len(GAMMA))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jsamp._core._checks import check_choice, check_count, check_number, check_scalar, concrete
+from jsamp._core._types import Grid, Schedule
 from jsamp.solve._columns import CORRECT
 from jsamp.solve._plan import Plan
 from jsamp.solve._rows import Row, assemble
@@ -120,7 +121,9 @@ def _growth_caps(path: Path, kind: str, variable: str, order: int, rate: list[An
     return caps
 
 
-def prepare(name: str, schedule: Any, grid: Any, order: Any, lower_order_final: Any = False, *options: Any) -> Path:
+def prepare(
+    name: str, schedule: Schedule, grid: Grid, order: Any, lower_order_final: Any = False, *options: Any
+) -> Path:
     """The path of a grid, with the options that multistep solvers share checked."""
     path = check_grid(name, schedule, grid, *options)
     check_count(f"{name}: order", order, high=6)
@@ -160,7 +163,7 @@ def refuse_eps(name: str, path: Path, tau: Any = None) -> None:
         )
 
 
-def ddim(schedule: Any, grid: Any, *, eta: Any = 0.0) -> Plan:
+def ddim(schedule: Schedule, grid: Grid, *, eta: Any = 0.0) -> Plan:
     """DDIM: the first-order step that every family shares (DPM-Solver-1, Euler in sigma, Euler on a rectified flow).
 
     x_t = sqrt(sigma_t^2 - s^2) eps + alpha_t x0 + s z, with s = eta (sigma_t / sigma_s) sqrt(sigma_s^2 - sigma_t^2
@@ -204,7 +207,7 @@ def ddim(schedule: Any, grid: Any, *, eta: Any = 0.0) -> Plan:
     return build(path, kind="x0", order=1, tau=[0.0] * path.steps, integrals=integrals)
 
 
-def ddpm(schedule: Any, grid: Any) -> Plan:
+def ddpm(schedule: Schedule, grid: Grid) -> Plan:
     """DDPM ancestral sampling: the exact posterior q(x_t | x_s, x0) with the predicted x0, "small" variance.
 
     The same plan as `ddim(eta=1)` and as first-order SDE-DPM-Solver++ (tau = 1). Weak order 1.
@@ -232,8 +235,8 @@ def ddpm(schedule: Any, grid: Any) -> Plan:
 
 
 def dpmpp(
-    schedule: Any,
-    grid: Any,
+    schedule: Schedule,
+    grid: Grid,
     *,
     order: int = 2,
     variant: str = "exact",
@@ -283,8 +286,8 @@ def dpmpp(
 
 
 def dpm_solver(
-    schedule: Any,
-    grid: Any,
+    schedule: Schedule,
+    grid: Grid,
     *,
     order: int = 2,
     variant: str = "exact",
@@ -329,7 +332,9 @@ def dpm_solver(
     return build(path, kind="eps", order=order, variant=variant, tau=tau, lower_order_final=lower_order_final)
 
 
-def deis(schedule: Any, grid: Any, *, order: int = 3, variable: str = "t", lower_order_final: Any = "auto") -> Plan:
+def deis(
+    schedule: Schedule, grid: Grid, *, order: int = 3, variable: str = "t", lower_order_final: Any = "auto"
+) -> Plan:
     """DEIS: eps interpolated by a polynomial in time, in rho = sigma / alpha, or in lam, integrated exactly.
 
     The paper's tAB-DEIS-r and rhoAB-DEIS-r are `order=r + 1` (order counts points, as everywhere here);
@@ -364,7 +369,7 @@ def deis(schedule: Any, grid: Any, *, order: int = 3, variable: str = "t", lower
     return build(path, kind="eps", order=order, variable=variable, lower_order_final=lower_order_final)
 
 
-def lms(schedule: Any, grid: Any, *, order: int = 4) -> Plan:
+def lms(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
     """Linear multistep in rho = sigma / alpha, as in k-diffusion: `deis(variable="rho")` that never lowers its order.
 
     Args:

@@ -14,7 +14,7 @@ from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_callable, check_floating, check_key, concrete, is_traced
 from jsamp._core._like import dtype_of
 from jsamp._core._steering import check_steer, explain_missing_key, stochastic, wrapped
-from jsamp._core._types import Result
+from jsamp._core._types import Key, Model, Result, Tree
 from jsamp.denoise import Denoiser
 from jsamp.denoise._protocol import check_denoiser, kicks
 from jsamp.noise._levels import first_difference
@@ -83,7 +83,7 @@ def _run(key, denoiser, x, plan, steer, *, keep, segments):
     return final, ok, kept, report
 
 
-def sample(key: Any, denoiser: Any, x: Any, plan: Plan, *, steer: Any = None, keep: Any = None) -> Result:
+def sample(key: Key, denoiser: Model, x: Tree, plan: Plan, *, steer: Any = None, keep: Any = None) -> Result:
     """Run a plan from x: a sample of the denoiser's distribution.
 
     One `lax.scan` over the rows of the plan, compiled once: new weights, plan values, grids or guidance scales of the

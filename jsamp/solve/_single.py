@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jsamp._core._checks import check_choice
+from jsamp._core._types import Grid, Schedule
 from jsamp.solve._multistep import refuse_eps
 from jsamp.solve._plan import Plan
 from jsamp.solve._rows import Row, assemble
@@ -74,7 +75,7 @@ def _span(path: Path, start: int, stop: int, nodes: list[int]) -> Path:
     return Path(path.xp, path.schedule, **parts)
 
 
-def _single(name: str, schedule: Any, grid: Any, order: int, packing: str, variant: str, kind: str) -> Plan:
+def _single(name: str, schedule: Schedule, grid: Grid, order: int, packing: str, variant: str, kind: str) -> Plan:
     path = check_grid(name, schedule, grid)
     check_choice(f"{name}: order", order, (2, 3))
     check_choice(f"{name}: packing", packing, PACKINGS)
@@ -93,7 +94,9 @@ def _single(name: str, schedule: Any, grid: Any, order: int, packing: str, varia
     return assemble(rows, kind=kind)
 
 
-def dpmpp_single(schedule: Any, grid: Any, *, order: int = 2, packing: str = "fast", variant: str = "exact") -> Plan:
+def dpmpp_single(
+    schedule: Schedule, grid: Grid, *, order: int = 2, packing: str = "fast", variant: str = "exact"
+) -> Plan:
     """DPM-Solver++ singlestep (2S, 3S): exponential Runge-Kutta blocks on x0 in lam, n evaluations in all.
 
     A block of k evaluations crosses k steps of the grid and evaluates at its nodes: stage j goes from the block's start
@@ -127,7 +130,9 @@ def dpmpp_single(schedule: Any, grid: Any, *, order: int = 2, packing: str = "fa
     return _single("dpmpp_single", schedule, grid, order, packing, variant, "x0")
 
 
-def dpm_single(schedule: Any, grid: Any, *, order: int = 2, packing: str = "fast", variant: str = "exact") -> Plan:
+def dpm_single(
+    schedule: Schedule, grid: Grid, *, order: int = 2, packing: str = "fast", variant: str = "exact"
+) -> Plan:
     """DPM-Solver singlestep (2S, 3S, "fast"): exponential Runge-Kutta blocks on eps in lam, n evaluations in all.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jsamp._core._checks import check_choice, check_scalar, concrete
+from jsamp._core._types import Grid, Schedule
 from jsamp.noise._protocol import straight
 from jsamp.solve._columns import ACCEPT, KEEP
 from jsamp.solve._multistep import refuse_eps
@@ -83,7 +84,7 @@ def ends_noiseless(path: Path, i: int) -> Any:
     return bool(path.noiseless[-1]) if path.xp is np else path.noiseless[-1]
 
 
-def rho_rk(schedule: Any, grid: Any, *, tableau: str = "3kutta") -> Plan:
+def rho_rk(schedule: Schedule, grid: Grid, *, tableau: str = "3kutta") -> Plan:
     """Explicit Runge-Kutta on d(x / alpha) / d(rho) = eps, the rhoRK family of DEIS.
 
     A last step to sigma = 0 is an Euler step: no stage can evaluate there.
@@ -122,7 +123,7 @@ def _in_rho(path: Path, tableau: str) -> Plan:
     return assemble(rows, kind="eps")
 
 
-def heun(schedule: Any, grid: Any) -> Plan:
+def heun(schedule: Schedule, grid: Grid) -> Plan:
     """Heun's second-order method: the deterministic sampler of EDM.
 
     On d(x / alpha) / d(rho) = eps with rho = sigma / alpha; on a straight path (`Flow`) in t, on the velocity.
@@ -164,7 +165,7 @@ def heun(schedule: Any, grid: Any) -> Plan:
 
 
 def edm(
-    schedule: Any, grid: Any, *, churn: Any = 0.0, churn_min: Any = 0.0, churn_max: Any = np.inf, noise: Any = 1.0
+    schedule: Schedule, grid: Grid, *, churn: Any = 0.0, churn_min: Any = 0.0, churn_max: Any = np.inf, noise: Any = 1.0
 ) -> Plan:
     """The stochastic sampler of EDM: before each Heun step the noise level is raised and fresh noise added.
 
@@ -217,7 +218,7 @@ def edm(
     return assemble(rows, kind="eps")
 
 
-def dpm2(schedule: Any, grid: Any) -> Plan:
+def dpm2(schedule: Schedule, grid: Grid) -> Plan:
     """DPM-2 of k-diffusion: the midpoint rule in rho with the middle taken in log rho. Order 2.
 
     A last step to zero noise is an Euler step.

@@ -14,6 +14,7 @@ import numpy as np
 
 from jsamp._core._checks import concrete, is_traced, shown
 from jsamp._core._numerics import as_array, gauss_legendre, lagrange_basis, namespace
+from jsamp._core._types import Grid, Schedule
 from jsamp.noise._protocol import check_schedule, domain
 
 NODES = 48
@@ -24,7 +25,7 @@ class Path:
     """A grid seen through its schedule. Infinite lam are replaced by finite stand-ins that no result depends on."""
 
     xp: Any
-    schedule: Any
+    schedule: Schedule
     t: Any
     alpha: Any
     sigma: Any
@@ -48,7 +49,7 @@ class Path:
         return self.t[i], self.alpha[i], self.sigma[i]
 
 
-def check_grid(name: str, schedule: Any, grid: Any, *options: Any) -> Path:
+def check_grid(name: str, schedule: Schedule, grid: Grid, *options: Any) -> Path:
     """The path of a grid, or a refusal saying what is wrong with it; traced `options` make the path a traced one."""
     check_schedule(name, schedule)
     check_grid_is_array(name, grid)
@@ -70,7 +71,7 @@ def check_grid(name: str, schedule: Any, grid: Any, *options: Any) -> Path:
     return Path(xp, schedule, t, alpha, sigma, lam, noiseless, signalless)
 
 
-def check_grid_is_array(name: str, grid: Any) -> None:
+def check_grid_is_array(name: str, grid: Grid) -> None:
     """Refuse a grid that is no vector of numbers: a schedule or a key in its place, strings, ragged lists."""
     if not is_traced(grid):
         try:
