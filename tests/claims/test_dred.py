@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsamp import select
 
@@ -43,3 +44,40 @@ def test_generated_levels_enter_only_outside_the_dataset():
         assert int(slot) >= 8
     assert state.score[:8].tolist() == [1.0 + s for s in range(8)] and bool(state.filled.all())
     assert float(state.second[8:].min()) > 0.5  # only levels that teach at least as much replaced others
+
+
+def test_generated_levels_keep_to_the_data_and_teach_it_better_than_random_ones():
+    """Levels on a sphere in 12 parameters: those between encoded levels of the dataset stay there and teach it.
+
+    Levels drawn from the whole domain (unsupervised environment design) miss the sphere, and teach nothing about it.
+    """
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(12, 3)))[0]
+
+    def sphere(n):
+        x = rng.normal(size=(n, 3))
+        return (x / np.linalg.norm(x, axis=1, keepdims=True)) @ axes.T
+
+    def target(x):
+        x = x @ axes
+        return np.sin(3 * x[:, 0]) + np.cos(3 * x[:, 1]) * x[:, 2]
+
+    def error(levels, test):  # a student that answers as at the nearest level it has seen
+        near = np.argmin(((test[:, None] - levels[None]) ** 2).sum(-1), 1)
+        return np.mean((target(levels)[near] - target(test)) ** 2)
+
+    def outside(x):
+        return np.sqrt(((x - x @ axes @ axes.T) ** 2).sum(1) + (np.linalg.norm(x @ axes, axis=1) - 1) ** 2).mean()
+
+    errors, off = [], []
+    for seed in range(10):
+        data, test, key = sphere(24), sphere(400), jax.random.key(seed)
+        spread = jnp.full((24, 12), 0.02)  # of a variational encoder
+        made = select.interpolate_latents(key, jnp.asarray(data, jnp.float32), spread, pairs=12, points=6)
+        domain = rng.uniform(-1, 1, size=(72, 12))
+        off.append((outside(np.asarray(made)), outside(domain)))
+        errors.append([error(np.concatenate([data, extra]), test) for extra in (np.asarray(made), domain, data[:0])])
+    generated, domain, alone = np.mean(errors, 0)  # .18, .30, .30
+    assert np.mean(off, 0)[0] < 0.1 * np.mean(off, 0)[1]
+    assert generated < 0.75 * domain
+    assert generated < 0.75 * alone

@@ -171,3 +171,55 @@ def test_regression_on_the_subset_is_nearly_as_good_as_on_everything():
             loss[name].append(solve(A[np.asarray(subset.index)].astype(float), np.asarray(subset.weight)) / best - 1)
     assert np.mean(loss["score"]) < 0.06
     assert np.mean(loss["score"]) < 0.6 * np.mean(loss["uniform"])
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5])
+def test_computed_sensitivities_of_sphere_rows_sum_like_d_to_the_half_p(p):
+    """The sums behind the exponents above, computed by `sensitivity` itself."""
+    sums, dims = [], (4, 8, 16)
+    for d in dims:
+        rows = np.random.default_rng(0).normal(size=(1200, d))
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        sums.append(float(select.sensitivity(np.float32(rows), p, scheme="plain").sum()))
+        assert abs(sums[-1] / total_sensitivity(d, p) - 1) < 0.12
+    assert abs(np.polyfit(np.log(dims), np.log(sums), 1)[0] - p / 2) < 0.1
+
+
+def test_sparse_rows_need_far_fewer_than_lewis_weights_promise_at_p_four():
+    """One entry in a row: S = d, so S^(2 - 2/p) = d^1.5 rows are enough where the bound by Lewis weights is d^2."""
+    d, p, rng = 8, 4.0, np.random.default_rng(0)
+    A = np.zeros((8 * 60, d), np.float32)
+    A[np.arange(480), np.arange(480) % d] = np.exp(1.5 * rng.normal(size=480))
+    scores = select.sensitivity(A, p, scheme="plain")
+    assert abs(float(scores.sum()) / d - 1) < 1e-3
+    num = select.sample_size(0.5, "plain", dim=d, p=p, total=float(scores.sum()))
+    assert num == 91 < select.sample_size(0.5, "lewis", dim=d, p=p) == 256
+    worst = {}
+    for name, s in (("scores", scores), ("uniform", jnp.ones(480))):
+        draws = [select.draw(key, s, num, scheme="priority") for key in jax.random.split(jax.random.key(0), 10)]
+        worst[name] = np.array([float(select.distortion(A, subset, p, iters=10)) for subset in draws])
+    assert np.sum(worst["scores"] < 0.5) >= 9
+    assert np.sum(worst["uniform"] > 0.9) >= 8
+
+
+def test_root_leverage_sampled_again_and_again_reaches_about_d_rows():
+    """Each round keeps row i with probability min(1, tau_i^(1/2) / alpha); the rows left settle at d / alpha^2."""
+    alpha, n, left = 0.35, 4000, []
+    dims = (2, 4, 8)
+    for d in dims:
+        rng = np.random.default_rng(d)
+        A = np.float32(rng.standard_t(3, size=(n, d)))
+        weight = np.ones(n, np.float32)
+        counts = []
+        for _ in range(12):
+            score = np.asarray(select.root_leverage(A, 1.0, weights=weight))
+            chance = np.minimum(1, score / alpha)
+            kept = rng.uniform(size=n) < chance
+            weight = np.where(kept, weight / np.maximum(chance, 1e-9), 0).astype(np.float32)
+            counts.append(int((weight > 0).sum()))
+        left.append(np.mean(counts[6:]))
+        assert abs(left[-1] / (d / alpha**2) - 1) < 0.5
+        x = rng.normal(size=(d, 50))
+        ratio = (weight[:, None] * np.abs(A @ x)).sum(0) / np.abs(A @ x).sum(0)
+        assert np.all(np.abs(ratio - 1) < 0.9)
+    assert abs(np.polyfit(np.log(dims), np.log(left), 1)[0] - 1) < 0.25

@@ -89,3 +89,54 @@ def test_stratified_masks_learn_what_one_fixed_mask_does_not():
     fresh = [np.asarray(m) == t for m in maps for t in range(20)]
     fixed = [np.asarray(maps[0]) == 0] * len(fresh)
     assert fit(fresh) > fit(fixed) + 0.02
+
+
+def test_cross_modal_similarity_finds_what_one_modality_cannot():
+    """A picture without words: bank texts tell the topic, bank pictures do not. The answer is a vote of the found."""
+    rng = np.random.default_rng(0)
+    topics = rng.normal(size=(8, 16))
+    topic = rng.integers(0, 8, 400)
+    bank = {
+        "text": np.float32(topics[topic] + 0.8 * rng.normal(size=(400, 16))),
+        "image": np.float32(rng.normal(size=(400, 16))),
+    }
+    kind = jnp.asarray(rng.integers(0, 3, 400))
+    right = {"cross": 0, "intra": 0}
+    for trial in range(80):
+        query = {"image": np.float32(topics[trial % 8] + 0.8 * rng.normal(size=16))}
+        for name, channels in (("cross", None), ("intra", (("image", "image"),))):
+            found = select.retrieve(query, bank, kind, 3, num_strata=3, channels=channels)
+            votes = np.bincount(topic[np.asarray(found.index)[np.asarray(found.mask)]], minlength=8)
+            right[name] += int(votes.argmax() == trial % 8)
+    assert right["cross"] > 64  # 8 topics: chance is 10 of 80
+    assert right["intra"] < 30
+
+
+def test_masks_of_all_classes_serve_the_rare_class():
+    """One pixel in forty is of the rare class: masks that hold every class learn it, masks of the same size do not."""
+    rng = np.random.default_rng(0)
+    labels = np.where(rng.uniform(size=(64, 64)) < 0.025, 3, 1 + (np.arange(64)[:, None] // 32 + 0 * np.arange(64)))
+    features = np.float32(np.eye(3)[labels - 1] @ rng.normal(size=(3, 6)) + 1.2 * rng.normal(size=(64, 64, 6)))
+    train = rng.uniform(size=(64, 64)) < 0.3
+    F = jnp.asarray(np.c_[features.reshape(-1, 6), np.ones(4096)], jnp.float32)
+    L = jnp.asarray(labels.ravel() - 1)
+
+    def fit(names, classes, alpha):
+        def loss(w, mask):
+            return jnp.sum(mask * -jax.nn.log_softmax(F @ w)[jnp.arange(4096), L]) / jnp.sum(mask)
+
+        step = jax.jit(lambda w, mask: w - 0.3 * jax.grad(loss)(w, mask))
+        w = jnp.zeros((7, 3))
+        for epoch in range(30):
+            chunk = select.stratified_masks(
+                jax.random.key(epoch), jnp.asarray(names), jnp.asarray(train), classes, alpha=alpha
+            )
+            for t in range(4):  # the first masks, in which every class still has pixels
+                w = step(w, jnp.asarray(chunk == t, jnp.float32).ravel())
+        hit = np.asarray(jnp.argmax(F @ w, 1) == L)[~train.ravel()]
+        truth = labels.ravel()[~train.ravel()]
+        return np.mean([hit[truth == c].mean() for c in (1, 2, 3)])
+
+    stratified = fit(labels, 3, 7)
+    mixed = fit(np.ones_like(labels), 1, 21)  # the same number of pixels in a mask, whatever their class
+    assert stratified > mixed + 0.04, (stratified, mixed)
