@@ -192,8 +192,9 @@ def table(rows, options):
         "# Posteriors with reference draws",
         "",
         f"`python benchmarks/posteriors.py`, {options.chains} chains of {options.warm} + {options.draws} steps, "
-        f"float64, jax {jax.__version__}, {options.machine}. Errors are the largest over the parameters, in units of the "
-        f"reference's standard deviation; the reference's own error of a mean is about .01. Seconds count compilation.",
+        f"float64, jax {jax.__version__}, {options.machine}. Errors are the largest over the parameters, in units of "
+        f"the reference's standard deviation; the reference's own error of a mean is about .01. Seconds count "
+        f"compilation.",
         "",
         "| posterior | sampler | " + " | ".join(COLUMNS) + " |",
         "|---|---|" + "---|" * len(COLUMNS),

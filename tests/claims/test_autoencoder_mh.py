@@ -86,7 +86,7 @@ def test_metropolis_keeps_the_chain_on_the_curve():
     # Data on a spiral: the smoothed law's score, exact by kernel sums. Plain Langevin steps of the same size stray.
     t = np.linspace(1.0, 6.0, 400)
     curve = jnp.asarray(np.stack([t * np.cos(t), t * np.sin(t)], 1) / 6, jnp.float32)
-    sigma, step = 0.05, 0.06
+    sigma, step = 0.05, 0.09
 
     def density(x):
         return jax.nn.logsumexp(-jnp.sum((x[None, :] - curve) ** 2, axis=1) / 2 / sigma**2)
@@ -101,5 +101,6 @@ def test_metropolis_keeps_the_chain_on_the_curve():
         x = jax.vmap(lambda k: mcmc.chain(k, kernel, curve[200], 300).x)(keys).reshape(-1, 2)[::7]
         return float(jnp.mean(jax.vmap(lambda x: jnp.min(jnp.sum((x[None] - curve) ** 2, 1)) < (3 * sigma) ** 2)(x)))
 
+    # Seen: .998 and .80. Accepting every move leaves fewer on the curve than the Langevin steps.
     assert near(with_mh) > 0.97
-    assert near(with_mh) > near(without) + 0.005
+    assert near(without) < 0.87

@@ -236,11 +236,14 @@ def test_tune_dense_metric_and_one_chain():
     def target(x):
         return -jnp.sum((precision * x[None, :]).sum(1) * x) / 2
 
-    kernel, x = mcmc.tune(KEY, mcmc.NUTS(target), jnp.zeros(2), 800, metric="dense")
-    assert x.shape == (2,)
+    kernel, x = mcmc.tune(KEY, mcmc.NUTS(target, max_depth=5), jnp.zeros((16, 2)), 600, metric="dense", chains=16)
+    assert x.shape == (16, 2)
     factor = np.asarray(kernel.metric.factor)
-    np.testing.assert_allclose(factor @ factor.T, cov, atol=1.2)
-    assert float(np.corrcoef(mcmc.chain(KEY, kernel, x, 500).x.T)[0, 1]) > 0.6
+    # 16 chains and some 300 steps of the last window: 5 standard errors of the largest variance are .4.
+    np.testing.assert_allclose(factor @ factor.T, cov, atol=0.4)
+    alone, x = mcmc.tune(KEY, mcmc.NUTS(target), jnp.zeros(2), 800, metric="dense")
+    assert x.shape == (2,)
+    assert float(np.corrcoef(mcmc.chain(KEY, alone, x, 500).x.T)[0, 1]) > 0.6
     untouched, _ = mcmc.tune(KEY, mcmc.NUTS(target), jnp.zeros(2), 50, metric=None)
     assert untouched.metric is None
 
