@@ -193,7 +193,7 @@ class _Attribute(str):
 
 
 def _identity(function: Any) -> Any:
-    """What makes two visits of a function the same visit."""
+    """Tell by what two visits of a function are the same visit."""
     return getattr(function, "__code__", function)
 
 

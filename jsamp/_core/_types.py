@@ -34,7 +34,7 @@ class Schedule(Protocol):
 
 
 class Result(NamedTuple):
-    """What a driver returns: the sample (or samples) `x`, and `info` about the run.
+    """Hold the sample (or samples) `x` that a driver returns, and `info` about the run.
 
     Example:
         >>> import jsamp as js

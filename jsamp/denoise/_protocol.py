@@ -37,7 +37,7 @@ from jsamp._core._checks import check_callable
 
 
 class Prediction(NamedTuple):
-    """What a denoiser says at (x, t): the clean signal and the noise, with x = alpha x0 + sigma eps.
+    """Hold the clean signal and the noise that a denoiser sees in (x, t), with x = alpha x0 + sigma eps.
 
     Both are formed from the network's native output, so neither is recovered from the other by a difference that
     cancels.

@@ -14,8 +14,8 @@ class Estimate(NamedTuple):
         ess: effective number of independent samples behind it.
 
     Example:
-        >>> from jsamp import estimate
-        >>> estimate.Estimate(value=1.0, stderr=0.1, ess=100.0).stderr
+        >>> import jsamp as js
+        >>> js.estimate.Estimate(value=1.0, stderr=0.1, ess=100.0).stderr
         0.1
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Layout(NamedTuple):
-    """What is static about a model: its structure, and the leaves that are not numbers, with their places."""
+    """Hold the static part of a model: its structure, and the leaves that are not numbers, with their places."""
 
     structure: Any
     fixed: tuple[tuple[int, Any], ...]

@@ -177,7 +177,7 @@ def _resumed(state: Any, steps: int) -> MinimiseState:
 
 
 class _Program(NamedTuple):
-    """What is static about a run; hashable, so that one compiled step serves every call with the same parts."""
+    """Hold the static parts of a run; hashable, so that one compiled step serves every call with the same parts."""
 
     layout: Any
     losses: tuple

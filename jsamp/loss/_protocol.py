@@ -5,6 +5,10 @@ A loss may have these class attributes and methods beside `draw`, `value` and `_
 player: int or None, default None. Which entry of a tuple of players the loss trains; None: the whole model. A model
     that is not a tuple is trained whole.
 remember(aux) -> loss, default: the loss itself. The loss to use next, with what it must carry over put in.
+
+The interpolant of `Interpolate` may say (`Interpolate` asks):
+
+two_sided: bool, default True. Whether both ends are data, so that a batch is a pair.
 """
 
 from __future__ import annotations

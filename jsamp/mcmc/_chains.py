@@ -19,7 +19,7 @@ from jsamp.mcmc._tune import warm_up
 
 
 class ChainsInfo(NamedTuple):
-    """What several chains tell; every array has a leading axis [chains].
+    """Hold what several chains tell; every array has a leading axis [chains].
 
     Args:
         state: `ChainState` of every chain after its last step.

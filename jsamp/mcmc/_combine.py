@@ -50,7 +50,7 @@ def _memories(states):
 
 
 class _Many:
-    """What kernels made of several say about themselves."""
+    """Answer for kernels made of several what they say about themselves."""
 
     kernels: tuple
 
@@ -74,7 +74,7 @@ class _Many:
 
 
 class _One:
-    """What kernels made of one say about themselves."""
+    """Answer for kernels made of one what they say about themselves."""
 
     kernel: Any
 

@@ -42,7 +42,7 @@ class _At:
 
 
 def picked(state: Any, info: Any) -> Noised:
-    """What to keep of `DenoisingLangevinGibbs`: the (x, sigma) that each block hands to the denoiser.
+    """Keep of `DenoisingLangevinGibbs` the (x, sigma) that each block hands to the denoiser.
 
     Args:
         state: the kernel's state.

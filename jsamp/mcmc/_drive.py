@@ -25,7 +25,7 @@ INIT = np.uint32(2**32 - 1)  # the fold of the key that starts a chain; steps co
 
 
 class ChainInfo(NamedTuple):
-    """What a run tells, without storing anything per step.
+    """Hold what a run tells, without storing anything per step.
 
     Args:
         state: `ChainState` after the last step, to resume from.

@@ -23,7 +23,7 @@ from jsamp.select import draw
 
 
 class EvidenceInfo(NamedTuple):
-    """What `ais` and `smc` report.
+    """Report the evidence and the weights of `ais` and `smc`.
 
     Args:
         log_evidence: log of the ratio of normalising constants, target over reference; -inf when no particle lies in

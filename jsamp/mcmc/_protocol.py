@@ -57,7 +57,7 @@ TARGETS = ("logdensity", "score", "loglikelihood")
 
 
 class State(NamedTuple):
-    """Where a chain is.
+    """Hold the position of a chain, and what the kernel knows of it.
 
     Args:
         position: what the user wants, an array or a tree.
@@ -76,7 +76,7 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What a step tells.
+    """Hold what a step tells.
 
     Args:
         accept: acceptance probability, 1 for moves that are always taken.
@@ -175,7 +175,7 @@ def has_target(kernel: Any) -> bool:
 
 
 def caches(kernel: Any) -> str | None:
-    """What the kernel's cache is of its target: "value", "gradient", or None for a cache of its own."""
+    """Say what the kernel's cache is of its target: "value", "gradient", or None for a cache of its own."""
     return getattr(kernel, "caches", None)
 
 
@@ -294,7 +294,7 @@ def holds_chains(kernel: Any) -> bool:
 
 
 class Tuning(NamedTuple):
-    """What `tune` asks a kernel."""
+    """Hold what `tune` asks a kernel."""
 
     target: float | None
     steps: bool  # whether it has a step size
@@ -304,7 +304,7 @@ class Tuning(NamedTuple):
 
 
 def tuning_of(kernel: Any) -> Tuning:
-    """What a kernel says about its tuning."""
+    """Ask a kernel about its tuning."""
     return Tuning(
         getattr(kernel, "accept_target", None),
         has_step_size(kernel),

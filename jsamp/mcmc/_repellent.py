@@ -168,7 +168,7 @@ class HistoryDrivenWalk:
 
 
 class Token(NamedTuple):
-    """Where the token is and what it carries: the position of `TokenSGD`.
+    """Hold where the token is and what it carries: the position of `TokenSGD`.
 
     Example:
         >>> import jsamp as js

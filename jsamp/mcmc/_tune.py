@@ -72,14 +72,14 @@ def _covariance(m):
 
 
 class _Numbers(NamedTuple):
-    """What warming up finds: the step size, and variances or a Cholesky factor."""
+    """Hold what warming up finds: the step size, and variances or a Cholesky factor."""
 
     log_step: Any
     metric: Any
 
 
 class _Warming(NamedTuple):
-    """Where warming up is."""
+    """Hold where warming up is."""
 
     state: Any
     averaging: _Averaging
@@ -276,7 +276,7 @@ def tune(
 
 
 def warm_up(key, kernel, x, num, chains=None, target=None, metric: Any = "diagonal", axis_name=None) -> Any:
-    """What `tune` does; the evaluations of the warm-up come back too."""
+    """Do the work of `tune`; the evaluations of the warm-up come back too."""
     kernel = d.as_kernel(kernel)
     _checks.check_key(key, "tune")
     _checks.check_count("tune: num", num)

@@ -24,7 +24,7 @@ from jsamp.solve._plan import Plan
 
 
 class Pretrained(NamedTuple):
-    """What a published checkpoint's configuration says about sampling from it.
+    """Hold what a published checkpoint's configuration says about sampling from it.
 
     Args:
         schedule: the noise schedule of its network.

@@ -15,7 +15,7 @@ SHORTEST_SIGNAL = 2.0**-24
 
 
 class Levels(NamedTuple):
-    """Where a scheduler evaluates its network, and the noise there.
+    """Hold the times where a scheduler evaluates its network, and the noise there.
 
     Args:
         timesteps: [n] what the network is given.

@@ -23,7 +23,7 @@ FEW = 15
 
 
 class Read(NamedTuple):
-    """What a plan is built from: the configuration, its schedule and grid, and the number of steps."""
+    """Hold what a plan is built from: the configuration, its schedule and grid, and the number of steps."""
 
     options: Mapping[str, Any]
     schedule: Any
@@ -35,7 +35,7 @@ class Read(NamedTuple):
         return float(t), float(self.schedule.alpha(t)), float(self.schedule.sigma(t))
 
     def landing(self, i: int) -> tuple[Any, Any, Any]:
-        """Where step i of an index scheduler lands: a fixed number of indices further, or at the end of its grid."""
+        """Find where step i of an index scheduler lands: a set number of indices further, or at the end of its grid."""
         target = self.grid[i] - self.options["num_train_timesteps"] // self.n
         return self.level(target if target >= 0 else self.grid[-1])
 

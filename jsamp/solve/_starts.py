@@ -29,7 +29,7 @@ from jsamp.solve._state import SampleInfo, init, output
 
 
 class StartSearch(NamedTuple):
-    """What `optimal_start` found about its candidates.
+    """Hold what `optimal_start` found about its candidates.
 
     Args:
         index: the best candidate.
@@ -135,7 +135,7 @@ def _squared_error(x0, target):
 
 
 class OptimisedStart(NamedTuple):
-    """What `optimise_start` reports.
+    """Hold what `optimise_start` reports.
 
     Args:
         loss: [num] loss before each update; NaN after an early stop.
