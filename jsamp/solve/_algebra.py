@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_choice, check_count, check_number, is_traced
+from jsamp._core._checks import check_choice, check_count, check_scalar, is_traced
 from jsamp._core._pytree import replace
 from jsamp.solve._columns import DTYPES, KEEP, MIX, NEUTRAL, columns
 from jsamp.solve._plan import Plan, check_plan
@@ -196,7 +196,7 @@ def check_plain(who: str, plan: Plan) -> None:
 
 def _with_momentum(name, plan, beta, first_order, nesterov):
     check_plan(name, plan)
-    check_number(f"{name}: beta", beta, low=0, high=1, open_low=True)
+    check_scalar(f"{name}: beta", beta, low=0, high=1, open_low=True)
     check_choice(f"{name}: first_order", first_order, ("filter", "bypass"))
     check_plain(name, plan)
     xp = jnp if is_traced(plan, beta) or isinstance(plan.weights, jax.Array) else np
@@ -246,7 +246,7 @@ def restart(plan: Plan, inner: Plan, *, num: int = 1, noise: Any = 1.0) -> Plan:
     check_plan("restart", plan, concrete=True)
     check_plan("restart: inner", inner, concrete=True)
     check_count("restart: num", num)
-    check_number("restart: noise", noise, low=0)
+    check_scalar("restart: noise", noise, low=0)
     a0, s0, a1, s1 = inner.alpha[0], inner.sigma[0], inner.alpha_next[-1], inner.sigma_next[-1]
     lands = np.isclose(plan.alpha_next, a1, rtol=1e-9) & np.isclose(plan.sigma_next, s1, rtol=1e-9)
     # A row lands for good when the next one accepts its state.

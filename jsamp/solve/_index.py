@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from jsamp._core._checks import check_choice, check_count, check_number, is_traced
+from jsamp._core._checks import check_choice, check_count, check_scalar, is_traced
 from jsamp._core._types import Grid, Schedule
 from jsamp.solve._columns import ACCEPT, KEEP
 from jsamp.solve._multistep import refuse_eps
@@ -153,7 +153,7 @@ def ghvb(schedule: Schedule, grid: Grid, *, order: int = 4, beta: Any = 0.8, spa
 def _ghvb(name, schedule, grid, order, beta, spacing, momentum):
     path = check_grid(name, schedule, grid, beta)
     check_count(f"{name}: order", order, high=len(GAMMA))
-    check_number(f"{name}: beta", beta, low=0, high=1, open_low=True)
+    check_scalar(f"{name}: beta", beta, low=0, high=1, open_low=True)
     check_choice(f"{name}: spacing", spacing, ("index", "variable"))
     refuse_eps(name, path)
     rows = []

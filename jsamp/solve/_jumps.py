@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._checks import check_count, check_floating, check_key, check_scalar, is_traced
+from jsamp._core._checks import check_count, check_key, check_scalar, is_traced
+from jsamp._core._like import as_arrays
 from jsamp._core._pytree import replace
 from jsamp._core._types import Result
 from jsamp.solve._algebra import check_plain, join, lifted
 from jsamp.solve._columns import KEEP
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._run import sample
-from jsamp.solve._state import SampleInfo
+from jsamp.solve._state import SampleInfo, check_signal
 
 
 def jumps(plan: Plan, *, length: int = 10, num: int = 10) -> Plan:
@@ -129,7 +130,8 @@ def sdedit(
         arXiv:2108.01073.
     """
     check_key(key, "sdedit")
-    check_floating("sdedit: x", x)
+    check_signal("sdedit: x", x)
+    x = as_arrays(x)
     check_plan("sdedit", plan)
     if is_traced(strength):
         raise TypeError("sdedit: strength fixes how many rows run, so it cannot be traced. Pass a Python number.")

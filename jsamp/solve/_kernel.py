@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jsamp._core import _tree
 from jsamp._core._callable import as_tree
 from jsamp._core._like import dtype_of
-from jsamp._core._pytree import pytree
+from jsamp._core._pytree import field, pytree
 from jsamp.denoise._protocol import check_denoiser, kicks
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._run import check_levels, step
@@ -65,8 +65,8 @@ class PlanKernel:
         0
     """
 
-    denoiser: Any
-    plan: Plan
+    denoiser: Any = field(check=lambda name, value: check_denoiser(name, value, schedule=False))
+    plan: Plan = field(check=check_plan)
 
     refresh_cost = 0
 

@@ -192,7 +192,7 @@ def ddim(schedule: Schedule, grid: Grid, *, eta: Any = 0.0) -> Plan:
         Song, Meng and Ermon, "Denoising Diffusion Implicit Models", 2021, arXiv:2010.02502.
     """
     path = prepare("ddim", schedule, grid, 1, False, eta)
-    check_number("ddim: eta", eta, low=0, high=1)
+    check_scalar("ddim: eta", eta, low=0, high=1)
     known, xp = concrete(eta), path.xp
     if known is not None and known == 0:
         return build(path, kind="x0", order=1)

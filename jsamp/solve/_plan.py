@@ -8,10 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_choice, is_traced
-from jsamp._core._pytree import pytree, static
+from jsamp._core._checks import check_choice, is_traced, shown
+from jsamp._core._pytree import field, pytree, static
 from jsamp.solve._columns import DTYPES, KINDS, VECTORS, columns
 from jsamp.solve._cut import cut
+
+
+def as_column(name: str, value: Any) -> Any:
+    """Return a column as an array; lists are converted, what holds no numbers is refused."""
+    if value is None or is_traced(value) or isinstance(value, jax.Array):
+        return value
+    try:
+        found = np.asarray(value)
+    except (TypeError, ValueError):
+        found = np.asarray(None)
+    if not (jnp.issubdtype(found.dtype, jnp.number) or found.dtype == bool) or np.iscomplexobj(found):
+        raise TypeError(f"{name} must be a vector of real numbers, one for each row; got {shown(value)}.")
+    return found
 
 
 @pytree
@@ -74,29 +87,29 @@ class Plan:
         (10, 2, False, 5)
     """
 
-    t: Any
-    alpha: Any
-    sigma: Any
-    node: Any
-    t_next: Any
-    alpha_next: Any
-    sigma_next: Any
-    state_coef: Any
-    weights: Any
-    slot: Any = None
-    noise_std: Any = None
-    churn_std: Any = None
-    take: Any = None
-    ends_step: Any = None
-    corrector_newest: Any = None
-    corrector_state: Any = None
-    corrector_weights: Any = None
-    prediction_rate: Any = None
-    gain: Any = None
-    increment_rate: Any = None
-    increment_blend: Any = None
-    mix: Any = None
-    number: Any = None
+    t: Any = field(convert=as_column)
+    alpha: Any = field(convert=as_column)
+    sigma: Any = field(convert=as_column)
+    node: Any = field(convert=as_column)
+    t_next: Any = field(convert=as_column)
+    alpha_next: Any = field(convert=as_column)
+    sigma_next: Any = field(convert=as_column)
+    state_coef: Any = field(convert=as_column)
+    weights: Any = field(convert=as_column)
+    slot: Any = field(default=None, convert=as_column)
+    noise_std: Any = field(default=None, convert=as_column)
+    churn_std: Any = field(default=None, convert=as_column)
+    take: Any = field(default=None, convert=as_column)
+    ends_step: Any = field(default=None, convert=as_column)
+    corrector_newest: Any = field(default=None, convert=as_column)
+    corrector_state: Any = field(default=None, convert=as_column)
+    corrector_weights: Any = field(default=None, convert=as_column)
+    prediction_rate: Any = field(default=None, convert=as_column)
+    gain: Any = field(default=None, convert=as_column)
+    increment_rate: Any = field(default=None, convert=as_column)
+    increment_blend: Any = field(default=None, convert=as_column)
+    mix: Any = field(default=None, convert=as_column)
+    number: Any = field(default=None, convert=as_column)
     kind: str = static(default="x0")
 
     def __post_init__(self):
@@ -161,6 +174,14 @@ def check_plan(who: str, plan: Any, *, concrete: bool = False, stacked: bool = F
         )
 
 
+def check_row(who: str, row: Any) -> None:
+    """Refuse what is no row of a plan: another object, or a whole plan."""
+    if not isinstance(row, Plan):
+        raise TypeError(f"{who}: row must be a row of a Plan, got {type(row).__name__}. Scan over a plan.")
+    if np.ndim(row.state_coef) != 0:
+        raise ValueError(f"{who}: row is a whole plan. Take one row: jax.tree.map(lambda a: a[i], plan).")
+
+
 def check_columns(plan: Plan) -> None:
     """Refuse a table that the runner would misread; a traced one is checked by its shapes alone."""
     check_choice("Plan: kind", plan.kind, KINDS)
@@ -188,7 +209,7 @@ def check_columns(plan: Plan) -> None:
 def _check_values(plan: Plan) -> None:
     for name, column in columns(plan).items():
         known = np.asarray(column, np.float64)
-        if name != "node" and not np.all(np.isfinite(known)):
+        if np.any(np.isnan(known)) or (name != "node" and not np.all(np.isfinite(known))):
             raise ValueError(f"Plan: {name} must be finite, got {known[~np.isfinite(known)][0]}.")
     if plan.take is not None and not np.all(np.isin(plan.take, (0, 1, 2))):
         raise ValueError(f"Plan: take must hold 0 (keep), 1 (accept) or 2 (correct), got {np.asarray(plan.take)}.")

@@ -18,10 +18,10 @@ from jsamp._core._types import Key, Model, Result, Tree
 from jsamp.denoise import Denoiser
 from jsamp.denoise._protocol import check_denoiser, kicks
 from jsamp.noise._levels import first_difference
-from jsamp.solve._plan import Plan, check_plan
+from jsamp.solve._plan import Plan, check_plan, check_row
 from jsamp.solve._route import Segment, follow, route
 from jsamp.solve._row import fold, run_row, through_slots
-from jsamp.solve._state import SampleInfo, SolveState, init, output, state_dtype
+from jsamp.solve._state import SampleInfo, SolveState, check_state, init, output, state_dtype
 
 
 def step(key: Any, denoiser: Any, state: SolveState, row: Plan) -> SolveState:
@@ -47,6 +47,11 @@ def step(key: Any, denoiser: Any, state: SolveState, row: Plan) -> SolveState:
         >>> bool(jnp.all(js.solve.output(state) == js.sample(None, law, jnp.ones(1), plan).x))
         True
     """
+    check_denoiser("step: denoiser", denoiser, schedule=False)
+    check_state("step", state)
+    check_row("step", row)
+    if key is not None or row.stochastic:
+        check_key(key, "step")
     check_levels("step", denoiser, row)
     return run_row(key, denoiser, state, through_slots(row), None, None)[0]
 

@@ -14,9 +14,9 @@ from jsamp._core._checks import (
     check_callable,
     check_choice,
     check_count,
-    check_floating,
     check_key,
-    check_number,
+    check_rows,
+    check_scalar,
     is_traced,
 )
 from jsamp._core._pytree import pytree, replace, static
@@ -25,7 +25,7 @@ from jsamp.denoise import Denoiser
 from jsamp.denoise._protocol import kicks
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._run import sample, step
-from jsamp.solve._state import SampleInfo, init, output
+from jsamp.solve._state import SampleInfo, check_signal, init, output
 
 
 class StartSearch(NamedTuple):
@@ -103,7 +103,10 @@ def optimal_start(
     check_key(key, "optimal_start")
     check_plan("optimal_start", plan)
     check_count("optimal_start: num", num)
-    check_floating("optimal_start: targets", targets)
+    check_signal("optimal_start: targets", targets)
+    _check_pairs(references, targets)
+    if batch_size is not None:
+        check_count("optimal_start: batch_size", batch_size)
     if plan.stochastic:
         raise ValueError("optimal_start: with a stochastic plan the start does not fix the sample. Use an ODE plan.")
     condition = as_tree("optimal_start: condition", condition, "condition(reference)")
@@ -127,6 +130,20 @@ def optimal_start(
         raise ValueError("optimal_start: the metric is NaN for some candidates.")
     index = jnp.argmin(score)
     return Result(candidate(keys[index]), StartSearch(index, score, stderr))
+
+
+def _check_pairs(references: Any, targets: Any) -> None:
+    """Refuse references and targets that are not as many rows each."""
+    leaves = [*jax.tree.leaves(references), *jax.tree.leaves(targets)]
+    if not jax.tree.leaves(references):
+        raise ValueError("optimal_start: references are an empty tree; pass one row for each target.")
+    for leaf in leaves:
+        check_rows("optimal_start: references and targets", leaf)
+    counts = {np.shape(leaf)[0] for leaf in leaves}
+    if len(counts) > 1:
+        raise ValueError(
+            f"optimal_start: references and targets must have as many rows, got leading axes {sorted(counts)}."
+        )
 
 
 def _squared_error(x0, target):
@@ -214,9 +231,11 @@ def optimise_start(
     check_plan("optimise_start", plan)
     check_callable("optimise_start: denoiser", denoiser, "denoiser(x, t)")
     check_callable("optimise_start: loss", loss, "loss(x0)")
-    check_floating("optimise_start: x", x)
+    check_signal("optimise_start: x", x)
+    if not (isinstance(until, float) and np.isinf(until)):
+        check_scalar("optimise_start: until", until)
     check_count("optimise_start: num", num)
-    check_number("optimise_start: shell", shell, low=0)
+    check_scalar("optimise_start: shell", shell, low=0)
     if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
         raise TypeError("optimise_start: optimizer must have init and update, as optax.adam(5e-3) has.")
     if key is not None or plan.stochastic:
@@ -324,7 +343,7 @@ def regenerate(
     """
     check_key(key, "regenerate")
     check_plan("regenerate", plan)
-    check_floating("regenerate: estimate", estimate)
+    check_signal("regenerate: estimate", estimate)
     if not isinstance(denoiser, Denoiser):
         raise TypeError(f"regenerate: denoiser must be a js.Denoiser, got {type(denoiser).__name__}.")
     check_choice("regenerate: the denoiser's predicts", denoiser.predicts, ("score", "eps", "x0"))

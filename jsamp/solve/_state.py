@@ -7,10 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsamp._core import _tree
+from jsamp._core._checks import check_finite, check_floating
 from jsamp.denoise import Kick
-from jsamp.solve._plan import Plan
+from jsamp.solve._plan import Plan, check_plan
 
 
 class Stream(enum.IntEnum):
@@ -115,6 +117,8 @@ def init(plan: Plan, x: Any, *, kicks: bool = False) -> SolveState:
         >>> js.solve.init(plan, jnp.ones(3)).history is None
         True
     """
+    check_plan("init", plan, stacked=True)
+    check_floating("init: x", x)
     x = jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, state_dtype(leaf)), x)
     empty = lambda leaf: jnp.broadcast_to(jnp.zeros_like(leaf), (plan.slots, *leaf.shape))
     return SolveState(
@@ -144,4 +148,22 @@ def output(state: SolveState) -> Any:
         >>> js.solve.output(js.solve.init(plan, jnp.ones(2))).tolist()
         [1.0, 1.0]
     """
+    check_state("output", state)
     return state.x
+
+
+def check_state(who: str, state: Any) -> None:
+    """Refuse what is no state of a running plan."""
+    if not isinstance(state, SolveState):
+        raise TypeError(
+            f"{who}: state must be a SolveState, got {type(state).__name__}. Start with js.solve.init(plan, x)."
+        )
+
+
+def check_signal(name: str, x: Any) -> None:
+    """Refuse what is no finite, floating array or tree of such; traced values pass."""
+    check_floating(name, x)
+    for leaf in jax.tree.leaves(x):
+        check_finite(name, leaf)
+        if np.size(leaf) == 0:
+            raise ValueError(f"{name} has a leaf of shape {np.shape(leaf)}, with nothing in it.")
