@@ -57,7 +57,7 @@ class Latent:
         """Draw x0, and the noise that goes with it."""
         check_key(key, "Latent")
         dtype = jnp.result_type(*jax.tree.leaves(x))
-        t, z = jnp.asarray(t, dtype), jax.random.normal(key, (self.latent,), dtype)
+        t, z = jnp.asarray(t, dtype), jax.random.normal(key, (self.latent,), dtype)  # pyright: ignore[reportArgumentType]
         x0 = match("Latent: the model's output", self.model(x, t, z), x)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         return Prediction(x0, jax.tree.map(lambda v, d: (v - alpha * d) / sigma, x, x0))
