@@ -103,7 +103,7 @@ def minimise(
         batch: rows per step; None when `data` gives batches.
         ema: decay of a moving average of the trained arrays: a number in [0, 1), warmed up as min(ema, (1 + k) / (10 +
             k)), or a function of the step. The average is `info.average`.
-        follow: decay by which the last player follows the first, the target network of a consistency loss: a number
+        follow: decay by which the second player follows the first, the target network of a consistency loss: a number
             (0 copies) or a function of the step.
         trainable: (path, array) -> bool; False freezes an array. The path is as `jax.tree_util.keystr` gives it.
         keep: (model, aux) -> tree to record at every step; model is before the update.
@@ -234,11 +234,11 @@ def _program(model, losses, optimisers, ema, follow, trainable, keep) -> _Progra
     followers = None
     if follow is not None:
         if type(model) is not tuple or len(model) < 2:
-            raise TypeError("minimise: follow needs a tuple of players, of which the last follows the first.")
-        if jax.tree.structure(model[0]) != jax.tree.structure(model[-1]):
-            raise TypeError("minimise: the last player must have the structure of the first to follow it.")
-        counts = [len(_layout.take_apart(player)[1]) for player in model]
-        followers = (counts[0], sum(counts[:-1]))
+            raise TypeError("minimise: follow needs a tuple of players, of which the second follows the first.")
+        if jax.tree.structure(model[0]) != jax.tree.structure(model[1]):
+            raise TypeError("minimise: the second player must have the structure of the first to follow it.")
+        count = len(_layout.take_apart(model[0])[1])
+        followers = (count, count)
     shapes = tuple(_layout.take_apart(one)[0] for one in losses)
     return _Program(layout, shapes, trained, optimisers, followers, ema, follow, keep)
 

@@ -14,7 +14,7 @@ import jsamp as js
 
 X, Y = load_digits(return_X_y=True)
 X, Y = jnp.asarray(X / 8 - 1, jnp.float32), jnp.asarray(Y)
-WIDTH, RATE, STEPS = 48, 0.9, 400
+WIDTH, RATE, STEPS = 48, 0.8, 160
 
 
 def trunk(w, x):
@@ -43,7 +43,7 @@ def updates(num, seed):
         return jnp.mean(jax.vmap(cross_entropy)(logits, Y[:600]))
 
     info = js.fit.minimise(
-        jax.random.key(seed), loss, model, (X, Y), optimiser=optax.adam(3e-3), steps=STEPS, batch=64, keep=clean
+        jax.random.key(seed), loss, model, (X, Y), optimiser=optax.adam(1e-2), steps=STEPS, batch=64, keep=clean
     ).info
     low = np.asarray(info.kept) < 0.5
     assert low.any()

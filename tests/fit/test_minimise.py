@@ -178,16 +178,17 @@ def test_players_act_in_turn_with_their_own_optimisers():
     assert [float(v) for v in info.average] == [1.0, 1.0]
 
 
-def test_follow_moves_the_last_player_to_the_first():
+def test_follow_moves_the_second_player_to_the_first():
     def loss(key, model, batch):
         return jnp.sum(model[0].args[0]["gain"] - 0 * model[1].args[0]["gain"]), None
 
     one = lambda decay: js.fit.minimise(
-        KEY, loss, (gain(), gain(8.0)), DATA, optimiser=optax.sgd(1.0), steps=1, batch=20, follow=decay,
+        KEY, loss, (gain(), gain(8.0), gain(5.0)), DATA, optimiser=optax.sgd(1.0), steps=1, batch=20, follow=decay,
         trainable=lambda path, leaf: path.startswith("[0]"),
     ).x  # fmt: skip
     for decay, wanted in ((0.75, 5.75), (lambda step: 0.0 * step, -1.0)):
-        student, target = one(decay)
+        student, target, other = one(decay)
+        np.testing.assert_array_equal(other.args[0]["gain"], 5.0)
         np.testing.assert_allclose(student.args[0]["gain"], -1.0)
         np.testing.assert_allclose(target.args[0]["gain"], wanted)
 

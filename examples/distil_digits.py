@@ -1,0 +1,131 @@
+"""Train an 8x8 digit denoiser from nothing, then distil it to one, two and four steps, all by js.loss and js.fit.
+
+    python examples/distil_digits.py --out distilled.png
+
+The table compares the teacher (DDIM and DPM-Solver++ with few evaluations) with two students: consistency distillation
+(CD), whose teacher is the ODE, and SCott, whose teacher is an SDE of three sub-steps, with a critic against the spread
+that this loses. At this size the critic does not win all of it back: SCott's recall stays below CD's. FD_32 compares features of 1437 samples and as many real images (see `small_digits.py`); precision and
+recall stand beside it, because a low FD alone may hide lost diversity. About 90 s on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import png
+import small_digits as small
+
+import jsamp as js
+
+VE = js.noise.VE(sigma_min=0.02, sigma_max=20.0)
+GRID = js.noise.karras_grid(VE, 18)[:-1]
+
+
+def train_teacher(key, data, steps):
+    """The averaged parameters of a denoiser: EDM weights, stratified levels, labels dropped one time in ten."""
+    loss = js.loss.Match(
+        js.noise.VE(), predicts="x0", weight=js.loss.EDMWeight(small.SIGMA_DATA), drop=0.1, null=small.NULL,
+        times=js.loss.LogNormalTimes(-0.6, 1.2), batched=True,
+    )  # fmt: skip
+    optimiser = optax.adam(optax.warmup_cosine_decay_schedule(0, 3e-3, min(200, steps // 4), steps))
+    model = small.edm(small.init(key))
+    info = js.fit.minimise(key, loss, model, data, optimiser=optimiser, steps=steps, batch=128, ema=0.99).info
+    return info.average, float(info.loss[-200:].mean())
+
+
+def judge(params, x, sigma, label):
+    """A critic of one row or of rows: the mean output of a network of its own."""
+    return 10 * jnp.mean(small.network(params, x, jnp.log(sigma) / 4, label) ** 2, axis=-1) - 1
+
+
+def distil(key, teacher, data, steps, eta):
+    """A student of the deterministic teacher (eta = 0), or of a stochastic one with a critic."""
+    build = js.solve.heun if eta == 0 else functools.partial(js.solve.ddim, eta=eta)
+    guide = js.loss.Teacher(functools.partial(small.labelled, teacher), build, steps=1 if eta == 0 else 3)
+    loss = js.loss.Consistency(GRID, guide, batched=True, critic_weight=0.02)
+    student = small.edm(teacher.model.args[0], sigma_min=float(GRID[-1]))
+    rate = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
+    if eta == 0:
+        losses, players = loss, (student, student)
+    else:
+        critic = jax.tree_util.Partial(
+            judge, small.init(jax.random.fold_in(key, 1)) | {"out": teacher.model.args[0]["out"]}
+        )
+        losses, players = (loss, js.loss.ConsistencyCritic(loss)), (student, student, critic)
+    fitted = js.fit.minimise(key, losses, players, data, optimiser=rate, steps=steps, batch=128, follow=0.95, ema=0.99)
+    return fitted.info.average[0]
+
+
+def few_steps(key, student, x, label, sigmas):
+    """Multistep consistency sampling: jump to the data, noise again to the next level, jump again."""
+    rows = lambda sigma: jnp.full(x.shape[:1], sigma, x.dtype)
+    x0 = student(x, rows(GRID[0]), label)
+    for i, sigma in enumerate(sigmas):
+        z = jax.random.normal(jax.random.fold_in(key, i), x.shape)
+        x0 = student(x0 + jnp.sqrt(sigma**2 - GRID[-1] ** 2) * z, rows(sigma), label)
+    return x0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=4000, help="updates of the teacher (default 4000)")
+    parser.add_argument("--distil", type=int, default=1200, help="updates of each student (default 1200)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("distilled.png"))
+    options = parser.parse_args()
+
+    x, y, held, held_y = small.load()
+    keys = jax.random.split(jax.random.key(options.seed), 5)
+    classifier = small.train_classifier(keys[0], x, y)
+    logits = jax.nn.silu(small.features(classifier, held)) @ classifier["head"]
+    print(f"classifier: held-out accuracy {np.mean(np.argmax(logits, -1) == held_y):.3f}", flush=True)
+    floor = small.measure(classifier, x[: len(x) // 2], x[len(x) // 2 :])[0]
+    print(f"floor, FD of two halves of the real images (n = {len(x) // 2}): {floor:.3f}", flush=True)
+
+    start = time.perf_counter()
+    teacher, value = train_teacher(keys[1], (x, y), options.steps)
+    print(f"teacher: {options.steps} updates in {time.perf_counter() - start:.0f} s, loss {value:.3f}", flush=True)
+    noise = float(GRID[0]) * jax.random.normal(keys[2], x.shape)
+    pictures = {"real": x}
+
+    def row(name, nfe, images):
+        distance, precision, recall = small.measure(classifier, images, x)
+        pictures[name] = images
+        print(f"{name:12} {nfe:3}  {distance:7.3f}  {precision:9.3f}  {recall:6.3f}", flush=True)
+
+    print("              NFE    FD_32  precision  recall")
+    for name, build, nfe in (
+        ("DDIM", js.solve.ddim, 5),
+        ("DDIM", js.solve.ddim, 10),
+        ("DPM++(2M)", js.solve.dpmpp, 10),
+    ):
+        plan = build(VE, js.noise.karras_grid(VE, nfe))
+        row(
+            f"{name} {nfe}",
+            nfe,
+            jax.jit(lambda d, z, p: js.sample(None, d, z, p).x)(small.labelled(teacher, y), noise, plan),
+        )
+    for name, eta in (("CD", 0.0), ("SCott", 0.3)):
+        start = time.perf_counter()
+        student = distil(keys[3], teacher, (x, y), options.distil, eta)
+        print(f"{name}: {options.distil} updates in {time.perf_counter() - start:.0f} s")
+        for sigmas in ((), (0.8,), (3.0, 0.8, 0.3)):
+            row(f"{name} {1 + len(sigmas)}", 1 + len(sigmas), few_steps(keys[4], student, noise, y, sigmas))
+
+    chosen = [
+        n for n in pictures if n in ("real", "DPM++(2M) 10", "DDIM 5", "CD 1", "CD 2", "CD 4", "SCott 1", "SCott 4")
+    ]
+    rows = [np.kron(np.asarray(pictures[n][:12]).reshape(-1, 8, 8), np.ones((3, 3))) for n in chosen]
+    png.page(options.out, rows, chosen, "Digits by the teacher and by its students")
+    print(f"{options.out}: rows are {', '.join(chosen)}")
+
+
+if __name__ == "__main__":
+    main()
