@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
-LIBRARIES = {"digits_net", "digits_metrics", "png"}  # imported by the others; nothing to run
+LIBRARIES = {"digits_net", "digits_metrics", "png", "small_digits"}  # imported by the others; nothing to run
 COMMANDS = {
     "hello_solver": ["--out", "{tmp}/picture.png"],
     "hello_chain": ["--out", "{tmp}/picture.png"],
@@ -29,6 +29,7 @@ COMMANDS = {
     "l1_regression": ["--rows", "3000", "--trials", "1", "--out", "{tmp}"],
     "smote_imbalanced": ["--out", "{tmp}"],
     "draw_digits": ["--quick", "--steps", "4", "--out", "{tmp}/digits.png"],
+    "distil_digits": ["--steps", "40", "--distil", "2", "--out", "{tmp}/picture.png"],
     "train_digits": ["--data", "{tmp}/mnist.npz", "--steps", "3", "--out", "{tmp}/weights.npz"],
     "train_classifier": ["--data", "{tmp}/mnist.npz", "--steps", "2", "--out", "{tmp}/features.npz"],
 }
