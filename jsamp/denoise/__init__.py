@@ -9,6 +9,10 @@ from jsamp.denoise._energy import Energy as Energy
 from jsamp.denoise._energy import LinearReward as LinearReward
 from jsamp.denoise._energy import Minority as Minority
 from jsamp.denoise._energy import Reward as Reward
+from jsamp.denoise._gauge import ConservativePart as ConservativePart
+from jsamp.denoise._gauge import Gauge as Gauge
+from jsamp.denoise._gauge import add_gauge as add_gauge
+from jsamp.denoise._gauge import conservative_part as conservative_part
 from jsamp.denoise._gradient_free import GradientFree as GradientFree
 from jsamp.denoise._guidance import Auto as Auto
 from jsamp.denoise._guidance import CFGpp as CFGpp
@@ -38,7 +42,8 @@ from jsamp.denoise._twisted import Twisted as Twisted
 
 __all__ = [
     "APG", "DDNM", "DPS", "EDM", "SVD", "TMPD", "Auto", "CFGZero", "CFGpp", "Classifier", "ClassifierFree", "Compose",
-    "Denoiser", "DenoiserLike", "Empirical", "Energy", "ForwardModel", "GaussianMixture", "GradientFree", "Guided",
-    "Interval", "Kick", "Latent", "LinearOp", "LinearReward", "Minority", "PerStep", "PiGDM", "Prediction", "Rescale",
-    "Reward", "Threshold", "Twist", "Twisted", "from_reconstruction",
+    "ConservativePart", "Denoiser", "DenoiserLike", "Empirical", "Energy", "ForwardModel", "Gauge", "GaussianMixture",
+    "GradientFree", "Guided", "Interval", "Kick", "Latent", "LinearOp", "LinearReward", "Minority", "PerStep", "PiGDM",
+    "Prediction", "Rescale", "Reward", "Threshold", "Twist", "Twisted", "add_gauge", "conservative_part",
+    "from_reconstruction",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The type that estimates come in."""
+"""The types that estimates come in."""
 
 from __future__ import annotations
 
@@ -22,3 +22,42 @@ class Estimate(NamedTuple):
     value: Any
     stderr: Any
     ess: Any
+
+
+class Interval(NamedTuple):
+    """An interval that should hold the true number.
+
+    Args:
+        low: lower end.
+        high: upper end; infinite where the data set no bound.
+        value: the point estimate inside it.
+        level: nominal probability of covering the truth, as asked for.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.estimate.Interval(low=0.2, high=0.8, value=0.5, level=0.9).high
+        0.8
+    """
+
+    low: Any
+    high: Any
+    value: Any
+    level: Any
+
+
+class Significance(NamedTuple):
+    """The outcome of a hypothesis test.
+
+    Args:
+        statistic: the test statistic.
+        pvalue: probability, under the null hypothesis, of a statistic at least as extreme. NaN where the data are
+            degenerate (0 / 0) and no convention fixes it.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.estimate.Significance(statistic=2.0, pvalue=0.04).pvalue
+        0.04
+    """
+
+    statistic: Any
+    pvalue: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,7 +39,8 @@ def log_alpha_from_lam(xp: Any, lam: Any) -> Any:
 class LogAlpha:
     """Levels of a variance-preserving process from `_log_alpha(t)`, which returns the namespace and log alpha."""
 
-    _log_alpha: Callable[[Any], tuple[Any, Any]]
+    def _log_alpha(self, t: Any) -> tuple[Any, Any]:
+        raise NotImplementedError
 
     def alpha(self, t: Any) -> Any:
         """Signal coefficient at time t."""

@@ -51,6 +51,7 @@ def TWIST(x0, var):
 
 
 # Every denoiser, with another of the same structure.
+TURN = np.array([[0.0, 0.7], [-0.3, 0.0]], np.float32)
 CASES = {
     **{f"Denoiser({p})": (js.Denoiser(MODEL, VP, predicts=p), js.Denoiser(OTHER, VP, predicts=p))
        for p in ("eps", "x0", "v", "score", "velocity")},
@@ -111,6 +112,9 @@ CASES = {
     "Interval": (
         D.Interval(js.Denoiser(MODEL, VP), mixture(VP), 0.1, 100.0),
         D.Interval(js.Denoiser(OTHER, VP), mixture(VP), 0.2, 90.0),
+    ),
+    "Gauge": (
+        D.add_gauge(js.Denoiser(MODEL, VP), TURN), D.add_gauge(js.Denoiser(OTHER, VP), 2 * TURN),
     ),
     "GradientFree": (D.GradientFree(LABELLED, 1, CLASSIFIER, 3.0), D.GradientFree(LABELLED, 2, CLASSIFIER, 2.0)),
     "Threshold": (D.Threshold(js.Denoiser(MODEL, VP), limit=0.3), D.Threshold(js.Denoiser(OTHER, VP), limit=0.4)),
@@ -502,6 +506,37 @@ def law_signal(name):
         D.ForwardModel(MODEL, lambda s: s[:1], VP)(X[0], 0.4)
 
 
+def law_gauge(name):
+    """Half of A - A^T acts on eps of each row; eps alone changes the score, x0 goes with it; refusals."""
+    base, turned = js.Denoiser(MODEL, VP), D.add_gauge(js.Denoiser(MODEL, VP), TURN)
+    half = (TURN - TURN.T) / 2
+    for x in (X[0], X):
+        found, plain = turned(x, 0.4), base(x, 0.4)
+        np.testing.assert_allclose(found.eps, plain.eps + np.asarray(plain.eps) @ half.T, rtol=1e-5, atol=1e-6)
+    for matrix, match in (
+        (np.ones(3, np.float32), "square"), (np.full((2, 2), np.nan, np.float32), "matrix"), (np.ones((2, 2), int), "floating"),
+    ):  # fmt: skip
+        with pytest.raises((ValueError, TypeError), match=f"add_gauge: .*{match}"):
+            D.add_gauge(base, matrix)
+    with pytest.raises(ValueError, match="Gauge: the last axes"):
+        D.add_gauge(base, np.eye(5, dtype=np.float32))(X[0], 0.4)
+
+
+def law_gauge_parts(name):
+    """The projection of a gradient field on its own potentials is itself, and explains all; refusals."""
+    potentials = lambda x: jnp.stack([x[0] ** 2, x[0] * x[1], jnp.sin(x[1])])
+    want, points = jnp.array([0.5, -1.0, 2.0]), np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    part = D.conservative_part(D.ConservativePart(potentials, want, 1.0), potentials, points)
+    np.testing.assert_allclose(part.coefficient, want, rtol=1e-3)
+    np.testing.assert_allclose(part.explained, 1, atol=1e-5)
+    for arguments, match in [
+        ((3, potentials, X), "function"), ((jnp.sin, potentials, X[0]), "samples"), ((jnp.sin, jnp.sum, X), "potentials"),
+        ((jnp.sin, potentials, X * np.nan), "x must"),
+    ]:  # fmt: skip
+        with pytest.raises((ValueError, TypeError), match=f"conservative_part: .*{match}"):
+            D.conservative_part(*arguments)
+
+
 def law_reconstruction(name):
     with pytest.raises(TypeError, match="from_reconstruction: reconstruct must be callable"):
         D.from_reconstruction(3, VP)
@@ -559,7 +594,7 @@ LAWS = {
     "gradient_free": law_gradient_free, "scale": law_scale, "guided": law_guided,
     "measurement": law_measurement, "classifier": law_classifier, "energy": law_energy, "reward": law_reward,
     "linear_reward": law_linear_reward, "operator": law_operator, "signal": law_signal,
-    "reconstruction": law_reconstruction, "twisted": law_twisted,
+    "gauge": law_gauge, "gauge_parts": law_gauge_parts, "reconstruction": law_reconstruction, "twisted": law_twisted,
 }  # fmt: skip
 
 REGISTRY = {
@@ -584,6 +619,10 @@ REGISTRY = {
     "CFGpp": "contrast",
     "ClassifierFree": "classifier_free",
     "Compose": "compose",
+    "ConservativePart": "gauge_parts",
+    "Gauge": "gauge",
+    "add_gauge": "gauge_parts",
+    "conservative_part": "gauge_parts",
     "GradientFree": "gradient_free",
     "Guided": "guided",
     "Interval": "interval",
@@ -608,7 +647,7 @@ def test_law_of(name, law):
 
 def test_every_denoiser_is_in_the_cases():
     made = {name.split("(")[0] for name in CASES}
-    parts = ("protocol", "prediction", "guided", "scale", "operator", "linear_reward", "latent")
+    parts = ("gauge_parts", "protocol", "prediction", "guided", "scale", "operator", "linear_reward", "latent")
     callables = {n for n, law in REGISTRY.items() if law not in parts}
     assert made == callables
 

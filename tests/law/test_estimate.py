@@ -1,10 +1,11 @@
-"""The laws of the house for the diagnostics of jsamp.estimate."""
+"""The laws of the house for jsamp.estimate."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import Case, pairs
+from estimate_cases import REGISTRY as OTHERS
 
 import jsamp as js
 
@@ -97,6 +98,7 @@ REGISTRY = {
             labels_refused(jnp.array([0.0, jnp.nan]), 2, "scores must be finite"),
         ],
     ),
+    **OTHERS,
 }  # fmt: skip
 
 

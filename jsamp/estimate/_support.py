@@ -1,0 +1,206 @@
+"""Where samples lie against a reference: precision, recall, density, coverage, memorisation."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jsamp._core import _checks
+from jsamp.estimate import _arrays
+from jsamp.estimate._pairs import centred, is_small, neighbour_distances, over_rows, squared_to
+from jsamp.estimate._types import Estimate
+
+
+class PrecisionRecall(NamedTuple):
+    """Fidelity and variety of samples.
+
+    Args:
+        precision: `Estimate` of the share of samples inside the support of the reference.
+        recall: `Estimate` of the share of the reference inside the support of the samples.
+
+    Example:
+        >>> import jax, jsamp as js
+        >>> x, y = jax.random.normal(jax.random.key(0), (2, 100, 2))
+        >>> js.estimate.precision_recall(x, y)._fields
+        ('precision', 'recall')
+    """
+
+    precision: Any
+    recall: Any
+
+
+class DensityCoverage(NamedTuple):
+    """Fidelity and variety of samples, robust to outliers of the reference.
+
+    Args:
+        density: `Estimate` of the mean number of reference balls that hold a sample, over k; about 1 for equal laws.
+        coverage: `Estimate` of the share of reference balls that hold a sample.
+
+    Example:
+        >>> import jax, jsamp as js
+        >>> x, y = jax.random.normal(jax.random.key(0), (2, 100, 2))
+        >>> js.estimate.density_coverage(x, y)._fields
+        ('density', 'coverage')
+    """
+
+    density: Any
+    coverage: Any
+
+
+def _share(hits):
+    """A mean of rows with its error."""
+    n, hits = hits.shape[0], hits.astype(jnp.float32)
+    return Estimate(jnp.mean(hits), jnp.std(hits, ddof=1) / math.sqrt(n), jnp.asarray(n, jnp.float32))
+
+
+def _counts(x, y, radius, block):
+    """For each row of x, how many balls of y hold it; a ball holds its rim."""
+    exact = is_small(x, y)
+    return over_rows(lambda i, row: jnp.sum(squared_to(row, y, exact) <= radius), x, block)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "block"))
+def _precision_recall(x, y, k, block):
+    x, y, _ = centred(x, y)
+    shares = []
+    for a, b in ((x, y), (y, x)):
+        radius = neighbour_distances(b, b, k, block, same=True)
+        shares.append(_share(_counts(a, b, radius, block) > 0))
+    return PrecisionRecall(*shares)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "block"))
+def _density_coverage(x, y, k, block):
+    x, y, _ = centred(x, y)
+    radius = neighbour_distances(y, y, k, block, same=True)
+    density = _share(_counts(x, y, radius, block) / k)
+    nearest = neighbour_distances(y, x, 1, block, same=False)
+    return DensityCoverage(density, _share(nearest <= radius))
+
+
+def _check(who, x, y, k, block):
+    x, y = _arrays.two_samples(who, x, y, low=3)
+    low = min(x.shape[0], y.shape[0]) - 1
+    return x, y, _checks.check_count(f"{who}: k", k, high=low), _checks.check_count(f"{who}: block", block)
+
+
+def precision_recall(x: Any, y: Any, *, k: int = 3, block: int = 256) -> PrecisionRecall:
+    """Estimate precision and recall of samples: which share lies in the other set's support.
+
+    The support of a set is the union of balls around its rows up to their k-th nearest other row. Precision is the
+    share of x in the support of y, recall the share of y in the support of x. Errors are those of the counted rows
+    given the set whose balls they are.
+
+    Args:
+        x: [n, ...] features of samples.
+        y: [m, ...] features of the reference.
+        k: neighbours (static), below n and m.
+        block: rows at a time (static).
+
+    Returns:
+        `PrecisionRecall` of two `Estimate`s.
+
+    Raises:
+        ValueError: for too few rows, features that differ, NaN, or k out of range.
+
+    Example:
+        >>> import jax, jsamp as js
+        >>> x, y = jax.random.normal(jax.random.key(0), (2, 300, 2))
+        >>> found = js.estimate.precision_recall(0.1 * x, y)  # all inside, little of the reference reached
+        >>> bool(found.precision.value > 0.95), bool(found.recall.value < 0.3)
+        (True, True)
+
+    Cost:
+        n^2 + m^2 + 2 n m distances in blocks.
+
+    References:
+        Kynkaanniemi et al., "Improved precision and recall metric for assessing generative models", 2019,
+        arXiv:1904.06991.
+    """
+    return _precision_recall(*_check("precision_recall", x, y, k, block))
+
+
+def density_coverage(x: Any, y: Any, *, k: int = 5, block: int = 256) -> DensityCoverage:
+    """Estimate density and coverage of samples: how the balls of the reference fill.
+
+    Density is the mean number of reference balls that hold a sample, over k; coverage the share of reference balls that
+    hold some sample. Balls of the reference alone count, so one outlier among the samples changes nothing. Errors are
+    those of the counted rows given the other set.
+
+    Args:
+        x: [n, ...] features of samples.
+        y: [m, ...] features of the reference.
+        k: neighbours (static), below m.
+        block: rows at a time (static).
+
+    Returns:
+        `DensityCoverage` of two `Estimate`s.
+
+    Raises:
+        ValueError: for too few rows, features that differ, NaN, or k out of range.
+
+    Example:
+        >>> import jax, jsamp as js
+        >>> x, y = jax.random.normal(jax.random.key(0), (2, 500, 2))
+        >>> found = js.estimate.density_coverage(x, y)
+        >>> bool(abs(found.density.value - 1) < 0.15), bool(found.coverage.value > 0.9)
+        (True, True)
+
+    Cost:
+        m^2 + 2 n m distances in blocks.
+
+    References:
+        Naeem et al., "Reliable fidelity and diversity metrics for generative models", 2020, arXiv:2002.09797.
+    """
+    return _density_coverage(*_check("density_coverage", x, y, k, block))
+
+
+@functools.partial(jax.jit, static_argnames="block")
+def _nearest_ratio(x, train, test, block):
+    n = x.shape[0]
+    both, train, _ = centred(jnp.concatenate([x, test]), train)
+    distance = jnp.sqrt(neighbour_distances(both, train, 1, block, same=False))
+    above, below = distance[:n], distance[n:]
+    ratio = jnp.mean(above) / jnp.mean(below)
+    spread = jnp.var(above, ddof=1) / n + ratio**2 * jnp.var(below, ddof=1) / test.shape[0]
+    size = jnp.asarray(min(n, test.shape[0]), ratio.dtype)
+    return Estimate(ratio, jnp.sqrt(spread) / jnp.mean(below), size)
+
+
+def nearest_ratio(x: Any, train: Any, test: Any, *, block: int = 256) -> Estimate:
+    """Estimate whether samples repeat training rows: their mean distance to the nearest of these, over a test row's.
+
+    1 is what fresh data give; clearly below 1 (0.9, say) is suspicious, 0 are copies.
+
+    Args:
+        x: [n, ...] samples.
+        train: [m, ...] training rows.
+        test: [l, ...] rows of the same law that were not trained on.
+        block: rows at a time (static).
+
+    Returns:
+        `Estimate` of the ratio, given the training rows; infinite where the test rows are copies too.
+
+    Raises:
+        ValueError: for fewer than 2 rows, features that differ, or NaN.
+
+    Example:
+        >>> import jax, jsamp as js
+        >>> x, train, test = jax.random.normal(jax.random.key(0), (3, 300, 5))
+        >>> fresh = js.estimate.nearest_ratio(x, train, test)
+        >>> copied = js.estimate.nearest_ratio(train[:50], train, test)
+        >>> bool(abs(fresh.value - 1) < 4 * fresh.stderr), float(copied.value)
+        (True, 0.0)
+
+    Cost:
+        (n + l) m distances in blocks.
+    """
+    x, train = _arrays.two_samples("nearest_ratio", x, train)
+    test, _ = _arrays.two_samples("nearest_ratio", test, train)
+    kind = jnp.result_type(x, train, test)
+    block = _checks.check_count("nearest_ratio: block", block)
+    return _nearest_ratio(x.astype(kind), train.astype(kind), test.astype(kind), block)

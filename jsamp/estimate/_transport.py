@@ -1,0 +1,153 @@
+"""Distances between sets of samples by transport: Frechet and sliced Wasserstein."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core import _checks
+from jsamp.estimate import _arrays
+from jsamp.estimate._types import Estimate
+
+
+@jax.jit
+def _frechet(x, y):
+    centre = jnp.mean(y, 0, keepdims=True)
+    x, y = x - centre, y - centre
+    scale = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(y)))
+    scale = jnp.where(scale > 0, scale, 1)
+    x, y = x / scale, y / scale
+    gap = jnp.mean(x, 0) - jnp.mean(y, 0)
+    x, y = x - jnp.mean(x, 0, keepdims=True), y - jnp.mean(y, 0, keepdims=True)
+    (qx, rx), (qy, ry) = jnp.linalg.qr(x), jnp.linalg.qr(y)
+    n, m = math.sqrt(x.shape[0] - 1), math.sqrt(y.shape[0] - 1)
+    # Factors of the covariances, never squared: the root of the product is the nuclear norm of R_x R_y^T.
+    u, s, vt = jnp.linalg.svd(jnp.matmul(rx / n, (ry / m).T, precision="highest"), full_matrices=False)
+    trace = jnp.sum(x**2) / n**2 + jnp.sum(y**2) / m**2
+    value = jnp.sum(gap**2) + trace - 2 * jnp.sum(s)
+
+    def influence(rows, q, basis, size, shift):
+        # x^T (I - A) x for the optimal map A, since R^-T x = sqrt(n - 1) q for the rows q of the factor Q.
+        along = jnp.matmul(q, basis, precision="highest") ** 2
+        moved = jnp.sum(rows**2, 1) - size**2 * jnp.sum(along * s[None], 1)
+        return 2 * jnp.sum(rows * shift[None], 1) + moved
+
+    one, two = influence(x, qx, u, n, gap), influence(y, qy, vt.T, m, -gap)
+    error = jnp.sqrt(jnp.var(one, ddof=1) / x.shape[0] + jnp.var(two, ddof=1) / y.shape[0])
+    size = jnp.asarray(min(x.shape[0], y.shape[0]), value.dtype)
+    return Estimate(jnp.maximum(value, 0) * scale**2, error * scale**2, size)
+
+
+def frechet(x: Any, y: Any) -> Estimate:
+    """Estimate the Frechet distance between Gaussians fitted to two sets of features.
+
+    |mean x - mean y|^2 + tr S + tr T - 2 tr (S^1/2 T S^1/2)^1/2 with the covariances S, T (n - 1). The roots are taken
+    of the data by QR, not of covariances, so float32 keeps its digits and singular covariances are no trouble. The
+    value has a positive bias of order d / n, which the error does not know: compare rows of one n only, beside the
+    value between two halves of the reference, and name it after the features, FD_{net, d}.
+
+    Args:
+        x: [n, ...] features of samples.
+        y: [m, ...] features of the reference.
+
+    Returns:
+        `Estimate`: the error is that of the delta method, right where the value is well above its bias.
+
+    Raises:
+        ValueError: for fewer than 2 rows, features that differ, or NaN.
+
+    Example:
+        >>> import jax, jsamp as js
+        >>> x, y = jax.random.normal(jax.random.key(0), (2, 4000, 2))
+        >>> found = js.estimate.frechet(2 * x + 1, y)  # the truth is 2 + 2 (2 - 1)^2 = 4
+        >>> bool(abs(found.value - 4) < 4 * found.stderr)
+        True
+
+    Cost:
+        Two QR factorisations, 2 (n + m) d^2, and one d x d singular value decomposition.
+
+    References:
+        Dowson and Landau, "The Frechet distance between multivariate normal distributions", 1982. Heusel et al., "GANs
+        trained by a two time-scale update rule", 2017, arXiv:1706.08500.
+    """
+    return _frechet(*_arrays.two_samples("frechet", x, y))
+
+
+def _couplings(n, m):
+    """Pieces of the monotone coupling of n and m equal masses: rows of either, and widths."""
+    cuts = np.union1d(np.arange(n + 1) * m, np.arange(m + 1) * n)
+    middle = (cuts[1:] + cuts[:-1]) / 2
+    return (middle // m).astype(int), (middle // n).astype(int), np.diff(cuts) / (n * m)
+
+
+@jax.jit
+def _sliced(x, y, directions):
+    n, m = x.shape[0], y.shape[0]
+    centre = jnp.mean(y, 0, keepdims=True)
+    x, y = x - centre, y - centre
+    i, j, width = _couplings(n, m)
+    width = jnp.asarray(width, x.dtype)
+
+    def potential(own, other, rows, size):
+        """Kantorovich potential at each sorted point: the integral of 2 (x - T x)."""
+        gap = own - size * jax.ops.segment_sum(width * other, rows, size)
+        steps = jnp.diff(own) * (gap[1:] + gap[:-1])
+        return jnp.concatenate([jnp.zeros(1, own.dtype), jnp.cumsum(steps)])
+
+    def one(direction):
+        a, b = jnp.sum(x * direction[None], 1), jnp.sum(y * direction[None], 1)
+        p, q = jnp.argsort(a), jnp.argsort(b)
+        a, b = a[p], b[q]
+        value = jnp.sum(width * (a[i] - b[j]) ** 2)
+        u, v = potential(a, b[j], i, n), potential(b, a[i], j, m)
+        return value, jnp.zeros_like(u).at[p].set(u), jnp.zeros_like(v).at[q].set(v)
+
+    value, u, v = jax.lax.map(one, directions, batch_size=8)
+    u, v = jnp.mean(u, 0), jnp.mean(v, 0)
+    error = jnp.sqrt(jnp.var(u, ddof=1) / n + jnp.var(v, ddof=1) / m)
+    return Estimate(jnp.mean(value), error, jnp.asarray(min(n, m), x.dtype))
+
+
+def sliced_wasserstein(x: Any, y: Any, *, key: jax.Array | None = None, num: int = 256) -> Estimate:
+    """Estimate the squared sliced 2-Wasserstein distance: the mean over directions of the transport cost on a line.
+
+    On each of `num` unit directions the empirical laws are coupled monotonically, exactly for unequal sizes too.
+    Without a key the directions are fixed (key 9), the same for every row of a table. The error is that of sampling, by
+    the transport potentials, for these directions; like `frechet` the value has a bias of order 1 / n.
+
+    Args:
+        x: [n, ...] samples.
+        y: [m, ...] reference samples.
+        key: one key for the directions, or None.
+        num: directions (static).
+
+    Returns:
+        `Estimate`.
+
+    Raises:
+        ValueError: for fewer than 2 rows, features that differ, or NaN.
+
+    Example:
+        >>> import jax, jsamp as js
+        >>> x, y = jax.random.normal(jax.random.key(0), (2, 4000))
+        >>> found = js.estimate.sliced_wasserstein(x + 1, y)  # on a line: 1
+        >>> bool(abs(found.value - 1) < 4 * found.stderr)
+        True
+
+    Cost:
+        num sorts of n + m numbers.
+
+    References:
+        Bonneel, Rabin, Peyre and Pfister, "Sliced and Radon Wasserstein barycenters of measures", 2015.
+    """
+    x, y = _arrays.two_samples("sliced_wasserstein", x, y)
+    num = _checks.check_count("sliced_wasserstein: num", num)
+    key = jax.random.key(9) if key is None else key
+    _checks.check_key(key, "sliced_wasserstein")
+    directions = jax.random.normal(key, (num, x.shape[1]), x.dtype)
+    directions = directions / jnp.sqrt(jnp.sum(directions**2, 1, keepdims=True))
+    return _sliced(x, y, directions)

@@ -1,0 +1,141 @@
+"""Distances between samples against numpy in float64, closed forms and exact couplings."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jsamp import estimate
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(30, 4)) + 0.3, 1.2 * RNG.normal(size=(25, 4))
+
+
+def u_statistic(kernel, x, y):
+    inside = lambda k: (k.sum() - np.trace(k)) / (len(k) * (len(k) - 1))
+    return inside(kernel(x, x)) + inside(kernel(y, y)) - 2 * kernel(x, y).mean()
+
+
+def squares(a, b):
+    return ((a[:, None] - b[None]) ** 2).sum(-1)
+
+
+def jackknife(function, x, y):
+    """Variance by leaving rows out, of both sets."""
+    one = np.array([function(np.delete(x, i, 0), y) for i in range(len(x))])
+    two = np.array([function(x, np.delete(y, i, 0)) for i in range(len(y))])
+    return sum((len(v) - 1) / len(v) * ((v - v.mean()) ** 2).sum() for v in (one, two))
+
+
+@pytest.mark.parametrize("block", [1, 7, 256])
+def test_kernel_distances_by_hand(block):
+    median = np.median(squares(Y, Y)[np.triu_indices(25, 1)])
+    rbf = lambda a, b: np.mean([np.exp(-squares(a, b) / (2 * c * median)) for c in (0.5, 1, 2, 4)], 0)
+    cubic = lambda a, b: (a @ b.T / 4 + 1) ** 3
+    norm = lambda a, b: -np.sqrt(squares(a, b))
+    for found, kernel in (
+        (estimate.mmd(X, Y, block=block), rbf),
+        (estimate.kid(X, Y, block=block), cubic),
+        (estimate.energy(X, Y, block=block), norm),
+    ):
+        np.testing.assert_allclose(found.value, u_statistic(kernel, X, Y), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            found.stderr, np.sqrt(jackknife(lambda a, b: u_statistic(kernel, a, b), X, Y)), rtol=0.1
+        )
+    given = estimate.mmd(X, Y, bandwidth=3.0, block=block).value
+    wanted = lambda a, b: np.mean([np.exp(-squares(a, b) / (2 * c * 3.0)) for c in (0.5, 1, 2, 4)], 0)
+    np.testing.assert_allclose(given, u_statistic(wanted, X, Y), rtol=1e-4)
+    own = estimate.mmd(X, Y, kernel=lambda a, b: jnp.exp(-jnp.sum(jnp.abs(a - b))), block=block).value
+    np.testing.assert_allclose(
+        own, u_statistic(lambda a, b: np.exp(-np.abs(a[:, None] - b[None]).sum(-1)), X, Y), rtol=1e-4
+    )
+
+
+def test_large_offsets_and_scales_cost_no_digits():
+    """Features around 1000, units of 1e-12 and 1e12; the product form of squares agrees with differences."""
+    far = lambda f: (np.asarray(f(X + 1000, Y + 1000).value, float), float(f(X, Y).value))
+    for f in (estimate.mmd, estimate.energy, estimate.frechet, estimate.sliced_wasserstein):
+        np.testing.assert_allclose(*far(f), rtol=2e-3)
+    cubic = lambda a, b: (a @ b.T / 4 + 1) ** 3
+    np.testing.assert_allclose(estimate.kid(X + 30, Y + 30).value, u_statistic(cubic, X + 30, Y + 30), rtol=2e-3)
+    for unit in (1e-12, 1e12):
+        np.testing.assert_allclose(estimate.mmd(X * unit, Y * unit).value, estimate.mmd(X, Y).value, rtol=1e-4)
+        np.testing.assert_allclose(
+            estimate.energy(X * unit, Y * unit).value, unit * estimate.energy(X, Y).value, rtol=1e-4
+        )
+        np.testing.assert_allclose(
+            estimate.frechet(X * unit, Y * unit).value, unit**2 * estimate.frechet(X, Y).value, rtol=1e-4
+        )
+    from jsamp.estimate import _pairs
+
+    x, y = jnp.asarray(X, jnp.float32), jnp.asarray(Y, jnp.float32)
+    np.testing.assert_allclose(_pairs.squared_to(x[0], y, False), _pairs.squared_to(x[0], y, True), rtol=1e-5)
+
+
+def frechet(x, y):
+    s, t = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    w, v = np.linalg.eigh(s)
+    root = (v * np.sqrt(np.maximum(w, 0))) @ v.T
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ t @ root), 0)).sum()
+    gap = x.mean(0) - y.mean(0)
+    return gap @ gap + np.trace(s) + np.trace(t) - 2 * cross
+
+
+def test_frechet_by_hand():
+    found = estimate.frechet(X, Y)
+    np.testing.assert_allclose(found.value, frechet(X, Y), rtol=1e-5)
+    np.testing.assert_allclose(found.stderr, np.sqrt(jackknife(frechet, X, Y)), rtol=0.15)
+    np.testing.assert_allclose(estimate.frechet(Y, X).value, found.value, rtol=1e-5)
+    assert float(estimate.frechet(X, X).value) < 1e-5
+    flat = X * [1.0, 0, 0, 0]  # singular covariance, fewer rows than columns
+    np.testing.assert_allclose(estimate.frechet(flat, Y).value, frechet(flat, Y), rtol=1e-5)
+    np.testing.assert_allclose(estimate.frechet(X[:3], Y).value, frechet(X[:3], Y), rtol=1e-4)
+
+
+def test_sliced_is_the_exact_coupling():
+    ot = lambda a, b: np.mean((np.sort(np.repeat(a, 25)) - np.sort(np.repeat(b, 30))) ** 2)
+    one = estimate.sliced_wasserstein(X[:, :1], Y[:, :1], num=3)
+    np.testing.assert_allclose(one.value, ot(X[:, 0], Y[:, 0]), rtol=1e-5)
+    same = estimate.sliced_wasserstein(X[:25, :1], Y[:, :1], num=1)
+    np.testing.assert_allclose(same.value, np.mean((np.sort(X[:25, 0]) - np.sort(Y[:, 0])) ** 2), rtol=1e-5)
+    directions = np.array(jax.random.normal(jax.random.key(4), (5, 4)), float)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    many = estimate.sliced_wasserstein(X, Y, key=jax.random.key(4), num=5)
+    np.testing.assert_allclose(many.value, np.mean([ot(X @ v, Y @ v) for v in directions]), rtol=1e-4)
+
+
+def test_support_by_hand():
+    def radius(a, k):
+        return np.sort(squares(a, a), 1)[:, k]
+
+    for k in (1, 3):
+        found = estimate.precision_recall(X, Y, k=k, block=8)
+        inside = lambda a, b: (squares(a, b) <= radius(b, k)[None]).any(1)
+        for e, rows in ((found.precision, inside(X, Y)), (found.recall, inside(Y, X))):
+            np.testing.assert_allclose(e.value, rows.mean(), rtol=1e-6)
+            np.testing.assert_allclose(e.stderr, rows.std(ddof=1) / np.sqrt(len(rows)), rtol=1e-4)
+        found = estimate.density_coverage(X, Y, k=k)
+        hits = squares(X, Y) <= radius(Y, k)[None]
+        np.testing.assert_allclose(found.density.value, hits.sum(1).mean() / k, rtol=1e-5)
+        np.testing.assert_allclose(found.coverage.value, hits.any(0).mean(), rtol=1e-5)
+    near = lambda a: np.sqrt(squares(a, Y).min(1))
+    ratio = estimate.nearest_ratio(X[:10], Y, X[10:])
+    np.testing.assert_allclose(ratio.value, near(X[:10]).mean() / near(X[10:]).mean(), rtol=1e-5)
+
+
+def test_copies_in_the_reference_do_not_break_anything():
+    """Repeated rows: radii 0, balls that hold their rim; constant sets: distances 0."""
+    same = np.ones((10, 2))
+    assert float(estimate.precision_recall(same, same).precision.value) == 1
+    for f in (estimate.mmd, estimate.energy, estimate.frechet, estimate.kid, estimate.sliced_wasserstein):
+        found = f(same, same)
+        np.testing.assert_allclose([found.value, found.stderr], 0, atol=1e-6)
+
+
+def test_mmd_has_a_gradient():
+    slope = jax.grad(
+        lambda s: estimate.mmd(jnp.asarray(X, jnp.float32) + s, jnp.asarray(Y, jnp.float32), bandwidth=2.0).value
+    )(0.1)
+    step = 1e-2
+    f = lambda s: float(estimate.mmd(X + s, Y, bandwidth=2.0).value)
+    np.testing.assert_allclose(slope, (f(0.1 + step) - f(0.1 - step)) / (2 * step), rtol=2e-2)
