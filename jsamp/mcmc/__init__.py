@@ -41,6 +41,7 @@ from jsamp.mcmc._metropolize import metropolize as metropolize
 from jsamp.mcmc._microcanonical import MCLMC as MCLMC
 from jsamp.mcmc._minibatch import SGHMC as SGHMC
 from jsamp.mcmc._minibatch import SGLD as SGLD
+from jsamp.mcmc._minibatch import SGNHT as SGNHT
 from jsamp.mcmc._minibatch import MinibatchScore as MinibatchScore
 from jsamp.mcmc._minibatch import pSGLD as pSGLD
 from jsamp.mcmc._nuts import NUTS as NUTS
@@ -75,12 +76,12 @@ from jsamp.mcmc._walk import Slice as Slice
 from jsamp.mcmc._walk import SliceInfo as SliceInfo
 
 __all__ = [
-    "BAOAB", "GHMC", "HMC", "MALA", "MCLMC", "NUTS", "OBABO", "SGHMC", "SGLD", "ULA", "AutoencoderMH", "Barker",
-    "ChainInfo", "ChainState", "ChainsInfo", "Corrector", "DenoisingLangevinGibbs", "DenseMetric", "EllipticalSlice",
-    "EvidenceInfo", "Gibbs", "HMCInfo", "HistoryDrivenWalk", "IndependentMH", "Info", "Kernel", "MinibatchScore",
-    "Moments", "MomentsValue", "Noised", "NoisedScore", "NumpyroModel", "OnlineRhat", "ParallelTempering",
-    "RandomWalk", "ReconstructionScore", "SelfRepellentWalk", "Slice", "SliceInfo", "State", "SwapInfo", "Token",
-    "TokenSGD", "WalkGraph", "ais", "annealed", "chain", "chains", "compose", "cycle", "ensemble", "from_numpyro",
-    "load", "metropolize", "mixture", "on", "pSGLD", "picked", "refresh", "repeat", "save", "smc", "stream",
-    "tempered", "to_arviz", "tune", "walk_graph", "walk_variance",
-]  # fmt: skip  # fmt: skip
+    "BAOAB", "GHMC", "HMC", "MALA", "MCLMC", "NUTS", "OBABO", "SGHMC", "SGLD", "SGNHT", "ULA", "AutoencoderMH",
+    "Barker", "ChainInfo", "ChainState", "ChainsInfo", "Corrector", "DenoisingLangevinGibbs", "DenseMetric",
+    "EllipticalSlice", "EvidenceInfo", "Gibbs", "HMCInfo", "HistoryDrivenWalk", "IndependentMH", "Info", "Kernel",
+    "MinibatchScore", "Moments", "MomentsValue", "Noised", "NoisedScore", "NumpyroModel", "OnlineRhat",
+    "ParallelTempering", "RandomWalk", "ReconstructionScore", "SelfRepellentWalk", "Slice", "SliceInfo", "State",
+    "SwapInfo", "Token", "TokenSGD", "WalkGraph", "ais", "annealed", "chain", "chains", "compose", "cycle",
+    "ensemble", "from_numpyro", "load", "metropolize", "mixture", "on", "pSGLD", "picked", "refresh", "repeat",
+    "save", "smc", "stream", "tempered", "to_arviz", "tune", "walk_graph", "walk_variance",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Stochastic-gradient kernels: SGLD, pSGLD, SGHMC. The minibatch, or the data it is drawn from, is a leaf."""
+"""Stochastic-gradient kernels: SGLD, pSGLD, SGHMC, SGNHT. The minibatch, or the data it is drawn from, is a leaf."""
 
 from __future__ import annotations
 
@@ -294,3 +294,69 @@ class SGHMC:
         noise = _tree.normal_like(key, x)
         v = k.like(jax.tree.map(lambda v, g, n: (1 - self.friction) * v + h * g + kick * n, v, grad, noise), x)
         return _settle(jax.tree.map(jnp.add, x, v), grad, (count + 1, v))
+
+
+@pytree
+class SGNHT:
+    """Stochastic gradient Nosé-Hoover thermostat: a friction that finds the noise of the gradients by itself.
+
+    v <- (1 - xi) v + h g + sqrt(2 friction h T) n, x <- x + v, xi <- xi + |v|^2 / d - h T, with n ~ N(0, I). The
+    friction xi grows while the velocity is hotter than h T. With gradient noise of an unknown variance V it settles
+    around friction + h V / (2 T), and x keeps its law; `SGHMC` has to be told V. Wants many dimensions: xi fluctuates
+    like sqrt(h / d).
+
+    Args:
+        score: `score(x, batch)`, an unbiased estimate of the gradient of the log-posterior (see `MinibatchScore`).
+        batch: the minibatch itself (a leaf: replace it in your scan), or, with `batch_size`, the whole data.
+        step_size: h > 0.
+        friction: injected noise, and the start of xi, in (0, 1].
+        temperature: T >= 0.
+        batch_size: None, or the number of rows of `batch` drawn with replacement at every step (static).
+
+    Raises:
+        ValueError: for a step size or friction out of range.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> score = js.mcmc.MinibatchScore(lambda m: -jnp.sum(m**2) / 2, lambda m, y: -jnp.sum((y - m) ** 2) / 2, 100)
+        >>> kernel = js.mcmc.SGNHT(score, jnp.ones((100, 3)), step_size=1e-4, batch_size=10)
+        >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(3), 20).x.shape
+        (20, 3)
+
+    Cost:
+        One minibatch gradient per step; memory one velocity.
+
+    References:
+        Ding, Fang, Babbush, Chen, Skeel and Neven, "Bayesian sampling using stochastic gradient thermostats", 2014.
+    """
+
+    score: Any = field(convert=k.function("score(x, batch)"))
+    batch: Tree
+    step_size: Scalar = field(default=1e-3, convert=k.positive)
+    friction: Scalar = field(default=0.05, convert=k.between(low=0, high=1, open_low=True))
+    temperature: Scalar = field(default=1.0, convert=k.between(low=0))
+    batch_size: int | None = static(default=None, convert=_batch_size)
+
+    def __post_init__(self):
+        _check_rows(self)
+
+    def init(self, x, key=None):
+        """Start at x; the memory holds the velocity (drawn with a key, zero without) and the friction xi."""
+        x = _start(self, x)
+        dtype = k.dtype_of(x)
+        still = _tree.zeros_like(x)
+        size = jnp.sqrt(jnp.asarray(self.step_size * self.temperature, dtype))
+        v = still if key is None else k.axpy(size, _tree.normal_like(jax.random.fold_in(key, 0), x), still)
+        return k.State(x, None, (v, jnp.asarray(self.friction, dtype)))
+
+    def step(self, key, state):
+        """Take one step."""
+        x, _, (v, xi) = state
+        key, grad = _gradient(self, key, x)
+        heat = self.step_size * self.temperature
+        kick = jnp.sqrt(2 * self.friction * heat)
+        noise = _tree.normal_like(key, x)
+        moved = jax.tree.map(lambda v, g, n: (1 - xi) * v + self.step_size * g + kick * n, v, grad, noise)
+        v = k.like(moved, x)
+        xi = (xi + _tree.dot(v, v) / _tree.size(v) - heat).astype(xi.dtype)
+        return _settle(jax.tree.map(jnp.add, x, v), grad, (v, xi))

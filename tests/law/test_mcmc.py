@@ -269,6 +269,17 @@ REGISTRY = {
         (lambda: mcmc.SGHMC(MINIBATCH, DATA, friction=0.1, noise=0.2), "SGHMC: noise must be below friction"),
         (lambda: mcmc.SGHMC(MINIBATCH, DATA, friction=2.0), "SGHMC: friction"),
     ),
+    "SGNHT": kernel(
+        lambda: mcmc.SGNHT(MINIBATCH, DATA, step_size=1e-2, batch_size=4),
+        dtypes="kept",
+        smooth=True,
+        mechanism="minibatch",
+        refusals=[
+            (lambda: mcmc.SGNHT(MINIBATCH, DATA, friction=0.0), "SGNHT: friction"),
+            (lambda: mcmc.SGNHT(MINIBATCH, DATA, step_size=-1.0), "SGNHT: step_size"),
+            (lambda: mcmc.SGNHT(MINIBATCH, (DATA, DATA[:3]), batch_size=2), "SGNHT: batch: every leaf needs"),
+        ],
+    ),
     "Corrector": kernel(
         lambda: mcmc.Corrector(noised_score, 0.5),
         dtypes="kept",

@@ -84,6 +84,11 @@ KERNELS = [
     (mcmc.EllipticalSlice, {"loglikelihood": f, "covariance": 1.0, "mean": X}, X),
     (mcmc.SGLD, BATCH, X), (mcmc.pSGLD, {**BATCH, "rate": 0.9, "floor": 0.1, "num_data": 1.0}, X),
     (mcmc.SGHMC, {**BATCH, "friction": 0.1, "noise": 0.0}, X),
+    (
+        mcmc.SGNHT,
+        {"score": score, "batch": P, "step_size": 0.1, "friction": 0.1, "temperature": 1.0, "batch_size": 2},
+        X,
+    ),
     (mcmc.Corrector, {"score": score, "t": 1.0, "snr": 0.1, "scale": 1.0}, X),
     (mcmc.AutoencoderMH, {"reconstruct": half, "sigma": 1.0, "step_size": 1.0, "metric": 1.0, "nodes": 2}, X),
     (

@@ -135,3 +135,38 @@ def test_the_gradient_sees_the_weights_of_a_mixture():
     assert abs(float(jnp.mean(index)) - 0.75) < 5 * np.sqrt(0.75 * 0.25 / 4000)
     turns = mcmc.chain(KEY, mcmc.cycle(*kernel.kernels), jnp.zeros(2), 6, keep=lambda s, i: i.aux).x
     assert turns.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_a_thermostat_finds_the_noise_of_its_gradients():
+    # On N(0, T I) with gradients of an unknown noise V: xi settles where the velocity has variance h T, which for small
+    # h is a + h V / (2 T), and x keeps the variance that goes with it; SGHMC, told of no noise, is hotter. For many
+    # dimensions xi is nearly constant, and the chain an AR(2) whose covariance solves a Lyapunov equation.
+    h, a, temperature, spread, d = 0.01, 0.05, 0.5, 4.0, 30
+    rows = spread * jax.random.rademacher(jax.random.key(1), (64, d), jnp.float32)
+    rows = rows - rows.mean(0)[None]
+    noise = float(jnp.mean(rows**2))
+    score = lambda x, batch: -x + batch[0]
+    options = {"step_size": h, "friction": a, "temperature": temperature, "batch_size": 1}
+
+    def run(kernel, keep):
+        one = lambda key: mcmc.chain(key, kernel, jnp.zeros(d), 600, burn=600, keep=keep).x
+        return jax.vmap(one)(jax.random.split(KEY, 60))
+
+    square, xi = run(mcmc.SGNHT(score, rows, **options), lambda s, i: (jnp.mean(s.position**2), s.memory[1]))
+    square, xi = np.asarray(square).mean(1), np.asarray(xi).mean(1)
+    error = square.std(ddof=1) / np.sqrt(60)
+    assert error < 0.02
+
+    def stationary(xi):
+        step = np.array([[1 - h, 1 - xi], [-h, 1 - xi]])
+        force = np.ones(4) * (2 * a * h * temperature + h**2 * noise)
+        return np.linalg.solve(np.eye(4) - np.kron(step, step), force)
+
+    grid = np.linspace(0.02, 0.9, 20_000)
+    want = grid[np.argmin([abs(stationary(xi)[3] - h * temperature) for xi in grid])]
+    assert abs(want / (a + h * noise / 2 / temperature) - 1) < 0.3
+    assert abs(xi.mean() / want - 1) < 0.03
+    assert abs(square.mean() / stationary(want)[0] - 1) < 5 * error / temperature + 0.02
+    assert abs(stationary(want)[0] - temperature) < 0.15 * temperature
+    hot = np.asarray(run(mcmc.SGHMC(score, rows, **options), lambda s, i: jnp.mean(s.position**2))).mean()
+    assert hot > 2 * temperature
