@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -39,8 +40,7 @@ def log_alpha_from_lam(xp: Any, lam: Any) -> Any:
 class LogAlpha:
     """Levels of a variance-preserving process from `_log_alpha(t)`, which returns the namespace and log alpha."""
 
-    def _log_alpha(self, t: Any) -> tuple[Any, Any]:
-        raise NotImplementedError
+    _log_alpha: Callable[[Any], tuple[Any, Any]]
 
     def alpha(self, t: Any) -> Any:
         """Signal coefficient at time t."""
