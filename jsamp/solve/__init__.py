@@ -5,15 +5,20 @@ from jsamp.solve._algebra import heavy_ball as heavy_ball
 from jsamp.solve._algebra import nesterov as nesterov
 from jsamp.solve._algebra import restart as restart
 from jsamp.solve._algebra import stack as stack
+from jsamp.solve._ancestral import ddim as ddim
+from jsamp.solve._ancestral import ddpm as ddpm
 from jsamp.solve._corrected import er_sde as er_sde
 from jsamp.solve._corrected import sa_solver as sa_solver
 from jsamp.solve._corrected import unipc as unipc
 from jsamp.solve._diffusers import Pretrained as Pretrained
 from jsamp.solve._diffusers import from_diffusers as from_diffusers
+from jsamp.solve._fewstep import consistency as consistency
+from jsamp.solve._fewstep import tcd as tcd
 from jsamp.solve._files import describe as describe
 from jsamp.solve._files import load as load
 from jsamp.solve._files import save as save
 from jsamp.solve._index import ghvb as ghvb
+from jsamp.solve._index import gradient_estimation as gradient_estimation
 from jsamp.solve._index import ipndm as ipndm
 from jsamp.solve._index import plms as plms
 from jsamp.solve._index import pndm as pndm
@@ -23,8 +28,6 @@ from jsamp.solve._kernel import KernelInfo as KernelInfo
 from jsamp.solve._kernel import KernelState as KernelState
 from jsamp.solve._kernel import PlanKernel as PlanKernel
 from jsamp.solve._kernel import kernel as kernel
-from jsamp.solve._multistep import ddim as ddim
-from jsamp.solve._multistep import ddpm as ddpm
 from jsamp.solve._multistep import deis as deis
 from jsamp.solve._multistep import dpm_solver as dpm_solver
 from jsamp.solve._multistep import dpmpp as dpmpp
@@ -53,9 +56,9 @@ from jsamp.solve._state import output as output
 
 __all__ = [
     "KernelInfo", "KernelState", "OptimisedStart", "Plan", "PlanKernel", "Pretrained", "Row", "SampleInfo",
-    "SolveState", "StartSearch", "StepInfo", "assemble", "concat", "ddim", "ddpm", "deis", "describe", "dpm2",
-    "dpm_single", "dpm_solver", "dpmpp", "dpmpp_single", "edm", "er_sde", "from_diffusers", "ghvb", "heavy_ball",
-    "heun", "init", "ipndm", "jumps", "kernel", "lms", "load", "nesterov", "optimal_start", "optimise_start",
-    "output", "plms", "pndm", "regenerate", "restart", "rho_rk", "sa_solver", "sample", "save", "sdedit", "stack",
-    "step", "unipc",
+    "SolveState", "StartSearch", "StepInfo", "assemble", "concat", "consistency", "ddim", "ddpm", "deis", "describe",
+    "dpm2", "dpm_single", "dpm_solver", "dpmpp", "dpmpp_single", "edm", "er_sde", "from_diffusers", "ghvb",
+    "gradient_estimation", "heavy_ball", "heun", "init", "ipndm", "jumps", "kernel", "lms", "load", "nesterov",
+    "optimal_start", "optimise_start", "output", "plms", "pndm", "regenerate", "restart", "rho_rk", "sa_solver",
+    "sample", "save", "sdedit", "stack", "step", "tcd", "unipc",
 ]  # fmt: skip

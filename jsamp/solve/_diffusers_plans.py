@@ -9,10 +9,11 @@ import numpy as np
 
 from jsamp._core._checks import check_choice
 from jsamp._core._pytree import replace
+from jsamp.solve._ancestral import ddim, ddpm
 from jsamp.solve._columns import KEEP
 from jsamp.solve._corrected import unipc
 from jsamp.solve._index import adams, pndm
-from jsamp.solve._multistep import ddim, ddpm, deis, dpm_solver, dpmpp, lms
+from jsamp.solve._multistep import deis, dpm_solver, dpmpp, lms
 from jsamp.solve._plan import Plan
 from jsamp.solve._rows import Row, assemble
 from jsamp.solve._single import dpm_single, dpmpp_single

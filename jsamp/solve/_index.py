@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from jsamp._core._checks import check_choice, check_count, check_scalar, is_traced
-from jsamp._core._types import Grid, Schedule
+from jsamp._core._types import Grid, Scalar, Schedule
 from jsamp.solve._columns import ACCEPT, KEEP
 from jsamp.solve._multistep import refuse_eps
 from jsamp.solve._plan import Plan
@@ -148,6 +148,44 @@ def ghvb(schedule: Schedule, grid: Grid, *, order: int = 4, beta: Any = 0.8, spa
         arXiv:2307.11118.
     """
     return _ghvb("ghvb", schedule, grid, order, beta, spacing, momentum=True)
+
+
+def gradient_estimation(schedule: Schedule, grid: Grid, *, gamma: Scalar = 2.0) -> Plan:
+    """Gradient estimation: Euler steps in rho on an extrapolated noise prediction, gamma eps + (1 - gamma) eps_before.
+
+    gamma = 1 is `ddim`; 1.5 is `plms(order=2)`, the only value of second order on equal steps; the paper takes 2, which
+    is better in few steps of a trained network.
+
+    Args:
+        schedule: a noise schedule; alpha must be positive on the grid.
+        grid: [n + 1] decreasing times.
+        gamma: weight of the newest prediction.
+
+    Returns:
+        A plan of n rows.
+
+    Raises:
+        ValueError: for a bad grid, a gamma that is not finite, or alpha = 0.
+
+    Example:
+        >>> import jsamp as js
+        >>> schedule = js.noise.VE()
+        >>> js.solve.gradient_estimation(schedule, js.noise.karras_grid(schedule, 10)).slots
+        2
+
+    Cost:
+        n denoiser calls, one prediction held.
+
+    References:
+        Permenter and Yuan, "Interpreting and Improving Diffusion Models from an Optimization Perspective", 2023,
+        arXiv:2306.04848.
+    """
+    path = check_grid("gradient_estimation", schedule, grid, gamma)
+    check_scalar("gradient_estimation: gamma", gamma)
+    refuse_eps("gradient_estimation", path)
+    rows = [_adams_row(path, 0, [0], [1.0])]
+    rows += [_adams_row(path, i, [i, i - 1], [gamma, 1.0 - gamma]) for i in range(1, path.steps)]
+    return assemble(rows, kind="eps")
 
 
 def _ghvb(name, schedule, grid, order, beta, spacing, momentum):

@@ -27,6 +27,10 @@ SOLVERS = {
     "ddim(eta=.5)": lambda s, g: S.ddim(s, g, eta=0.5),
     "ddim(eta=1)": lambda s, g: S.ddim(s, g, eta=1.0),
     "ddpm": S.ddpm,
+    "ddpm(large)": lambda s, g: S.ddpm(s, g, variance="large"),
+    "consistency": S.consistency,
+    "tcd": S.tcd,
+    "gradient_estimation": S.gradient_estimation,
     "dpmpp(1)": lambda s, g: S.dpmpp(s, g, order=1),
     "dpmpp(2)": S.dpmpp,
     "dpmpp(2,reference)": lambda s, g: S.dpmpp(s, g, variant="reference"),
@@ -693,7 +697,7 @@ def law_builder(name):
 BAD_OPTIONS = {
     "order": 0, "variant": "best", "variable": "x", "tableau": "5rk", "packing": "tight", "spacing": "odd",
     "predicts": "y", "eta": 2.0, "tau": -1.0, "beta": 0.0, "churn": -1.0, "corrector": 1,
-    "lower_order_final": "yes",
+    "lower_order_final": "yes", "gamma": np.nan, "variance": 2.0,
 }  # fmt: skip
 
 
@@ -992,6 +996,9 @@ REGISTRY = {
     "StepInfo": "records",
     "assemble": "rows",
     "concat": "slices",
+    "consistency": "builder",
+    "gradient_estimation": "builder",
+    "tcd": "builder",
     "ddim": "builder",
     "ddpm": "builder",
     "deis": "builder",

@@ -298,3 +298,65 @@ def test_sa_solver_as_published_lowers_and_corrects_its_last_step():
     last = solve.sa_solver(VP, grid, predictor=2, corrector=3, tau=0.0, corrector_last=True, lower_order_final=False)
     assert last.nfe == 11
     same(last, solve.unipc(VP, grid, order=2, corrector_last=True, lower_order_final=False))
+
+
+# ---------------------------------------------------------------- few steps and variances
+
+
+def test_few_step_members_of_known_families():
+    for grid in (*GRIDS.values(), js.noise.time_grid(VP, 6, final="zero")):
+        same(solve.tcd(VP, grid, gamma=0.0), solve.ddim(VP, grid), 1e-9)
+        same(solve.gradient_estimation(VP, grid, gamma=1.0), solve.ddim(VP, grid))
+        same(solve.gradient_estimation(VP, grid, gamma=1.5), solve.plms(VP, grid, order=2))
+        whole, part = solve.consistency(VP, grid), solve.tcd(VP, grid, gamma=1.0)
+        for name in ("state_coef", "weights", "noise_std"):
+            np.testing.assert_array_equal(getattr(whole, name), getattr(part, name))
+        np.testing.assert_allclose(whole.noise_std, VP.sigma(grid[1:]), atol=1e-15)
+        assert np.all(whole.state_coef == 0)
+    ve, grid, e = js.noise.VE(), np.array([9.0, 5.0, 2.0]), (1.5, -0.5)
+    x = 0.2 - 4 * 1.5 - 3 * (2 * -0.5 - 1.5)
+    assert abs(run_table(solve.gradient_estimation(ve, grid), told(e), np.full((1, 1), 0.2))[0, 0] - x) < 1e-13
+
+
+@pytest.mark.parametrize("gamma", [0.3, 0.7])
+def test_tcd_by_hand(gamma):
+    """Down to (1 - gamma) t without noise, up again with the noise that restores the level exactly."""
+    ve, grid = js.noise.VE(), np.array([10.0, 4.0, 1.0])
+    plan = solve.tcd(ve, grid, gamma=gamma)
+    low = (1 - gamma) * grid[1:]
+    np.testing.assert_allclose(plan.state_coef, low / grid[:-1], rtol=1e-12)
+    np.testing.assert_allclose(plan.weights[:, 0], 1 - low / grid[:-1], rtol=1e-12)
+    np.testing.assert_allclose(plan.noise_std**2, grid[1:] ** 2 - low**2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_a_consistency_function_is_sampled_exactly(n):
+    """With the exact map to the trajectory's end the law of the result is the data's, at any number of steps."""
+    mean, std = 0.7, 0.4
+    plan = solve.consistency(VP, js.noise.time_grid(VP, n, final="zero"))
+    m, v = plan.alpha[0] * mean, (plan.alpha[0] * std) ** 2 + plan.sigma[0] ** 2
+    for r in range(n):
+        slope = std / np.sqrt((plan.alpha[r] * std) ** 2 + plan.sigma[r] ** 2)
+        gain = plan.state_coef[r] + plan.weights[r, 0] * slope
+        m = gain * m + plan.weights[r, 0] * (mean - slope * plan.alpha[r] * mean)
+        v = gain**2 * v + plan.noise_std[r] ** 2
+    np.testing.assert_allclose((m, v), (mean, std**2), rtol=1e-12)
+
+
+def test_each_ddpm_variance_is_exact_on_its_own_data():
+    """Ho et al.: beta is right for x0 ~ N(0, 1), the posterior's for a single point; halfway is the geometric mean."""
+    grid = GRIDS["uniform t"]
+    large, small, half = (solve.ddpm(VP, grid, variance=v) for v in ("large", "small", 0.5))
+    assert abs(output_moments(large, 0.0, 1.0)[1] - 1) < 1e-12
+    assert abs(output_moments(small, 0.0, 1.0)[1] - 1) > 0.05
+    sigma = float(VP.sigma(grid[-1]))
+    assert abs(output_moments(small, 0.3, 1e-9)[1] - sigma**2) < 1e-12
+    np.testing.assert_allclose(half.noise_std, np.sqrt(large.noise_std * small.noise_std), rtol=1e-12)
+    beta = 1 - (VP.alpha(grid[:-1]) / VP.alpha(grid[1:])) ** 2
+    np.testing.assert_allclose(large.noise_std**2, beta, rtol=1e-9)
+    zero = solve.ddpm(VP, js.noise.time_grid(VP, 5, final="zero"), variance=np.linspace(0, 1, 5))
+    assert zero.noise_std[-1] == 0
+    with pytest.raises(ValueError, match="variance must be one of"):
+        solve.ddpm(VP, grid, variance="huge")
+    with pytest.raises(ValueError, match="one per step"):
+        solve.ddpm(VP, grid, variance=np.zeros(3))
