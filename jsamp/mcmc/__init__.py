@@ -62,6 +62,7 @@ from jsamp.mcmc._repellent import TokenSGD as TokenSGD
 from jsamp.mcmc._stream import load as load
 from jsamp.mcmc._stream import save as save
 from jsamp.mcmc._stream import stream as stream
+from jsamp.mcmc._stretch import Stretch as Stretch
 from jsamp.mcmc._temper import ParallelTempering as ParallelTempering
 from jsamp.mcmc._temper import SwapInfo as SwapInfo
 from jsamp.mcmc._temper import tempered as tempered
@@ -81,7 +82,7 @@ __all__ = [
     "EllipticalSlice", "EvidenceInfo", "Gibbs", "HMCInfo", "HistoryDrivenWalk", "IndependentMH", "Info", "Kernel",
     "MinibatchScore", "Moments", "MomentsValue", "Noised", "NoisedScore", "NumpyroModel", "OnlineRhat",
     "ParallelTempering", "RandomWalk", "ReconstructionScore", "SelfRepellentWalk", "Slice", "SliceInfo", "State",
-    "SwapInfo", "Token", "TokenSGD", "WalkGraph", "ais", "annealed", "chain", "chains", "compose", "cycle",
+    "Stretch", "SwapInfo", "Token", "TokenSGD", "WalkGraph", "ais", "annealed", "chain", "chains", "compose", "cycle",
     "ensemble", "from_numpyro", "load", "metropolize", "mixture", "on", "pSGLD", "picked", "refresh", "repeat",
     "save", "smc", "stream", "tempered", "to_arviz", "tune", "walk_graph", "walk_variance",
 ]  # fmt: skip

@@ -249,6 +249,17 @@ REGISTRY = {
             (lambda: mcmc.Slice(logdensity, max_steps=0), "Slice: max_steps"),
         ],
     ),
+    "Stretch": kernel(
+        of(mcmc.Stretch),
+        jnp.sin(jnp.arange(18.0)).reshape(6, 3),
+        refusals=[
+            (lambda: mcmc.Stretch(logdensity, scale=1.0), "Stretch: scale must be finite and in"),
+            (lambda: mcmc.Stretch(logdensity).init(jnp.ones((5, 2))), "Stretch: x needs an even number of walkers"),
+            (lambda: mcmc.Stretch(logdensity).init(jnp.ones((4, 3))), "even number of walkers, 6 or more"),
+            (lambda: mcmc.Stretch(logdensity).init(jnp.ones((6, 3))), "Stretch: x holds equal walkers"),
+            (lambda: mcmc.Stretch(logdensity).init(jnp.ones(())), "Stretch: x: every leaf needs"),
+        ],
+    ),
     "EllipticalSlice": kernel(
         lambda: mcmc.EllipticalSlice(logdensity, covariance=SCALE),
         mechanism="search",

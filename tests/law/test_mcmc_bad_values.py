@@ -81,6 +81,7 @@ KERNELS = [
     (mcmc.MCLMC, {**DIFFUSION, "length": 1.0}, X),
     (mcmc.IndependentMH, {"logdensity": f, "draw": draw, "logproposal": f}, X),
     (mcmc.Slice, {"logdensity": f, "width": 1.0, "metric": 1.0, "max_steps": 3}, X),
+    (mcmc.Stretch, {"logdensity": f, "scale": 2.0}, jnp.sin(jnp.arange(18.0)).reshape(6, 3)),
     (mcmc.EllipticalSlice, {"loglikelihood": f, "covariance": 1.0, "mean": X}, X),
     (mcmc.SGLD, BATCH, X), (mcmc.pSGLD, {**BATCH, "rate": 0.9, "floor": 0.1, "num_data": 1.0}, X),
     (mcmc.SGHMC, {**BATCH, "friction": 0.1, "noise": 0.0}, X),

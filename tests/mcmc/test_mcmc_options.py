@@ -170,3 +170,32 @@ def test_a_thermostat_finds_the_noise_of_its_gradients():
     assert abs(stationary(want)[0] - temperature) < 0.15 * temperature
     hot = np.asarray(run(mcmc.SGHMC(score, rows, **options), lambda s, i: jnp.mean(s.position**2))).mean()
     assert hot > 2 * temperature
+
+
+def test_stretches_are_affine_invariant_and_leave_the_target_alone():
+    # The walkers of a transformed target are the transformed walkers, draw by draw.
+    mix, shift = np.array([[3.0, -2.0], [0.5, 0.01]]), np.array([5.0, -1.0])
+    inverse, origin = jnp.asarray(np.linalg.inv(mix), jnp.float32), jnp.asarray(shift, jnp.float32)
+    plain = lambda x: -jnp.sum(x**4) / 4
+    warped = lambda y: plain(jnp.sum(inverse * (y - origin)[None], axis=1))
+    walkers = np.random.default_rng(1).normal(size=(10, 2))
+    a = mcmc.chain(KEY, mcmc.Stretch(plain), walkers.astype(np.float32), 12).x
+    b = mcmc.chain(KEY, mcmc.Stretch(warped), (walkers @ mix.T + shift).astype(np.float32), 12).x
+    assert np.any(a[-1] != a[0])
+    np.testing.assert_allclose(b, np.asarray(a, np.float64) @ mix.T + shift, rtol=1e-3, atol=1e-3)
+    # Independent ensembles that start in the law of a skewed target stay in it: x1 ~ Gamma(3), x2 | x1 ~ N(x1, 1).
+    rng, count = np.random.default_rng(0), 3000
+    first = rng.gamma(3.0, size=(count, 6))
+    start = np.stack([first, first + rng.normal(size=(count, 6))], axis=-1).astype(np.float32)
+
+    def skewed(x):
+        inside = jnp.maximum(x[0], 1e-30)
+        return jnp.where(x[0] > 0, 2 * jnp.log(inside) - inside - (x[1] - x[0]) ** 2 / 2, -jnp.inf)
+
+    kernel = mcmc.Stretch(skewed, scale=3.0)
+    end = jax.vmap(lambda k, x: mcmc.chain(k, kernel, x, 1, thin=4).x[-1])(jax.random.split(KEY, count), start)
+    end = np.asarray(end, np.float64)
+    assert np.mean(np.any(end != start, axis=-1)) > 0.5
+    for moment, want in ((end[..., 0], 3.0), (end[..., 0] ** 2, 12.0), (end[..., 1], 3.0), (end[..., 1] ** 2, 13.0)):
+        means = moment.mean(1)  # of an ensemble
+        assert abs(means.mean() - want) < 5 * means.std(ddof=1) / np.sqrt(count)
