@@ -118,7 +118,7 @@ def _seeds(key, X, weights, num):
         first = draw_categorical(keys[0], jnp.log(share))
 
     def away(index):
-        return jnp.sum((X - X[index][None]) ** 2, 1)
+        return squared_distances(X[index][None], X)[0]
 
     def step(distance, k):
         mass = distance * share

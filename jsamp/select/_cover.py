@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jsamp._core._checks import check_count
+from jsamp.select._neighbors import squared_distances
 from jsamp.select._rows import as_array, check_matrix, check_row_numbers, check_weights, power_of_two
 from jsamp.select._subset import Subset
 
@@ -20,7 +21,7 @@ def _k_center(X, start, weights, num, fixed):
     live = jnp.ones_like(X[:, 0], bool) if weights is None else weights > 0
 
     def away(index):
-        return jnp.where(live, jnp.sum((X - X[index][None]) ** 2, 1), 0)
+        return jnp.where(live, squared_distances(X[index][None], X)[0], 0)
 
     def choose(carry, t):
         near = carry[0]

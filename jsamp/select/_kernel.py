@@ -27,7 +27,7 @@ from jsamp._core._types import Scalar
 from jsamp.select._neighbors import squared_distances
 from jsamp.select._rows import check_matrix, check_weights
 from jsamp.select._subset import Subset, check_subset
-from jsamp.select._whiten import map_rows
+from jsamp.select._whiten import map_rows, matmul
 
 PairKernel = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -52,7 +52,20 @@ class GaussianKernel:
 
     def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
         """Evaluate the [a, b] kernel values of rows x [a, d] and y [b, d]."""
-        return jnp.exp(-squared_distances(x / self.bandwidth, y / self.bandwidth) / 2)
+        return jnp.exp(-_scaled_distances(x / self.bandwidth, y / self.bandwidth) / 2)
+
+
+def _scaled_distances(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Squared distances right to 1e-5: by a product where its rounding is below that, by differences elsewhere."""
+    centre = jnp.mean(y, 0, keepdims=True)
+    u, v = x - centre, y - centre
+    left, right = jnp.sum(u * u, 1), jnp.sum(v * v, 1)
+    loss = 4 * jnp.finfo(x.dtype).eps * (jnp.sqrt(jnp.max(left)) + jnp.sqrt(jnp.max(right))) ** 2
+
+    def product(u, v, *_):
+        return jnp.maximum(left[:, None] + right[None] - 2 * matmul(u, v.T), 0)
+
+    return lax.cond(loss < 1e-5, product, lambda _u, _v, x, y: squared_distances(x, y), u, v, x, y)
 
 
 def _as_kernel(kernel: Any, X: jax.Array, who: str) -> Any:

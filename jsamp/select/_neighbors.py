@@ -57,7 +57,7 @@ def squared_distances(query: jax.Array, data: jax.Array) -> jax.Array:
     return add(total, query[:, whole * COLUMNS :], columns[whole * COLUMNS :])
 
 
-def neighbors(query: jax.Array, own: Any, data: jax.Array, k: int, extra: Any = None, block: int = 256) -> jax.Array:
+def neighbors(query: jax.Array, own: Any, data: jax.Array, k: int, extra: Any = None, block: int = 512) -> jax.Array:
     """[q, k] rows of `data` nearest to each query, row `own` itself (by number, not by distance) left out.
 
     `extra` = (codes of queries, codes of data, cost) adds cost per differing code.
