@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
-LIBRARIES = {"digits_net", "digits_metrics", "png", "small_digits"}  # imported by the others; nothing to run
+LIBRARIES = {"digits_net", "digits_metrics", "png", "small_digits", "text_net"}  # imported by the others; nothing to run
 COMMANDS = {
     "hello_solver": ["--out", "{tmp}/picture.png"],
     "hello_chain": ["--out", "{tmp}/picture.png"],
@@ -34,6 +34,10 @@ COMMANDS = {
     "draw_digits": ["--quick", "--steps", "4", "--out", "{tmp}/digits.png"],
     "distil_digits": ["--steps", "40", "--distil", "2", "--out", "{tmp}/picture.png"],
     "train_digits": ["--data", "{tmp}/mnist.npz", "--steps", "3", "--out", "{tmp}/weights.npz"],
+    "text_decoding": ["--num", "2", "--quick"],
+    "text_watermark": ["--texts", "2", "--num", "40", "--edit-runs", "3", "--out", "{tmp}/picture.png"],
+    "text_reward": ["--population", "2", "--length", "16", "--runs", "1"],
+    "train_text": ["--steps", "2", "--out", "{tmp}"],
     "train_classifier": ["--data", "{tmp}/mnist.npz", "--steps", "2", "--out", "{tmp}/features.npz"],
 }
 
