@@ -127,12 +127,38 @@ CASES = {
 X = np.array([[0.4, -1.2], [0.9, 0.1], [-0.3, 0.6]], np.float32)
 
 
+# One denoiser for each piece of code that others share: these are compiled, the others traced and run op by op.
+COMPILED = [
+    "Denoiser(v)", "Denoiser(velocity)", "GaussianMixture(covs)", "Empirical", "ClassifierFree(one)", "Compose", "CFGpp",
+    "Rescale(v)", "APG", "CFGZero", "DPS", "PiGDM(mask)", "TMPD", "DDNM", "Classifier", "Energy", "Reward",
+    "ForwardModel", "Interval", "GradientFree", "Threshold(dynamic)", "Twisted",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_calls(name):
-    """jit, vmap, dtypes, trees of numbers, gradients, x = alpha x0 + sigma eps."""
+def test_traces(name):
+    """Shapes, dtypes, one trace for all numbers, x = alpha x0 + sigma eps, another result from other numbers."""
     denoiser, other = CASES[name]
     assert isinstance(denoiser, D.DenoiserLike)
     assert denoiser.schedule.alpha(0.0) == 1
+    traces = []
+    call = jax.jit(lambda denoiser, x, t: (traces.append(1), denoiser(x, t))[1])
+    out = call.lower(denoiser, X[0], 0.4).out_info
+    assert isinstance(out, (js.Prediction, D.Guided))
+    assert all((leaf.shape, leaf.dtype) == ((2,), jnp.float32) for leaf in (out.x0, out.eps))
+    eager = denoiser(X[0], 0.4)
+    assert all(np.all(np.isfinite(leaf)) for leaf in (eager.x0, eager.eps))
+    np.testing.assert_allclose(VP.alpha(0.4) * eager.x0 + VP.sigma(0.4) * eager.eps, X[0], rtol=1e-5, atol=1e-6)
+    if other is not None:
+        call.lower(other, X[0], 0.5)
+        assert len(traces) == 1
+        assert not np.array_equal(other(X[0], 0.5).x0, eager.x0)
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_calls(name):
+    """jit, vmap, dtypes, trees of numbers, gradients, x = alpha x0 + sigma eps."""
+    denoiser, other = CASES[name]
     traces = []
 
     def call(denoiser, x, t):
@@ -173,7 +199,7 @@ def test_calls(name):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if "Threshold" not in n])
+@pytest.mark.parametrize("name", [n for n in COMPILED if "Threshold" not in n])
 def test_slopes_in_time_and_state(name, x64):
     denoiser, x = CASES[name][0], X[0].astype(np.float64)
     way = np.array([0.6, -0.8])

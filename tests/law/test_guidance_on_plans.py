@@ -110,8 +110,28 @@ def test_every_guidance_is_here():
     assert classes - elsewhere <= wrapped
 
 
-@pytest.mark.parametrize("rows", [pytest.param("6"), pytest.param("12", marks=pytest.mark.slow)])
+# One guidance for each way of acting: on the rate by contrast, by a memory, by rows, by a gradient, by a solve, by a kick.
+COMPILED = ["ClassifierFree", "APG", "Interval", "CFGpp", "GradientFree", "Classifier", "DPS", "TMPD",
+            "Threshold(DPS(ClassifierFree))"]  # fmt: skip
+
+
 @pytest.mark.parametrize("name", GUIDANCE)
+def test_traces_once_on_every_plan(name):
+    """A new scale, plan values, start and key are data."""
+    plans, traces = groups()["6"], Traces()
+    model = js.Denoiser(traces.bind(WEIGHTS), VP, predicts="x0")
+    run = jax.jit(lambda key, model, w, plans, x: jax.vmap(lambda p: draw(name, model, w, p, x, key))(plans))
+    assert run.lower(KEY, model, 0.6, plans, X).out_info.shape == (24, 3)
+    count = traces.count
+    run.lower(jax.random.key(6), model, 0.8, jax.tree.map(np.copy, plans), 1.1 * X)
+    assert traces.count == count
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [*((name, "6") for name in COMPILED), *(pytest.param(name, "12", marks=pytest.mark.slow) for name in GUIDANCE),
+     *(pytest.param(name, "6", marks=pytest.mark.slow) for name in GUIDANCE if name not in COMPILED)],
+)  # fmt: skip
 def test_on_every_plan(name, rows):
     plans, traces = groups()[rows], Traces()
     model = js.Denoiser(traces.bind(WEIGHTS), VP, predicts="x0")
@@ -128,7 +148,7 @@ def test_on_every_plan(name, rows):
         np.testing.assert_allclose(run(KEY, model, off, plans, X), unguided(rows), rtol=2e-5, atol=2e-6)
 
 
-PLAIN = S.dpmpp(VP, GRID[:4])
+PLAIN = S.dpmpp(VP, GRID[:3])
 
 
 @pytest.mark.parametrize("name", [name for name in GUIDANCE if GUIDANCE[name][1] is not None])
