@@ -32,7 +32,7 @@ class Gauge(Wrapper):
     """
 
     denoiser: Any = field(check=_fields.denoiser)
-    turn: Any
+    turn: Any = field(check=_fields.number())
 
     def __call__(self, x, t, *, key=None):
         """Predict x0 and eps, with the turned part added to eps and taken from x0."""
@@ -82,11 +82,11 @@ def add_gauge(denoiser: Any, matrix: Any) -> Gauge:
         Horvat and Pfister, "On gauge freedom, conservativity and intrinsic dimensionality estimation in diffusion
         models", 2024, arXiv:2402.03845.
     """
+    _checks.check_finite("add_gauge: matrix", matrix)
     _checks.check_floating("add_gauge: matrix", matrix)
     matrix = jnp.asarray(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"add_gauge: matrix must be square, got shape {matrix.shape}.")
-    _checks.check_finite("add_gauge: matrix", matrix)
     return Gauge(denoiser, (matrix - matrix.T) / 2)
 
 
@@ -150,11 +150,12 @@ def conservative_part(function: Any, potentials: Any, x: Any) -> ConservativePar
     """
     function = as_tree("conservative_part: function", function, "function(x)")
     potentials = as_tree("conservative_part: potentials", potentials, "potentials(x)")
+    _checks.check_finite("conservative_part: x", x)
+    _checks.check_rows("conservative_part: x", x)
     _checks.check_floating("conservative_part: x", x)
     x = jnp.asarray(x)
     if x.ndim < 2:
         raise ValueError(f"conservative_part: x must be samples [n, ...], got shape {x.shape}.")
-    _checks.check_finite("conservative_part: x", x)
     one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
     values, out = jax.eval_shape(potentials, one), jax.eval_shape(function, one)
     if len(values.shape) != 1 or out.shape != one.shape:

@@ -36,6 +36,7 @@ BAD = {
 
 # Data that pass through: NaN in, NaN out, as the docstring says.
 NAN_STAYS_VISIBLE = {
+    ("denoise.ConservativePart", "coefficient"), ("denoise.ConservativePart", "explained"),
     ("solve.sample", "x"), ("solve.init", "x"), ("solve.output", "state"), ("solve.step", "state"), ("solve.step", "row"),
     ("solve.optimise_start", "until"), ("estimate.rhat", "x"), ("estimate.ess", "x"), ("estimate.mcse", "x"), ("estimate.mean", "x"),
     ("estimate.ebfmi", "energy"), ("mcmc.refresh", "x"), ("mcmc.refresh", "state"), ("mcmc.picked", "info"),
