@@ -61,6 +61,9 @@ def minority_score(
     _checks.check_callable("minority_score: distance", distance, "distance(x0, prediction)")
     _checks.check_floating("minority_score: x0", x0)
     _checks.check_count("minority_score: draws", draws)
+    _checks.check_scalar("minority_score: t", t)
+    for leaf in jax.tree.leaves(x0):
+        _checks.check_finite("minority_score: x0", leaf)
     if not hasattr(denoiser, "schedule"):
         raise TypeError("minority_score: denoiser must have a schedule. Wrap the network in js.Denoiser.")
     x0 = jax.tree.map(jnp.asarray, x0)
