@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from laws import denoiser, mixture
 from population_laws import bind, dps, potential, reward, truth
-from test_denoise import CASES, CLASSIFIER, ENERGY, KEEP, LEVELS, NOT, SEEN, SIDES, TWIST, VP
+from test_denoise import CASES, CLASSIFIER, ENERGY, KEEP, LEVELS, NOT, SEEN, SIDES, TURN, TWIST, VP
 
 import jsamp as js
 
@@ -28,7 +28,7 @@ AROUND = {
     "Reward": lambda d: D.Reward(d, ENERGY, 1.0, 0.1), "DPS": lambda d: D.DPS(d, SIDES, SEEN),
     "PiGDM": lambda d: D.PiGDM(d, KEEP, KEEP(SEEN)), "TMPD": lambda d: D.TMPD(d, SIDES, SEEN, 0.3),
     "DDNM": lambda d: D.DDNM(d, KEEP, KEEP(SEEN)), "Threshold": lambda d: D.Threshold(d, 0.9),
-    "Twisted": lambda d: D.Twisted(d, TWIST),
+    "Twisted": lambda d: D.Twisted(d, TWIST), "Gauge": lambda d: D.add_gauge(d, TURN),
 }  # fmt: skip
 MIXES = {"ClassifierFree", "ClassifierFree(uncond)", "Auto", "Compose", "CFGpp", "Rescale", "APG", "CFGZero", "Interval",
          "GradientFree"}  # fmt: skip
