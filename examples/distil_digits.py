@@ -4,8 +4,9 @@
 
 The table compares the teacher (DDIM and DPM-Solver++ with few evaluations) with two students: consistency distillation
 (CD), whose teacher is the ODE, and SCott, whose teacher is an SDE of three sub-steps, with a critic against the spread
-that this loses. At this size the critic does not win all of it back: SCott's recall stays below CD's. FD_32 compares features of 1437 samples and as many real images (see `small_digits.py`); precision and
-recall stand beside it, because a low FD alone may hide lost diversity. About 90 s on two cores.
+that this loses. At this size the critic does not win all of it back: SCott's recall stays below CD's. FD_32 compares
+features of 1437 samples and as many real images (see `small_digits.py`); precision and recall stand beside it, because
+a low FD alone may hide lost diversity. About a minute on two cores.
 """
 
 from __future__ import annotations
