@@ -146,6 +146,7 @@ def _levels(who, denoiser, t, dtype):
     _checks.check_callable(f"{who}: denoiser", denoiser, "denoiser(x, t)")
     if not hasattr(denoiser, "schedule"):
         raise TypeError(f"{who}: denoiser must have a schedule. Wrap the network in js.Denoiser.")
+    _checks.check_scalar(f"{who}: t", t)
     t = jnp.asarray(t, dtype)
     alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
     known = _checks.concrete((alpha, sigma))
