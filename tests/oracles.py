@@ -53,29 +53,35 @@ def run_table(plan, predict, x, noise=None, state=None):
 
     `state` may hold seeded "history" [K, ...] and "velocity". Returns the final x.
     """
+    assert noise is not None or not plan.stochastic, "a stochastic plan needs noise(r, stream)"
     state = state or {}
     x = np.array(x, float)
-    held = x
     history = np.array(state.get("history", np.zeros((plan.slots, *x.shape))))
-    v = np.array(state.get("velocity", np.zeros_like(x)))
-    drift = np.zeros_like(x)
+    carry = x, x, np.array(state.get("velocity", np.zeros_like(x))), np.zeros_like(x), history
     for r in range(plan.nfe):
-        if plan.churn_std is not None:
-            x = x + plan.churn_std[r] * noise(r, 1)
-        m = mix(plan, r, *predict(x, float(plan.alpha[r]), float(plan.sigma[r])))
-        if plan.prediction_rate is not None:
-            m = v = (1 - plan.prediction_rate[r]) * v + plan.prediction_rate[r] * m
-        base = start_of_step(plan, r, x, held, m)
-        u = plan.weights[r, 0] * m + sum(plan.weights[r, k + 1] * history[k] for k in range(plan.slots))
-        if plan.increment_rate is not None:
-            drift = (1 - plan.increment_rate[r]) * drift + plan.increment_rate[r] * u
-            u = plan.gain[r] * ((1 - plan.increment_blend[r]) * drift + plan.increment_blend[r] * u)
-        z = np.zeros_like(x) if plan.noise_std is None else plan.noise_std[r] * noise(r, 0)
-        x = plan.state_coef[r] * base + u + z
-        held = hold(plan, r, base, m, history) + (0 if plan.corrector_weights is None else z)
-        if plan.slots:
-            history[plan.slot[r]] = m
-    return x
+        carry = run_row(plan, r, predict, carry, noise)
+    return carry[0]
+
+
+def run_row(plan, r, predict, carry, noise=None):
+    """One row: (x, what is held for the next row, velocity, drift, history). Without `noise` no noise is added."""
+    x, held, v, drift, history = carry
+    if plan.churn_std is not None and noise is not None:
+        x = x + plan.churn_std[r] * noise(r, 1)
+    m = mix(plan, r, *predict(x, float(plan.alpha[r]), float(plan.sigma[r])))
+    if plan.prediction_rate is not None:
+        m = v = (1 - plan.prediction_rate[r]) * v + plan.prediction_rate[r] * m
+    base = start_of_step(plan, r, x, held, m)
+    u = plan.weights[r, 0] * m + sum(plan.weights[r, k + 1] * history[k] for k in range(plan.slots))
+    if plan.increment_rate is not None:
+        drift = (1 - plan.increment_rate[r]) * drift + plan.increment_rate[r] * u
+        u = plan.gain[r] * ((1 - plan.increment_blend[r]) * drift + plan.increment_blend[r] * u)
+    z = np.zeros_like(x) if plan.noise_std is None or noise is None else plan.noise_std[r] * noise(r, 0)
+    held = hold(plan, r, base, m, history) + (0 if plan.corrector_weights is None else z)
+    history = history.copy()
+    if plan.slots:
+        history[plan.slot[r]] = m
+    return plan.state_coef[r] * base + u + z, held, v, drift, history
 
 
 def start_of_step(plan, r, x, held, m):
@@ -111,10 +117,7 @@ def output_moments(plan, mean, std, start_mean=None, start_std=None):
         if plan.churn_std is not None:
             cov[0, 0] += float(plan.churn_std[r]) ** 2
 
-        def row(s, r=r):
-            part = {"history": s[3:, None], "velocity": s[2:3]}
-            return _one_row(plan, r, law, s, part)
-
+        row = lambda s, r=r: packed_row(plan, r, law, s)
         zero = row(np.zeros(size))
         jacobian = np.stack([row(e) - zero for e in np.eye(size)], axis=1)
         m, cov = jacobian @ m + zero, jacobian @ cov @ jacobian.T
@@ -126,21 +129,13 @@ def output_moments(plan, mean, std, start_mean=None, start_std=None):
     return m[0], cov[0, 0]
 
 
-def _one_row(plan, r, law, s, part):
-    x, held, v, history = s[0:1], s[1:2], s[2:3], s[3:]
-    m = mix(plan, r, *(p[:, 0] for p in law(x[:, None], float(plan.alpha[r]), float(plan.sigma[r]))))
-    if plan.prediction_rate is not None:
-        m = v = (1 - plan.prediction_rate[r]) * v + plan.prediction_rate[r] * m
-    base = start_of_step(plan, r, x, held, m)
-    held = hold(plan, r, base, m, history)
-    u = plan.weights[r, 0] * m + plan.weights[r, 1:] @ history
-    if plan.increment_rate is not None:
-        v = (1 - plan.increment_rate[r]) * v + plan.increment_rate[r] * u
-        u = plan.gain[r] * ((1 - plan.increment_blend[r]) * v + plan.increment_blend[r] * u)
-    history = history.copy()
-    if plan.slots:
-        history[plan.slot[r]] = m[0]
-    return np.concatenate([plan.state_coef[r] * base + u, held, v, history])
+def packed_row(plan, r, predict, s):
+    """One row without noise on the packed state (x, held, velocity or drift, history), each one number."""
+    at = lambda k: s[k].reshape(1, 1)
+    carry = at(0), at(1), at(2), at(2), s[3:].reshape(-1, 1, 1)
+    x, held, v, drift, history = run_row(plan, r, predict, carry)
+    average = v if plan.increment_rate is None else drift
+    return np.concatenate([np.ravel(part) for part in (x, held, average, history)])
 
 
 def slope(errors):

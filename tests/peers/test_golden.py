@@ -16,7 +16,14 @@ from jsamp.solve._multistep import build
 from jsamp.solve._rows import assemble
 from jsamp.solve._weights import check_grid
 
-VP, VE, FLOW = js.noise.VP(), js.noise.VE(1e-3, 1e4), js.noise.Flow()
+
+class Longer(js.noise.VP):
+    """VP beyond t = 1, where recorded tables of discrete steps begin."""
+
+    domain = (0.0, 1.1)
+
+
+VP, VE, FLOW = Longer(), js.noise.VE(1e-3, 1e4), js.noise.Flow()
 DDPM = js.noise.Discrete.ddpm_linear()
 
 
@@ -44,7 +51,7 @@ class WholeIndices:
 
     def __getattr__(self, name):
         method = getattr(DDPM, name)
-        return method if name == "time" else lambda t: method(np.floor(t))
+        return method if name in ("time", "domain") else lambda t: method(np.floor(t))
 
 
 COSINE = TheirCosine()

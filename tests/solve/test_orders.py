@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 import pytest
-from oracles import Mixture, _one_row, output_moments, run_table, slope
+from oracles import Mixture, output_moments, packed_row, run_table, slope
 from scipy.integrate import solve_ivp
 
 import jsamp as js
@@ -168,7 +168,7 @@ def spectral_radius(plan, law):
     """Largest eigenvalue of the companion matrix of the last rows, as many as there are slots to come round."""
     product = np.eye(3 + plan.slots)
     for r in range(plan.nfe - max(plan.slots, 1), plan.nfe):
-        row = lambda s, r=r: _one_row(plan, r, law, s, None)
+        row = lambda s, r=r: packed_row(plan, r, law, s)
         product = np.stack([row(e) for e in np.eye(len(product))], axis=1) @ product
     return np.max(np.abs(np.linalg.eigvals(product)))
 
