@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-EXACT = 2**28
+EXACT = 2**24
 """Multiplications up to which differences are formed one by one, exactly; beyond, by one matrix product."""
 
 
