@@ -71,7 +71,7 @@ def load(path: Any) -> Plan:
         True
     """
     try:
-        with np.load(pathlib.Path(path), allow_pickle=False) as file:
+        with pathlib.Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return Plan(**{**arrays, "kind": str(arrays["kind"])})
     except FileNotFoundError:

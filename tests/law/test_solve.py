@@ -818,6 +818,11 @@ def law_restart(name):
         S.restart(S.ddim(VP, grid_of(VP, 8, "zero")), S.ddim(VP, grid_of(VP, 8, "zero")[5:]))
 
 
+def _full_disk(file, **arrays):
+    file.write(b"half")
+    raise OSError("no space left on device")
+
+
 def law_files(name, tmp_path):
     for number, (label, plan) in enumerate(plans().items()):
         S.save(tmp_path / f"{number}.npz", plan)
@@ -831,6 +836,22 @@ def law_files(name, tmp_path):
         S.load(tmp_path / "other.npz")
     with pytest.raises(TypeError, match="Plan"):
         S.save(tmp_path / "x.npz", {"a": 1})
+    whole = (tmp_path / "bare").read_bytes()
+    for number, content in enumerate((b"", whole[: len(whole) // 2], b"no archive at all")):
+        (tmp_path / f"damaged{number}").write_bytes(content)
+        with pytest.raises(ValueError, match="does not hold a plan"):
+            S.load(tmp_path / f"damaged{number}")
+    with pytest.raises(FileNotFoundError):
+        S.load(tmp_path / "absent")
+    S.save(tmp_path / "a.b", plans()["heun"])
+    assert_same_bits(S.load(tmp_path / "a.b"), plans()["heun"])
+    # A write that fails leaves the earlier file whole, and no part behind.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "savez", _full_disk)
+        with pytest.raises(OSError, match="no space"):
+            S.save(tmp_path / "a.b", plans()["ddim"])
+    assert_same_bits(S.load(tmp_path / "a.b"), plans()["heun"])
+    assert not list(tmp_path.glob(".a.b*"))
 
 
 def law_describe(name):
