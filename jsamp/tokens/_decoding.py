@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -171,7 +172,7 @@ def first_hitting(
     known = concrete(x)
     masked = None if known is None else int((known == process.mask).sum(-1).max())
     sizes = np.ones(x.shape[-1], int) if groups is None else _group_sizes(groups, x.shape[-1], masked)
-    table = lambda key, x: _table(key, process, x, sizes, order, start)
+    table = lambda key, x: _table(key, process, x, tuple(sizes.tolist()), order, start)
     if x.ndim == 1:
         return table(key, x)
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(x.shape[0]))
@@ -179,6 +180,7 @@ def first_hitting(
     return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), stacked)
 
 
+@functools.partial(jax.jit, static_argnames=("sizes", "order"))
 def _table(key, process, x, sizes, order, start):
     """The table of one text: sites sorted by their hitting times, cut into groups."""
     length = x.shape[0]
@@ -189,7 +191,7 @@ def _table(key, process, x, sizes, order, start):
     time = jnp.asarray(process.time(prob[place]), jnp.float32)
     site = jnp.where(hidden[place], place, -1).astype(jnp.int32)
     ends = np.cumsum(sizes)
-    starts, width = ends - sizes, int(sizes.max())
+    starts, width = ends - np.asarray(sizes), max(sizes)
     column = starts[:, None] + np.arange(width)
     inside = column < ends[:, None]
     column = np.where(inside, column, 0)
