@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
-LIBRARIES = {"digits_net", "digits_metrics", "png", "small_digits", "text_net"}  # imported by the others; nothing to run
+LIBRARIES = {
+    "digits_net",
+    "digits_metrics",
+    "png",
+    "small_digits",
+    "text_net",
+}  # imported by the others; nothing to run
 COMMANDS = {
     "hello_solver": ["--out", "{tmp}/picture.png"],
     "hello_chain": ["--out", "{tmp}/picture.png"],

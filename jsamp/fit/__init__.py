@@ -1,7 +1,21 @@
 """Fits: (key, data, ...) -> Result(what was fitted, info); and the one optimisation loop."""
 
+from jsamp.fit._evolve import Search as Search
+from jsamp.fit._learn import LearnInfo as LearnInfo
+from jsamp.fit._learn import learn_plan as learn_plan
 from jsamp.fit._minimise import MinimiseInfo as MinimiseInfo
 from jsamp.fit._minimise import MinimiseState as MinimiseState
 from jsamp.fit._minimise import minimise as minimise
+from jsamp.fit._scores import PlanScore as PlanScore
+from jsamp.fit._scores import sample_score as sample_score
+from jsamp.fit._scores import trajectory_score as trajectory_score
+from jsamp.fit._search import SearchInfo as SearchInfo
+from jsamp.fit._search import search_grid as search_grid
+from jsamp.fit._search import search_plan as search_plan
+from jsamp.fit._space import Genome as Genome
+from jsamp.fit._space import Space as Space
 
-__all__ = ["MinimiseInfo", "MinimiseState", "minimise"]
+__all__ = [
+    "Genome", "LearnInfo", "MinimiseInfo", "MinimiseState", "PlanScore", "Search", "SearchInfo", "Space", "learn_plan",
+    "minimise", "sample_score", "search_grid", "search_plan", "trajectory_score",
+]  # fmt: skip

@@ -21,10 +21,11 @@ def _unify(plans: Sequence[Plan]) -> list[Plan]:
     slots = max(plan.slots for plan in plans)
     names = {name for plan in plans for name in columns(plan)}
     kind = plans[0].kind if len({plan.kind for plan in plans}) == 1 else "mixed"
-    return [_extend(plan, slots, names, kind) for plan in plans]
+    return [extend(plan, slots, names, kind) for plan in plans]
 
 
-def _extend(plan: Plan, slots: int, names: set[str], kind: str) -> Plan:
+def extend(plan: Plan, slots: int, names: set[str], kind: str) -> Plan:
+    """Give a plan further columns that do nothing, more slots, and a wider kind."""
     xp = jnp if isinstance(plan.state_coef, jax.Array) else np
     shape, changes = plan.state_coef.shape, {}
     changes["weights"] = _widen(xp, plan.weights, slots)

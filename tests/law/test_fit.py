@@ -66,7 +66,64 @@ def run(thing, key, data):
     return minimise(key=key, data=data, loss=thing).x.args[0]
 
 
+SCHEDULE = js.noise.VP()
+GAUSSIAN = js.denoise.GaussianMixture(SCHEDULE, weights=[1.0], means=[[1.0, 0.0]], stds=[0.5])
+SPACE = js.fit.Space(SCHEDULE, 3)
+PLANS = js.solve.stack([js.solve.ddim(SCHEDULE, js.noise.logsnr_grid(SCHEDULE, 3))])
+SCORE = js.fit.trajectory_score(GAUSSIAN, DATA, DATA)
+
+
+def search(thing, key, x):
+    score = js.fit.trajectory_score(GAUSSIAN, x, x)
+    return js.fit.search_plan(key, score, SPACE, budget=4, population=4, starts=SPACE.random(key, 2)).x
+
+
+def search_times(thing, key, x):
+    return js.fit.search_grid(key, lambda grids: grids.sum(1), np.arange(9), 3, budget=4, population=4).x
+
+
+def learn(thing, key, x):
+    build = lambda grid: js.solve.ddim(SCHEDULE, grid)
+    grid = js.noise.time_grid(SCHEDULE, 3)
+    return js.fit.learn_plan(key, GAUSSIAN, build, x=x, reference=x, steps=2, batch=4, grid=grid).x
+
+
+def record(kind, *values):
+    return Case(lambda: lambda x: kind(x, *values), (DATA,), returns=kind)
+
+
 REGISTRY = {
+    "search_plan": Case(lambda: SPACE, (np.asarray(DATA),), search, stochastic=True, host=True, dtypes=None),
+    "search_grid": Case(lambda: SPACE, (np.asarray(DATA),), search_times, stochastic=True, host=True, dtypes=None),
+    "learn_plan": Case(lambda: SPACE, (np.asarray(DATA),), learn, stochastic=True, host=True, dtypes=None),
+    "Space": Case(
+        lambda: SPACE,
+        (np.asarray(DATA),),
+        lambda space, key, x: space.decode(space.random(key, 1)[0]),
+        stochastic=True,
+        host=True,
+        dtypes=None,
+        refusals=[(lambda: js.fit.Space(SCHEDULE, 1), "Space: nfe must be")],
+    ),
+    "trajectory_score": Case(
+        lambda: PLANS,
+        (DATA,),
+        lambda plans, key, x: js.fit.trajectory_score(GAUSSIAN, x, x)(plans),
+        dtypes=None,
+        refusals=[(lambda: js.fit.trajectory_score(GAUSSIAN, DATA, DATA[:3]), "trajectory_score: reference must have")],
+    ),
+    "sample_score": Case(
+        lambda: PLANS,
+        (DATA,),
+        lambda plans, key, x: js.fit.sample_score(GAUSSIAN, x, jnp.mean)(plans),
+        dtypes=None,
+        refusals=[(lambda: js.fit.sample_score(GAUSSIAN, DATA, 3), "sample_score: distance must be callable")],
+    ),
+    "PlanScore": Case(lambda: SCORE, (DATA,), lambda score, key, x: score(PLANS) + 0 * x[0, 0], dtypes=None),
+    "Genome": record(js.fit.Genome, None, None, None),
+    "Search": record(js.fit.Search, [], []),
+    "SearchInfo": record(js.fit.SearchInfo, None, 1, [], None),
+    "LearnInfo": record(js.fit.LearnInfo, None),
     "minimise": Case(lambda: LOSS, (np.asarray(DATA),), run, stochastic=True, host=True, refusals=REFUSALS),
     "MinimiseState": Case(
         lambda: lambda x: js.fit.MinimiseState(0, x, (), (), None), (DATA,), returns=js.fit.MinimiseState

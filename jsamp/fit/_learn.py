@@ -1,0 +1,185 @@
+"""Solvers learned: the grid or the weights of a plan, by gradients through the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core._callable import as_tree
+from jsamp._core._checks import check_count, check_key, check_rows
+from jsamp._core._like import match
+from jsamp._core._pytree import pytree, replace
+from jsamp._core._types import Grid, Key, Result, Tree
+from jsamp.denoise._protocol import check_denoiser
+from jsamp.fit._minimise import minimise
+from jsamp.solve import Plan, sample
+
+PARTS = ("grid", "weights")
+LEARNED = ("state_coef", "weights", "corrector_newest", "corrector_state", "corrector_weights")
+"""Columns that are learned as weights."""
+
+
+class LearnInfo(NamedTuple):
+    """Tell how learning a plan went.
+
+    Args:
+        grid: [n + 1] the learned grid, or the one given.
+        loss: [steps] mean square distance from the reference at each step.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.fit.LearnInfo(grid=None, loss=[0.1]).loss
+        [0.1]
+    """
+
+    grid: Any
+    loss: Any
+
+
+@pytree
+class _Solver:
+    """Hold what is learned: the shares of the grid's steps, and corrections of the plan's columns."""
+
+    shares: Any
+    columns: Any
+
+
+@pytree
+class _Distance:
+    """Mean square distance of samples from their references: a loss over batches (x, reference)."""
+
+    denoiser: Any
+    build: Any
+    grid: Any
+
+    def draw(self, key, batch):
+        """Nothing is random."""
+        return batch
+
+    def value(self, model, drawn):
+        """The mean over batch and event."""
+        x, reference = drawn
+        plan = _plan(self.build, self.grid, model)[0]
+        made = jax.vmap(lambda x: sample(None, self.denoiser, x, plan).x)(x)
+        pairs = list(zip(jax.tree.leaves(made), jax.tree.leaves(reference), strict=True))
+        return sum(jnp.sum((a - b) ** 2) for a, b in pairs) / sum(a.size for a, _ in pairs), None
+
+    def __call__(self, key, model, batch):
+        """Draw, then value."""
+        return self.value(model, self.draw(key, batch))
+
+
+def _plan(build, grid, model):
+    """The plan of what is learned, and its grid: inner times move, both ends and their order stay."""
+    if model.shares is not None:
+        steps = (grid[:-1] - grid[1:]) * jnp.exp(model.shares)
+        steps = steps * (grid[0] - grid[-1]) / jnp.sum(steps)
+        inner = grid[0] - jnp.cumsum(steps[:-1])
+        grid = jnp.concatenate([grid[:1], inner, grid[-1:]])
+    plan = build(grid)
+    if model.columns is not None:
+        plan = replace(plan, **{name: getattr(plan, name) + change for name, change in model.columns.items()})
+    return plan, grid
+
+
+def learn_plan(
+    key: Key,
+    denoiser: Any,
+    build: Callable[[Any], Plan] | Plan,
+    *,
+    x: Tree,
+    reference: Tree,
+    steps: int,
+    grid: Grid | None = None,
+    optimiser: Any = None,
+    train: tuple[str, ...] = ("grid",),
+    batch: int = 64,
+    progress: bool = False,
+) -> Result:
+    """Learn the grid or the weights of a solver by gradients through its run, towards reference samples.
+
+    Args:
+        key: the key of the batches.
+        denoiser: the denoiser.
+        build: grid [n + 1] -> `Plan`, for example `lambda grid: js.solve.dpmpp(schedule, grid)`; or a plan, of which
+            weights alone can be learned.
+        x: [m, ...] starts.
+        reference: [m, ...] what a fine plan makes of them.
+        steps: optimiser steps (static).
+        grid: [n + 1] falling times to start from; needed with a builder.
+        optimiser: an optax transformation; None is Adam with a rate that falls from 0.02 to 0.
+        train: what is learned, "grid" (its inner times; the ends stay), "weights" (the columns that multiply the state
+            and the predictions), or both.
+        batch: starts for each step.
+        progress: draw a tqdm bar, when tqdm is installed.
+
+    Returns:
+        `Result(plan, LearnInfo)`. Validate it on fresh starts.
+
+    Raises:
+        ValueError: for an unknown part, a grid that is missing or given with a plan, or starts and references of
+            different lengths.
+        TypeError: for something that is not a key, a denoiser or a builder.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> schedule = js.noise.VP()
+        >>> law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[1.0]], stds=[0.5])
+        >>> x = schedule.prior(jax.random.key(0), (64, 1))
+        >>> build, grid = lambda grid: js.solve.ddim(schedule, grid), js.noise.logsnr_grid(schedule, 3)
+        >>> learned = js.fit.learn_plan(jax.random.key(1), law, build, x=x, reference=1 + 0.5 * x, steps=5, grid=grid)
+        >>> learned.x.nfe, learned.info.loss.shape
+        (3, (5,))
+
+    Cost:
+        steps gradients through the run of `batch` starts: about three times the plan's evaluations, and memory of all
+        rows unless the denoiser is wrapped in `jax.checkpoint`.
+
+    References:
+        Watson, Chan, Ho and Norouzi, "Learning Fast Samplers for Diffusion Models by Differentiating Through Sample
+        Quality", 2022, arXiv:2202.05830.
+    """
+    import optax
+
+    check_key(key, "learn_plan")
+    check_denoiser("learn_plan: denoiser", denoiser)
+    check_count("learn_plan: steps", steps)
+    builder, grid = _builder(build, grid, train)
+    reference = match("learn_plan: reference", reference, x)
+    if optimiser is None:
+        optimiser = optax.adam(optax.cosine_decay_schedule(0.02, steps))
+    columns = None
+    if "weights" in train:
+        start = builder(grid)
+        held = {name: getattr(start, name) for name in LEARNED if getattr(start, name) is not None}
+        columns = {name: jnp.zeros(np.shape(column)) for name, column in held.items()}
+    model = _Solver(jnp.zeros(grid.shape[0] - 1) if "grid" in train else None, columns)
+    loss = _Distance(as_tree("learn_plan: denoiser", denoiser, "denoiser(x, t)"), builder, grid)
+    rows = jax.tree.leaves(x)[0].shape[0]
+    fitted = minimise(
+        key, loss, model, (x, reference), optimiser=optimiser, steps=steps, batch=min(batch, rows), progress=progress
+    )
+    plan, grid = jax.jit(lambda model: _plan(builder, loss.grid, model))(fitted.x)
+    return Result(plan, LearnInfo(grid, fitted.info.loss))
+
+
+def _builder(build, grid, train):
+    if not isinstance(train, tuple) or not train or not set(train) <= set(PARTS):
+        raise ValueError(f"learn_plan: train must be a tuple of {' and '.join(map(repr, PARTS))}, got {train!r}.")
+    if isinstance(build, Plan):
+        if "grid" in train or grid is not None:
+            raise ValueError(
+                "learn_plan: a plan does not know how it was built; pass a builder, grid -> Plan, to learn a grid."
+            )
+        plan = build
+        return as_tree("learn_plan: build", lambda grid: plan, "build(grid)"), jnp.zeros(plan.nfe + 1)
+    build = as_tree("learn_plan: build", build, "build(grid)")
+    if grid is None:
+        raise ValueError("learn_plan: pass grid=, the times that the builder starts from.")
+    check_rows("learn_plan: grid", grid, ndim=1)
+    build(np.asarray(grid))  # its own refusals, on known numbers
+    return build, jnp.asarray(grid, jnp.float32)

@@ -1,0 +1,242 @@
+"""Solvers searched and learned: genomes are the named solvers, searches find what is there, claims by size."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jsamp as js
+from jsamp.fit._evolve import kendall
+from jsamp.fit._space import _Writer
+from jsamp.solve._weights import check_grid
+
+SCHEDULE = js.noise.VP()
+LAW = js.denoise.GaussianMixture(
+    SCHEDULE,
+    weights=[0.2, 0.3, 0.4, 0.1],
+    means=[[-1.0, 0.5], [0.8, 0.9], [0.3, -1.0], [-0.7, -0.9]],
+    stds=[0.4, 0.5, 0.45, 0.6],
+)
+KEY = jax.random.key(5)
+
+
+@jax.jit
+def _run(law, plan, x):
+    return jax.vmap(lambda x: js.sample(None, law, x, plan).x)(x)
+
+
+def run(plan, x):
+    return _run(LAW, plan, x)
+
+
+def starts(seed, num=256):
+    x = SCHEDULE.prior(jax.random.key(seed), (num, 2))
+    return x, run(js.solve.dpmpp(SCHEDULE, js.noise.logsnr_grid(SCHEDULE, 200), order=3), x)
+
+
+OPTIONS = {"lower_order_final": False}
+NAMED = {
+    "ddim": (lambda grid: js.solve.ddim(SCHEDULE, grid), {"predicts": "x0", "order": 1}),
+    "dpmpp 2": (lambda grid: js.solve.dpmpp(SCHEDULE, grid, order=2, **OPTIONS), {"predicts": "x0", "order": 2}),
+    "dpmpp 3": (lambda grid: js.solve.dpmpp(SCHEDULE, grid, order=3, **OPTIONS), {"predicts": "x0", "order": 3}),
+    "dpm_solver 3": (lambda grid: js.solve.dpm_solver(SCHEDULE, grid, order=3, **OPTIONS), {"predicts": "eps", "order": 3}),
+    "unipc 3": (
+        lambda grid: js.solve.unipc(SCHEDULE, grid, order=3, **OPTIONS),
+        {"predicts": "x0", "order": 3, "corrector": True},
+    ),
+    "unipc eps 2": (
+        lambda grid: js.solve.unipc(SCHEDULE, grid, order=2, predicts="eps", **OPTIONS),
+        {"predicts": "eps", "order": 2, "corrector": True},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_named_solvers_are_genomes(name, x64):
+    """The table of a genome is that of the direct builder, also written with predictions of the other kind."""
+    space = js.fit.Space(SCHEDULE, 6, final="sigma_min")
+    grid = js.noise.logsnr_grid(SCHEDULE, 6)
+    build, options = NAMED[name]
+    direct, decoded = build(grid), space.decode(space.encode(grid, **options))
+    one = js.solve.stack([direct])
+    width = direct.weights.shape[1]
+    np.testing.assert_allclose(decoded.weights[:, 0], direct.weights[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(decoded.state_coef, direct.state_coef, rtol=1e-12)
+    assert width <= decoded.weights.shape[1]
+    assert one.nfe == decoded.nfe
+    x = SCHEDULE.prior(jax.random.key(0), (4, 2), jnp.float64)
+    np.testing.assert_allclose(run(decoded, x), run(direct, x), rtol=0, atol=1e-12)
+    if options["predicts"] == "eps":
+        writer = _Writer(check_grid("test", SCHEDULE, grid), ["eps"] * 6, "x0")
+        rows = writer.rows(np.full(6, options["order"]), [options.get("corrector", False)] * 6)
+        np.testing.assert_allclose(run(js.solve.assemble(rows, kind="x0"), x), run(direct, x), rtol=0, atol=1e-11)
+
+
+def test_mixed_steps_are_what_a_loop_makes_of_them(x64):
+    """Kinds, orders and correctors that change from step to step, against a loop that keeps both predictions."""
+    space = js.fit.Space(SCHEDULE, 5, final="sigma_min")
+    grid = js.noise.karras_grid(SCHEDULE, 5, final="sigma_min")
+    lam = SCHEDULE.lam(grid)
+    genome = js.fit.Genome(lam, np.array([0, 1, 1, 0, 1]), np.array([1, 2, 3, 2, 3]), np.array([0, 0, 1, 1, 0]))
+    x = np.array([0.3, -1.2])
+    alpha, sigma = SCHEDULE.alpha(grid), SCHEDULE.sigma(grid)
+
+    def step(i, base, nodes, kind, history):
+        """The exact integral of the polynomial through the nodes, by fine quadrature."""
+        u, w = np.polynomial.legendre.leggauss(60)
+        places = lam[i] + (lam[i + 1] - lam[i]) * (u + 1) / 2
+        w = w * (lam[i + 1] - lam[i]) / 2
+        total = 0.0
+        for j in nodes:
+            basis = np.prod([(places - lam[k]) / (lam[j] - lam[k]) for k in nodes if k != j], axis=0)
+            if kind == "x0":
+                density = alpha[i + 1] * np.exp(places - lam[i + 1])
+            else:
+                density = -sigma[i + 1] * np.exp(lam[i + 1] - places)
+            total = total + np.sum(w * density * basis) * history[j][0 if kind == "x0" else 1]
+        return (sigma[i + 1] / sigma[i] if kind == "x0" else alpha[i + 1] / alpha[i]) * base + total
+
+    kinds, history, bases, point = [space.predicts[k] for k in genome.predicts], [], [x], x
+    for i in range(5):
+        prediction = LAW(jnp.asarray(point), grid[i])
+        history.append((np.asarray(prediction.x0), np.asarray(prediction.eps)))
+        base = point
+        if i and space.correctors[genome.corrector[i]]:
+            size = min(genome.order[i - 1], i) + 1
+            base = step(i - 1, bases[-1], range(i, i - size, -1), kinds[i - 1], history)
+        if i:
+            bases.append(base)
+        point = step(i, base, range(i, i - min(genome.order[i], i + 1), -1), kinds[i], history)
+    np.testing.assert_allclose(run(space.decode(genome), jnp.asarray(x)[None])[0], point, rtol=0, atol=1e-11)
+
+
+def test_every_move_gives_a_solver_of_the_space():
+    """Rising log-SNR between fixed ends, choices of the space, one structure for all plans."""
+    for space in (
+        js.fit.Space(SCHEDULE, 4),
+        js.fit.Space(SCHEDULE, 3, predicts=("eps",), orders=(2, 3), final="sigma_min"),
+    ):
+        genomes = space.random(KEY, 20)
+        for i in range(40):
+            key = jax.random.fold_in(KEY, i)
+            genomes.append(space.mutate(key, space.cross(key, genomes[i % 20], genomes[-1])))
+        shapes = set()
+        for genome in genomes:
+            plan = space.decode(genome)
+            shapes.add((jax.tree.structure(plan), tuple(np.shape(leaf) for leaf in jax.tree.leaves(plan))))
+            assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(plan))
+            assert plan.nfe == space.nfe
+            assert set(genome.order) <= set(space.orders) | {1}
+        assert len(shapes) == 1
+        np.testing.assert_allclose([g.lam[0] for g in genomes], genomes[0].lam[0])
+        assert np.ptp([g.lam[1] for g in genomes]) > 0.1
+
+
+def test_a_search_goes_on_where_it_stopped():
+    space = js.fit.Space(SCHEDULE, 3)
+    score = js.fit.trajectory_score(LAW, *starts(1, 16))
+    once = js.fit.search_plan(KEY, score, space, budget=40, population=10, surrogate=False)
+    half = js.fit.search_plan(KEY, score, space, budget=20, population=10, surrogate=False)
+    rest = js.fit.search_plan(KEY, score, space, budget=40, population=10, surrogate=False, state=half.info.state)
+    assert once.info.state.scores == rest.info.state.scores
+    assert len(half.info.state.scores) == 20
+
+
+def test_scores_that_are_not_finite_rank_last():
+    space = js.fit.Space(SCHEDULE, 3)
+    seen = []
+
+    def score(plans):
+        seen.append(plans.nfe)
+        values = jnp.abs(plans.t[:, 1] - 0.5)
+        return jnp.where(plans.t[:, 1] > 0.5, jnp.nan, values)
+
+    found = js.fit.search_plan(KEY, score, space, budget=60, population=20, surrogate=False)
+    assert np.isfinite(found.info.score)
+    assert float(found.x.t[1]) <= 0.5
+    assert np.isinf(found.info.state.scores).any()
+
+
+def test_the_subset_search_finds_the_best_of_all():
+    """T = 12, K = 3: exhaustive."""
+    target = np.array([10.3, 6.2, 1.4])
+    score = lambda grids: np.abs(np.asarray(grids) - target).sum(1)
+    best = min(itertools.combinations(range(12), 3), key=lambda s: np.abs(np.sort(s)[::-1] - target).sum())
+    for surrogate in (False, True):
+        found = js.fit.search_grid(KEY, score, np.arange(12), 3, budget=160, population=20, surrogate=surrogate)
+        np.testing.assert_array_equal(found.x, np.sort(best)[::-1])
+        chosen = np.stack(found.info.state.candidates)
+        assert np.all(np.diff(chosen, axis=1) > 0)
+        assert len({tuple(c) for c in chosen.tolist()}) == len(chosen)
+
+
+def test_kendall():
+    assert kendall(np.arange(5), np.arange(5)) == 1
+    assert kendall(np.arange(5), -np.arange(5)) == -1
+    np.testing.assert_allclose(kendall(np.array([1, 2, 3]), np.array([1, 3, 2])), 1 / 3)
+
+
+def test_a_learned_grid_beats_its_start():
+    """On fresh starts, at five evaluations."""
+    build, grid = lambda grid: js.solve.dpmpp(SCHEDULE, grid), js.noise.time_grid(SCHEDULE, 5)
+    x, reference = starts(1)
+    learned = js.fit.learn_plan(KEY, LAW, build, x=x, reference=reference, steps=100, grid=grid)
+    fresh = js.fit.trajectory_score(LAW, *starts(2))
+    before, after = (float(fresh(js.solve.stack([plan]))[0]) for plan in (build(grid), learned.x))
+    assert after < before / 1.5
+    assert learned.info.loss[-1] < learned.info.loss[0]
+    assert np.all(np.diff(learned.info.grid) < 0)
+    np.testing.assert_allclose(learned.info.grid[jnp.array([0, -1])], grid[[0, -1]], rtol=1e-6)
+
+
+def test_learned_weights_beat_their_start():
+    plan = js.solve.dpmpp(SCHEDULE, js.noise.logsnr_grid(SCHEDULE, 4))
+    x, reference = starts(1)
+    learned = js.fit.learn_plan(KEY, LAW, plan, x=x, reference=reference, steps=60, train=("weights",))
+    fresh = js.fit.trajectory_score(LAW, *starts(2))
+    before, after = (float(fresh(js.solve.stack([p]))[0]) for p in (plan, learned.x))
+    assert after < before / 1.5
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda: js.fit.Space(SCHEDULE, 1), "Space: nfe must be >= 2"),
+        (lambda: js.fit.Space(SCHEDULE, 4, predicts=()), "Space: predicts must be a tuple of distinct choices"),
+        (lambda: js.fit.Space(SCHEDULE, 4, orders=(5,)), "Space: orders must be one of 1, 2, 3, 4; got 5"),
+        (lambda: js.fit.Space(SCHEDULE, 4, predicts="x0"), "Space: predicts must be a tuple"),
+        (lambda: js.fit.Space(js.noise.Flow(), 4), "the log-SNR must be finite"),
+        (lambda: js.fit.Space(SCHEDULE, 4).encode(np.array([1.0, 0.5, 0.0])), "must have nfe = 4 steps, got 2"),
+        (lambda: js.fit.search_plan(KEY, None, js.fit.Space(SCHEDULE, 4), budget=8), "score must be callable"),
+        (lambda: js.fit.search_plan(KEY, len, js.fit.Space(SCHEDULE, 4), budget=1), "budget must be >= 2"),
+        (lambda: js.fit.search_plan(KEY, len, 3, budget=8), "space must be a js.fit.Space, got int"),
+        (lambda: js.fit.search_plan(None, len, js.fit.Space(SCHEDULE, 4), budget=8), "key is None"),
+        (lambda: js.fit.search_plan(KEY, lambda p: 0.0, js.fit.Space(SCHEDULE, 4), budget=8), "one number for each of"),
+        (lambda: js.fit.search_grid(KEY, len, [1, 2, 2], 2, budget=8), "indices must be distinct"),
+        (lambda: js.fit.search_grid(KEY, len, np.arange(4), 5, budget=8), "num must be in 1..4"),
+        (lambda: js.fit.search_grid(KEY, len, np.arange(4), 2, budget=8, rate=0.0), "rate must be finite and in"),
+        (
+            lambda: js.fit.learn_plan(KEY, LAW, lambda g: g, x=jnp.ones((2, 2)), reference=jnp.ones((2, 2)), steps=1),
+            "pass grid=",
+        ),
+        (
+            lambda: js.fit.learn_plan(KEY, LAW, js.solve.ddim(SCHEDULE, js.noise.time_grid(SCHEDULE, 3)),
+                                      x=jnp.ones((2, 2)), reference=jnp.ones((2, 2)), steps=1),
+            "a plan does not know how it was built",
+        ),
+        (
+            lambda: js.fit.learn_plan(KEY, LAW, len, x=jnp.ones((2, 2)), reference=jnp.ones((2, 2)), steps=1,
+                                      train=("times",)),
+            "train must be a tuple of 'grid' and 'weights'",
+        ),
+        (
+            lambda: js.fit.trajectory_score(LAW, jnp.ones((2, 2)), jnp.ones((3, 2))),
+            "trajectory_score: reference must have the shape of x",
+        ),
+    ],
+)  # fmt: skip
+def test_refusals(call, match):
+    with pytest.raises((TypeError, ValueError), match=match):
+        call()
