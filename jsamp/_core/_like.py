@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jsamp._core._checks import shown
+
 
 def match(name: str, tree: Any, x: Any, *, remedy: str = "") -> Any:
     """Return the tree in the dtypes of x, or refuse one whose structure or shapes differ from those of x."""
@@ -27,6 +29,8 @@ def _matched(name, tree, x, remedy, fits, what):
             f"{name} must have the structure of x, {jax.tree.structure(x)}; got {jax.tree.structure(tree)}.{tail}"
         )
     for got, wanted in zip(jax.tree.leaves(tree), jax.tree.leaves(x), strict=True):
+        if not (hasattr(got, "shape") or isinstance(got, (int, float, complex, list))):
+            raise TypeError(f"{name} must be an array or a tree of arrays, got {shown(got)}.{tail}")
         if not fits(jnp.shape(got), jnp.shape(wanted)):
             raise TypeError(f"{name} must have {what} of x, {jnp.shape(wanted)}; got {jnp.shape(got)}.{tail}")
         if jnp.iscomplexobj(got) and not jnp.iscomplexobj(wanted):

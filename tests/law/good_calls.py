@@ -69,6 +69,12 @@ def _optimizer():
 
 
 DENOISER = js.Denoiser(network, VP, predicts="x0")
+
+
+def _level(t):
+    return t, float(VP.alpha(t)), float(VP.sigma(t))
+
+
 MASK = np.array([1.0, 0.0, 1.0], np.float32)
 KERNEL = js.mcmc.MALA(logdensity, step_size=0.3)
 SLAB = {"a": jnp.array([0.3]), "b": jnp.array([0.1])}
@@ -143,6 +149,7 @@ BY_CALLABLE = {
     "mcmc.to_arviz": gather({"a": np.ones((2, 5))}),
     "mcmc.tune": gather(KEY, KERNEL, START, 8),
     "mcmc.SGHMC": gather(lambda x, batch: -x, X),
+    "mcmc.SGNHT": gather(lambda x, batch: -x, X),
     "mcmc.SGLD": gather(lambda x, batch: -x, X),
     "mcmc.pSGLD": gather(lambda x, batch: -x, X),
     "select.allocate_greedy": gather(BY_NAME["curve"], 9),
@@ -204,7 +211,10 @@ BY_CALLABLE = {
     "loss.Teacher": gather(js.Denoiser(network, js.noise.VE(), predicts="x0")),
     "loss.Contractive": gather(0.1), "loss.InstanceNoise": gather(0.1), "loss.Reconstruction": gather(0.1),
     "loss.ForwardModelMatch": gather(jnp.sin, VP), "mcmc.chains": gather(KEY, KERNEL, X[:2], 2),
-    "solve.assemble": gather([js.solve.Row((1.0, 0.1, 0.9), (0.5, 0.5, 0.5), 0.5, {0: 0.5})], kind="x0"),
+    "solve.assemble": gather([js.solve.Row(_level(1.0), _level(0.5), 0.5, {0: 0.5})], kind="x0"),
+    "solve.from_diffusers": gather({"_class_name": "DDIMScheduler"}, 4),
+    "fit.Space": gather(VP, 3), "fit.trajectory_score": gather(DENOISER, X, X),
+    "fit.sample_score": gather(DENOISER, X, jnp.mean),
     "fit.minimise": gather(
         KEY, js.loss.Match(VP, predicts="x0"), jax.tree_util.Partial(lambda w, x, t: w * x, jnp.float32(0.5)), X,
         optimiser=_optimizer(), steps=1, batch=4,
