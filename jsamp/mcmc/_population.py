@@ -265,12 +265,12 @@ def smc(
     *,
     reference: LogDensity | None = None,
     moves: int = 5,
-    share: Scalar = 0.5,
+    ess: Scalar = 0.5,
     max_levels: int = 100,
 ) -> Result:
     """Draw equal samples and the log-evidence, with its standard error, by tempered sequential Monte Carlo.
 
-    The temperature rises by the largest step that keeps an effective sample of `share` N (found by bisection on the
+    The temperature rises by the largest step that keeps an effective sample of `ess` N (found by bisection on the
     device), the population is resampled (multinomially, which the standard error needs) and moved.
 
     Args:
@@ -281,7 +281,7 @@ def smc(
         reference: log-density of the start, normalised if the evidence shall be absolute. None for a kernel that knows
             its prior itself (`EllipticalSlice`), which is then the reference.
         moves: kernel steps per level (static).
-        share: in (0, 1): effective share of the population kept per step.
+        ess: in (0, 1): effective share of the population kept per step, as in `js.steer.SMC`.
         max_levels: bound on the number of temperatures (static); `info.ok` is False when it is hit.
 
     Returns:
@@ -289,7 +289,7 @@ def smc(
 
     Raises:
         TypeError: for a kernel without a log-density, or a missing reference.
-        ValueError: for a share outside (0, 1), or particles without an axis.
+        ValueError: for an ess outside (0, 1), or particles without an axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -307,6 +307,6 @@ def smc(
         the particle filter", 2018, arXiv:1509.00394.
     """
     kernel, x, reference = _door("smc", key, kernel, x, reference, moves)
-    _checks.check_scalar("smc: share", share, low=0, high=1 - 1e-6, open_low=True)
+    _checks.check_scalar("smc: ess", ess, low=0, high=1 - 1e-6, open_low=True)
     _checks.check_count("smc: max_levels", max_levels)
-    return _smc(key, kernel, x, reference, share, moves=moves, max_levels=max_levels)
+    return _smc(key, kernel, x, reference, ess, moves=moves, max_levels=max_levels)

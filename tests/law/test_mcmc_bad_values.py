@@ -128,7 +128,7 @@ CALLS = [
     (js.stream, {**DRIVER, "x": X, "chunk": 1, "progress": False}, lambda r: None),
     (mcmc.tune, {"key": KEY, "kernel": M, "x": P, "num": 2, "chains": 4, "target": 0.5, "metric": "diagonal"},
      lambda r: r[1]),
-    (mcmc.smc, {"key": KEY, "kernel": M, "x": P, "reference": f, "moves": 1, "share": 0.5, "max_levels": 2},
+    (mcmc.smc, {"key": KEY, "kernel": M, "x": P, "reference": f, "moves": 1, "ess": 0.5, "max_levels": 2},
      lambda r: r.x),
     (mcmc.ais, {"key": KEY, "kernel": M, "x": P, "betas": [0.0, 1.0], "reference": f, "moves": 1}, lambda r: r.x),
     (
