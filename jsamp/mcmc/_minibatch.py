@@ -75,6 +75,13 @@ class MinibatchScore:
         return jax.tree.map(jnp.add, total, jax.grad(self.logprior)(x))
 
 
+def _finite_rows(name, batch):
+    """Refuse known data with a number that is NaN or infinite: every gradient would be."""
+    for leaf in jax.tree.leaves(batch):
+        if jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating):
+            _checks.check_finite(name, leaf, remedy="Drop those rows, or fill them in.")
+
+
 def _batch_size(name, value):
     return None if value is None else _checks.check_count(name, value)
 
@@ -142,7 +149,7 @@ class SGLD:
     """
 
     score: Any = field(convert=k.function("score(x, batch)"))
-    batch: Tree
+    batch: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
     batch_size: int | None = static(default=None, convert=_batch_size)
@@ -202,7 +209,7 @@ class pSGLD:
     """
 
     score: Any = field(convert=k.function("score(x, batch)"))
-    batch: Tree
+    batch: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
     rate: Scalar = field(default=0.99, convert=k.between(low=0, high=1 - 1e-9))
@@ -266,7 +273,7 @@ class SGHMC:
     """
 
     score: Any = field(convert=k.function("score(x, batch)"))
-    batch: Tree
+    batch: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     friction: Scalar = field(default=0.1, convert=k.between(low=0, high=1, open_low=True))
     noise: Scalar = field(default=0.0, convert=k.between(low=0))
@@ -331,7 +338,7 @@ class SGNHT:
     """
 
     score: Any = field(convert=k.function("score(x, batch)"))
-    batch: Tree
+    batch: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     friction: Scalar = field(default=0.05, convert=k.between(low=0, high=1, open_low=True))
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
