@@ -226,7 +226,7 @@ def test_every_solver_is_listed_and_fits_a_budget():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--solver", "euler"], "unknown solver 'euler'; known: ddim, ddpm, deis,"),
+        (["--solver", "euler"], "unknown solver 'euler'; known: "),
         (["--steps", "0"], "steps must be at least 1, got 0"),
         (["--steps", "ten"], "invalid int value: 'ten'"),
         (["--guidance", "nan"], "guidance must be finite, got nan"),

@@ -12,17 +12,17 @@ from jsamp._core._checks import shown
 
 def match(name: str, tree: Any, x: Any, *, remedy: str = "") -> Any:
     """Return the tree in the dtypes of x, or refuse one whose structure or shapes differ from those of x."""
-    return _matched(name, tree, x, remedy, lambda got, wanted: got == wanted, "the shape")
+    return _matched(name, tree, x, remedy, lambda got, wanted: got == wanted, "the shape", TypeError)
 
 
 def broadcast(name: str, tree: Any, x: Any, *, remedy: str = "") -> Any:
     """Return the tree broadcast to x: each shape must be the trailing part of the shape in x."""
     fits = lambda got, wanted: got == wanted[len(wanted) - len(got) :]
-    tree = _matched(name, tree, x, remedy, fits, "the trailing shape")
+    tree = _matched(name, tree, x, remedy, fits, "the trailing shape", ValueError)
     return jax.tree.map(lambda leaf, like: jnp.broadcast_to(leaf, jnp.shape(like)), tree, x)
 
 
-def _matched(name, tree, x, remedy, fits, what):
+def _matched(name, tree, x, remedy, fits, what, error):
     tail = f" {remedy}" if remedy else ""
     if jax.tree.structure(tree) != jax.tree.structure(x):
         raise TypeError(
@@ -32,7 +32,7 @@ def _matched(name, tree, x, remedy, fits, what):
         if not (hasattr(got, "shape") or isinstance(got, (int, float, complex, list))):
             raise TypeError(f"{name} must be an array or a tree of arrays, got {shown(got)}.{tail}")
         if not fits(jnp.shape(got), jnp.shape(wanted)):
-            raise TypeError(f"{name} must have {what} of x, {jnp.shape(wanted)}; got {jnp.shape(got)}.{tail}")
+            raise error(f"{name} must have {what} of x, {jnp.shape(wanted)}; got {jnp.shape(got)}.{tail}")
         if jnp.iscomplexobj(got) and not jnp.iscomplexobj(wanted):
             raise TypeError(f"{name} is complex, but x is real; its imaginary part would be lost.{tail}")
     return jax.tree.map(lambda got, wanted: jnp.asarray(got, jnp.result_type(wanted)), tree, x)
