@@ -86,6 +86,6 @@ def as_decay(who: str, decay: Any) -> Any:
     """Return a moving average's decay: None, a number in [0, 1), or a callable of the step."""
     if decay is None or callable(decay):
         return decay
-    if isinstance(decay, (bool, str)) or np.ndim(decay) or not 0 <= float(decay) < 1:
+    if isinstance(decay, (bool, str, list)) or np.ndim(decay) or not 0 <= float(decay) < 1:
         raise ValueError(f"{who} must be a number in [0, 1) or a function of the step, got {decay!r}.")
     return float(decay)

@@ -132,6 +132,7 @@ def minimise(
         A step of the optimiser written by hand. Memory: twice the model, its gradients and the optimiser's state. The
         step is compiled once for all calls with one loss structure, model structure and optimiser object.
     """
+    _checks.check_flag("minimise: progress", progress)
     losses, optimisers = _players(loss, optimiser)
     _checks.check_key(key, "minimise")
     steps = _checks.check_count("minimise: steps", steps)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_count
+from jsamp._core._checks import check_count, check_finite, check_floating
 from jsamp._core._like import match
 from jsamp._core._pytree import pytree, static
 from jsamp._core._types import Array, Tree
@@ -80,6 +80,7 @@ def trajectory_score(denoiser: Any, x: Tree, reference: Tree, *, chunk: int = 32
         The plans' evaluations for the whole batch; memory of `chunk` runs of the batch.
     """
     reference = match("trajectory_score: reference", reference, x)
+    _check_numbers("trajectory_score: reference", reference)
     return _score("trajectory_score", denoiser, x, jax.tree_util.Partial(_distance, reference), chunk)
 
 
@@ -118,7 +119,15 @@ def sample_score(denoiser: Any, x: Tree, distance: Callable[[Tree], Any], *, chu
     return _score("sample_score", denoiser, x, as_tree("sample_score: distance", distance, "distance(x)"), chunk)
 
 
+def _check_numbers(name: str, tree: Tree) -> None:
+    """Refuse NaN and infinities: every score would be NaN, and every plan last."""
+    for leaf in jax.tree.leaves(tree):
+        check_finite(name, leaf)
+
+
 def _score(who: str, denoiser: Any, x: Any, measure: Any, chunk: int) -> PlanScore:
     check_denoiser(f"{who}: denoiser", denoiser)
+    check_floating(f"{who}: x", x)
+    _check_numbers(f"{who}: x", x)
     denoiser = as_tree(f"{who}: denoiser", denoiser, "denoiser(x, t)")
     return PlanScore(denoiser, x, measure, check_count(f"{who}: chunk", chunk))

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jsamp._core._checks import check_choice, check_count, check_key, shown
+from jsamp._core._checks import check_choice, check_count, check_key, check_scalar, shown
 from jsamp._core._pytree import pytree, static
 from jsamp._core._types import Key, Schedule
 from jsamp.fit._evolve import generator
+from jsamp.noise._protocol import check_schedule
 from jsamp.solve._algebra import extend
 from jsamp.solve._columns import CORRECT
 from jsamp.solve._plan import Plan
@@ -90,6 +91,10 @@ class Space:
     final: str = static(default="zero")
 
     def __post_init__(self):
+        check_schedule("Space", self.schedule)
+        for name in ("t_max", "t_min"):
+            if getattr(self, name) is not None:
+                check_scalar(f"Space: {name}", getattr(self, name))
         check_count("Space: nfe", self.nfe, low=2)
         for name, choices in (("predicts", ("x0", "eps")), ("orders", (1, 2, 3, 4)), ("correctors", (False, True))):
             chosen = getattr(self, name)
