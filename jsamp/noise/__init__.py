@@ -14,8 +14,10 @@ from jsamp.noise._schedule import VE as VE
 from jsamp.noise._schedule import VP as VP
 from jsamp.noise._schedule import Cosine as Cosine
 from jsamp.noise._schedule import Flow as Flow
+from jsamp.noise._spacings import dynamic_shift as dynamic_shift
+from jsamp.noise._spacings import spaced_grid as spaced_grid
 
 __all__ = [
-    "OUVE", "VE", "VP", "Cosine", "Discrete", "Flow", "Interpolant", "Schedule", "index_grid", "karras_grid",
-    "logsnr_grid", "shift", "sigma_grid", "time_grid",
+    "OUVE", "VE", "VP", "Cosine", "Discrete", "Flow", "Interpolant", "Schedule", "dynamic_shift",
+    "index_grid", "karras_grid", "logsnr_grid", "shift", "sigma_grid", "spaced_grid", "time_grid",
 ]  # fmt: skip

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jsamp._core._checks import check_choice
+from jsamp.noise._spacings import SPACINGS, log_shift
 
 SHORTEST_SIGNAL = 2.0**-24
 """What those schedulers that work with sigma = noise / signal put for a signal level of zero."""
@@ -108,51 +108,21 @@ def rule(options: Mapping[str, Any]) -> str:
 
 def respaced(name: str, low: float, high: float, n: int, rho: float = 7.0) -> np.ndarray:
     """Noise levels [n] from `high` down to `low` by a named rule."""
-    return RULES[name](low, high, np.linspace(0, 1, n), rho)
+    return SPACINGS[RULES[name]].levels(np, low, high, np.linspace(0, 1, n), rho if "karras" in name else SHAPE)
 
 
-def _karras(low, high, ramp, rho):
-    return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-
-
-def _exponential(low, high, ramp, rho):
-    return np.exp(np.log(high) + ramp * (np.log(low) - np.log(high)))
-
-
-def _beta(low, high, ramp, rho):
-    return low + beta_quantile(1 - ramp) * (high - low)
-
-
-RULES = {"karras_sigmas": _karras, "exponential_sigmas": _exponential, "beta_sigmas": _beta, "lu_lambdas": _exponential}
-
-
-@functools.cache
-def _beta_table(shape: float, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distribution function of Beta(shape, shape) on [0, 1/2], by quadrature in u^shape, where it is smooth."""
-    x = 0.5 * np.linspace(0, 1, num + 1) ** 3
-    nodes, weights = np.polynomial.legendre.leggauss(12)
-    end = x**shape
-    left, width = end[:-1, None], np.diff(end)[:, None]
-    v = left + width * (nodes + 1) / 2
-    mass = (width / 2 * weights * (1 - v ** (1 / shape)) ** (shape - 1)).sum(1)
-    total = np.append(0.0, np.cumsum(mass))
-    return x, 0.5 * total / total[-1]
-
-
-def beta_quantile(u: np.ndarray, shape: float = 0.6, num: int = 4096) -> np.ndarray:
-    """Quantiles of Beta(shape, shape), symmetric about 1/2."""
-    x, below = _beta_table(shape, num)
-    tail = np.minimum(u, 1 - u)
-    # Near 0 the distribution function is a power of x: interpolate what is nearly linear.
-    value = np.interp(tail ** (1 / shape), below ** (1 / shape), x)
-    return np.where(u <= 0.5, value, 1 - value)
+SHAPE = 0.6
+"""Of the Beta distribution of sigmas."""
+RULES = {
+    "karras_sigmas": "karras", "exponential_sigmas": "exponential", "beta_sigmas": "beta_sigmas",
+    "lu_lambdas": "exponential",
+}  # fmt: skip
 
 
 def dynamic_shift(options: Mapping[str, Any], tokens: int) -> float:
     """Logarithm mu of the shift for an image of so many tokens, linear between two sizes."""
-    small, large = options["base_image_seq_len"], options["max_image_seq_len"]
-    slope = (options["max_shift"] - options["base_shift"]) / (large - small)
-    return options["base_shift"] + slope * (tokens - small)
+    base = options["base_image_seq_len"], options["base_shift"]
+    return log_shift(tokens, base, (options["max_image_seq_len"], options["max_shift"]))
 
 
 def shifted(sigmas: np.ndarray, mu: float | None, factor: float, kind: str = "exponential") -> np.ndarray:

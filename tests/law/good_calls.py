@@ -105,6 +105,8 @@ def gather(*arguments, **options):
 BY_CALLABLE = {
     "noise.Discrete": gather(np.cumprod(1 - np.linspace(1e-3, 0.1, 40))),
     "noise.index_grid": gather(js.noise.Discrete.ddpm_linear(100, 1e-3, 0.15), 4),
+    "noise.spaced_grid": gather(VP, 4, "karras"),
+    "noise.dynamic_shift": gather(1024),
     "noise.shift": gather(js.noise.time_grid(js.noise.Flow(), 4), 2.0),
     "denoise.Denoiser": gather(network, VP),
     "denoise.Empirical": gather(VP, X),

@@ -264,6 +264,44 @@ def law_shift(name):
         N.shift(np.array([80.0, 1.0]), 3.0)
 
 
+def law_spaced_grid(name):
+    """Every rule falls to its end on every schedule that has its levels, on the host and in a trace."""
+    from jsamp.noise._spacings import SPACINGS
+
+    for schedule, _, _ in SCHEDULES.values():
+        for spacing in [s for s in SPACINGS if not s.startswith("ays")]:
+            for final in ("zero", "sigma_min"):
+                for n in (1, 2, 7):
+                    grid = N.spaced_grid(schedule, n, spacing, final=final)
+                    assert grid.dtype == np.float64 and grid.shape == (n + 1,)
+                    assert grid[0] == schedule.t_max
+                    assert grid[-1] == (_noiseless(schedule) if final == "zero" else schedule.t_min)
+    build = lambda end: {s: N.spaced_grid(N.VP(), 5, s, t_min=end) for s in SPACINGS if not s.startswith("ays")}
+    for spacing, grid in jax.jit(build)(0.01).items():
+        np.testing.assert_allclose(grid, build(0.01)[spacing], rtol=2e-4, atol=1e-6, err_msg=spacing)
+    for options, match in [
+        ({"spacing": "even"}, "spacing must be one of"), ({"spacing": "normal", "rho": 2.0}, "takes no rho"),
+        ({"spacing": "karras", "shape": 0.6}, "takes no shape"), ({"spacing": "karras", "rho": 0.0}, "rho must"),
+        ({"spacing": "beta", "shape": 0.0}, "shape must"), ({"spacing": "ays_sd15", "t_min": 0.1}, "ends of its own"),
+        ({"spacing": "ays_svd"}, "outside the schedule"), ({"spacing": "beta", "t_max": 1e-4}, "t_max must be above"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=match):
+            N.spaced_grid(N.VP(), 4, **options)
+    with pytest.raises(ValueError, match="does not decrease"):
+        N.spaced_grid(N.Discrete.ddpm_linear(100, 1e-3, 0.15), 90, "beta")
+
+
+def law_dynamic_shift(name):
+    np.testing.assert_allclose(jax.jit(N.dynamic_shift)(1024), np.exp(0.63), rtol=1e-6)
+    for tokens in (0, -4, np.nan):
+        with pytest.raises(ValueError, match="tokens"):
+            N.dynamic_shift(tokens)
+    with pytest.raises(ValueError, match="two sizes"):
+        N.dynamic_shift(4, base=(256, 0.5), most=(256, 1.0))
+    with pytest.raises(ValueError, match=r"base must be \(tokens, mu\)"):
+        N.dynamic_shift(4, base=(256.0,))
+
+
 def law_protocol(name):
     class Mine:
         t_max, t_min = 1.0, 0.1
@@ -276,6 +314,7 @@ def law_protocol(name):
 LAWS = {
     "interpolant": law_interpolant, "schedule": law_schedule, "grid": law_grid,
     "index_grid": law_index_grid, "shift": law_shift, "sigma_grid": law_sigma_grid,
+    "spaced_grid": law_spaced_grid, "dynamic_shift": law_dynamic_shift,
     "protocol": law_protocol,
 }  # fmt: skip
 # One line for every public object of the room.
@@ -293,6 +332,8 @@ REGISTRY = {
     "logsnr_grid": "grid",
     "shift": "shift",
     "sigma_grid": "sigma_grid",
+    "spaced_grid": "spaced_grid",
+    "dynamic_shift": "dynamic_shift",
     "time_grid": "grid",
 }
 
