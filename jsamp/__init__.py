@@ -3,7 +3,7 @@
 Pure functions that draw them, for JAX. Rooms: `noise` (schedules, grids), `denoise` (predictions, guidance), `solve`
 (diffusion solvers as tables), `steer` (acting on a running trajectory), `mcmc` (kernels as trees), `select` (scores and
 draws), `tokens` (masked diffusion, autoregression, watermarks), `estimate` (diagnostics), `loss` (training objectives),
-`fit` (fitting them).
+`fit` (fitting them), `plot` (pictures, with matplotlib).
 """
 
 from jsamp import denoise as denoise
@@ -12,6 +12,7 @@ from jsamp import fit as fit
 from jsamp import loss as loss
 from jsamp import mcmc as mcmc
 from jsamp import noise as noise
+from jsamp import plot as plot
 from jsamp import select as select
 from jsamp import solve as solve
 from jsamp import steer as steer
@@ -34,6 +35,6 @@ from jsamp.solve import sample as sample
 __version__ = "0.1.0"
 __all__ = [
     "Denoiser", "Estimate", "Plan", "Prediction", "Result", "Subset", "chain", "chains", "denoise", "estimate", "field",
-    "fit", "loss", "many", "mcmc", "noise", "pytree", "sample", "select", "solve", "static", "steer", "stream",
+    "fit", "loss", "many", "mcmc", "noise", "plot", "pytree", "sample", "select", "solve", "static", "steer", "stream",
     "tokens",
 ]  # fmt: skip

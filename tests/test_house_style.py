@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # What arrays, keys, functions and the objects of other libraries may have: no protocol of ours.
 FOREIGN = {
     "dtype", "shape", "ndim", "size", "sharding", "vma", "aval", "mode", "manual_axis_type",  # arrays and their types
-    "update", "_fields", "_mmap", "MADV_DONTNEED", "O_DIRECTORY", "columns", "to_numpy", "toarray", "todense", "iloc", "tolist", "_asdict",  # optax, tuples, memmaps, frames
+    "get_xlim", "update", "_fields", "_mmap", "MADV_DONTNEED", "O_DIRECTORY", "columns", "to_numpy", "toarray", "todense", "iloc", "tolist", "_asdict",  # optax, tuples, memmaps, frames
     "one_number",  # a mark of our own converters
     "acceptance_rate", "is_divergent", "num_integration_steps", "logdensity_grad",  # infos of blackjax
 }  # fmt: skip
