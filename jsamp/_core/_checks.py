@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -135,6 +137,21 @@ def check_callable(name: str, value: Any, signature: str) -> None:
         raise TypeError(f"{name} must be callable as {signature}, got the class {value.__name__}. Pass an instance.")
     if not callable(value):
         raise TypeError(f"{name} must be callable as {signature}, got {type(value).__name__}.")
+    listed = re.fullmatch(r"\w+\(([\w, ]*)\)", signature)
+    wanted, taken = len(listed[1].split(",")) if listed and listed[1] else 0, _positions(value)
+    if taken < wanted:
+        raise TypeError(f"{name} must be callable as {signature}, got a callable of {taken} positional arguments.")
+
+
+def _positions(function: Any) -> float:
+    """How many positional arguments a callable takes; infinity where Python cannot tell."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return float("inf")
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return float("inf")
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
 def check_floating(name: str, tree: Any) -> None:

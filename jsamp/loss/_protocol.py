@@ -124,8 +124,8 @@ def split_condition(name: str, batch: Any) -> tuple[Any, Any, int]:
 
 def call(name: str, model: Any, batched: bool, *rows: Any) -> Any:
     """Evaluate a model on every row: by vmap, or in one call when it takes the leading axis itself."""
-    _checks.check_callable(name, model, "model(x, t)")
     rows = tuple(row for row in rows if row is not None)
+    _checks.check_callable(name, model, f"model({', '.join(('x', 't', 'condition', 'more')[: len(rows)])})")
     return model(*rows) if batched else jax.vmap(lambda *row: model(*row))(*rows)
 
 

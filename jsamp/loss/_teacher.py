@@ -53,7 +53,7 @@ class Teacher:
         arXiv:2403.01505.
     """
 
-    denoiser: Any = field(convert=lambda name, value: as_tree(name, value, "denoiser(x, t)"))
+    denoiser: Any = field(convert=lambda name, value: as_tree(name, value, "denoiser(x, t), or condition -> denoiser"))
     build: Any = static(default=ddim)
     steps: int = static(default=1, convert=lambda name, value: _checks.check_count(name, value))
 

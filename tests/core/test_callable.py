@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jsamp._core._callable import Bound, as_tree
+from jsamp._core._checks import check_callable
 
 TABLE = jnp.array([1.0, 2.0])
 X = jnp.array([3.0, 5.0])
@@ -172,3 +173,18 @@ def test_what_cannot_be_called_is_refused():
     with pytest.raises(TypeError, match=r"test: function must be callable as function\(x\), got int"):
         tree(3)
     assert isinstance(tree(jnp.sin), Bound)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x, jax.jit(lambda x: x), jax.vmap(lambda x: x), functools.partial(lambda x, t: x, t=1.0)],
+    ids=["plain", "jitted", "mapped", "partial"],
+)
+def test_a_function_of_too_few_arguments_is_refused_at_the_door(function):
+    with pytest.raises(TypeError, match=r"model must be callable as model\(x, t\), got a callable of 1 positional"):
+        check_callable("model", function, "model(x, t)")
+
+
+@pytest.mark.parametrize("function", [lambda *args: 0, lambda x, t, label=None: x, jnp.add, dict().get, max])
+def test_a_function_of_enough_arguments_passes_the_door(function):
+    check_callable("model", function, "model(x, t)")

@@ -605,7 +605,7 @@ def law_latent(name):
     assert half.x0.dtype == jnp.bfloat16
     for build, match in [
         (lambda: D.Latent(3, VP, latent=1), "model must be callable"),
-        (lambda: D.Latent(MODEL, VP, latent=0), "latent must be"),
+        (lambda: D.Latent(lambda x, t, z: x, VP, latent=0), "latent must be"),
         (lambda: generator(x, 0.4), "key is None"),
         (lambda: D.Latent(lambda x, t, z: z[:1], VP, latent=2)(x, 0.4, key=key), "shape of x"),
     ]:

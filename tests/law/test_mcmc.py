@@ -552,8 +552,8 @@ REGISTRY = {
         lambda: MINIBATCH, (START,), call=lambda s, key, x: s(x, DATA.astype(x.dtype)), smooth=True,
         refusals=[
             (lambda: mcmc.MinibatchScore(None, logdensity, 3), "MinibatchScore: logprior must be callable"),
-            (lambda: mcmc.MinibatchScore(logdensity, logdensity, 0), "MinibatchScore: num_data"),
-            (lambda: mcmc.MinibatchScore(logdensity, logdensity, 3, center=START), "give both center and"),
+            (lambda: mcmc.MinibatchScore(logdensity, lambda x, y: 0.0, 0), "MinibatchScore: num_data"),
+            (lambda: mcmc.MinibatchScore(logdensity, lambda x, y: 0.0, 3, center=START), "give both center and"),
             (lambda: MINIBATCH(START, (jnp.zeros(3), jnp.zeros(2))), "MinibatchScore: batch: every leaf needs"),
         ],
     ),
