@@ -1,11 +1,19 @@
 """Fits: (key, data, ...) -> Result(what was fitted, info); and the one optimisation loop."""
 
 from jsamp.fit._evolve import Search as Search
+from jsamp.fit._kmeans import KMeansInfo as KMeansInfo
+from jsamp.fit._kmeans import kmeans as kmeans
 from jsamp.fit._learn import LearnInfo as LearnInfo
 from jsamp.fit._learn import learn_plan as learn_plan
 from jsamp.fit._minimise import MinimiseInfo as MinimiseInfo
 from jsamp.fit._minimise import MinimiseState as MinimiseState
 from jsamp.fit._minimise import minimise as minimise
+from jsamp.fit._mixture import Mixture as Mixture
+from jsamp.fit._mixture import MixtureInfo as MixtureInfo
+from jsamp.fit._mixture import mixture as mixture
+from jsamp.fit._ppp import Partition as Partition
+from jsamp.fit._ppp import PPPInfo as PPPInfo
+from jsamp.fit._ppp import ppp as ppp
 from jsamp.fit._scores import PlanScore as PlanScore
 from jsamp.fit._scores import sample_score as sample_score
 from jsamp.fit._scores import trajectory_score as trajectory_score
@@ -16,6 +24,7 @@ from jsamp.fit._space import Genome as Genome
 from jsamp.fit._space import Space as Space
 
 __all__ = [
-    "Genome", "LearnInfo", "MinimiseInfo", "MinimiseState", "PlanScore", "Search", "SearchInfo", "Space", "learn_plan",
-    "minimise", "sample_score", "search_grid", "search_plan", "trajectory_score",
+    "Genome", "KMeansInfo", "LearnInfo", "MinimiseInfo", "MinimiseState", "Mixture", "MixtureInfo", "PPPInfo",
+    "Partition", "PlanScore", "Search", "SearchInfo", "Space", "kmeans", "learn_plan", "minimise", "mixture", "ppp",
+    "sample_score", "search_grid", "search_plan", "trajectory_score",
 ]  # fmt: skip

@@ -88,11 +88,76 @@ def learn(thing, key, x):
     return js.fit.learn_plan(key, GAUSSIAN, build, x=x, reference=x, steps=2, batch=4, grid=grid).x
 
 
+ROWS = jnp.concatenate([DATA[:6], DATA[6:] + 9])
+WHERE = (np.arange(12) > 5).astype(np.int32)
+PAIR = js.fit.Mixture(
+    [0.4, 0.6], np.array([[0.0, 0.0], [9.0, 9.0]], np.float32), np.stack([np.eye(2, dtype=np.float32)] * 2)
+)
+
+
+CLUSTERS = {
+    "kmeans": Case(
+        lambda: js.fit.kmeans, (ROWS,), lambda f, key, x: f(key, x, 3, restarts=2, steps=5), dtypes="raised",
+        refusals=[
+            (lambda: js.fit.kmeans(None, ROWS, 2), "kmeans: key is None"),
+            (lambda: js.fit.kmeans(KEY, ROWS, 13), "kmeans: num must be in 1..12"),
+            (lambda: js.fit.kmeans(KEY, WHERE, 2), "must be floating point"),
+            (lambda: js.fit.kmeans(KEY, ROWS[:, 0], 2), "must be a matrix"),
+            (lambda: js.fit.kmeans(KEY, ROWS.at[0, 0].set(jnp.nan), 2), "NaN"),
+            (lambda: js.fit.kmeans(KEY, ROWS, 2, start=ROWS[:3]), "start must be centres of shape"),
+            (lambda: js.fit.kmeans(KEY, ROWS, 2, start=ROWS[:2], restarts=2), "Leave one of them out"),
+            (lambda: js.fit.kmeans(KEY, ROWS, 2, restarts=0), "kmeans: restarts"),
+            (lambda: js.fit.kmeans(KEY, ROWS, 2, steps=0), "kmeans: steps"),
+            (lambda: js.fit.kmeans(KEY, ROWS, 2, tolerance=-1.0), "kmeans: tolerance"),
+            (lambda: js.fit.kmeans(KEY, ROWS, 2, weights=np.ones(3)), "kmeans: weights"),
+            (lambda: js.fit.kmeans(KEY, ROWS, 2, weights=-np.ones(12)), "kmeans: weights"),
+        ],
+    ),
+    "KMeansInfo": Case(lambda: lambda x: js.fit.KMeansInfo(x, x, x, x, x), (DATA,), returns=js.fit.KMeansInfo),
+    "mixture": Case(
+        lambda: js.fit.mixture, (ROWS,), lambda f, key, x: f(key, x, 2, steps=5), dtypes="raised", tolerance=1e-3,
+        refusals=[
+            (lambda: js.fit.mixture(None, ROWS, 2), "mixture: key is None"),
+            (lambda: js.fit.mixture(KEY, ROWS, 0), "mixture: num must be"),
+            (lambda: js.fit.mixture(KEY, ROWS, 2, covariance="tied"), "mixture: covariance must be one of"),
+            (lambda: js.fit.mixture(KEY, ROWS, 2, floor=-1.0), "mixture: floor"),
+            (lambda: js.fit.mixture(KEY, ROWS, 2, tolerance=np.nan), "mixture: tolerance"),
+            (lambda: js.fit.mixture(KEY, ROWS, 2, start=WHERE + 1), "mixture: start must lie in 0..1"),
+            (lambda: js.fit.mixture(KEY, ROWS, 2, start=ROWS), "mixture: start must be integers"),
+            (lambda: js.fit.mixture(KEY, ROWS, 3, start=PAIR), "mixture: start has means"),
+            (lambda: js.fit.mixture(KEY, ROWS.at[0, 0].set(jnp.inf), 2), "infinity"),
+        ],
+    ),
+    "MixtureInfo": Case(lambda: lambda x: js.fit.MixtureInfo(x, x, x, x, x), (DATA,), returns=js.fit.MixtureInfo),
+    "Mixture": Case(
+        lambda: PAIR, (DATA[0],), smooth=True, dtypes=None,
+        refusals=[
+            (lambda: js.fit.Mixture([1.0], np.zeros((2, 2)), np.zeros((2, 2, 2))), "weight .k., mean"),
+            (lambda: js.fit.Mixture([np.nan], np.zeros((1, 2)), np.zeros((1, 2, 2))), "Mixture: weight must be finite"),
+            (lambda: PAIR(DATA), "must be one point"),
+        ],
+    ),
+    "ppp": Case(
+        lambda: js.fit.ppp, (ROWS,), lambda f, key, x: f(key, x, most=3, restarts=2, steps=5), dtypes="raised",
+        tolerance=1e-3,
+        refusals=[
+            (lambda: js.fit.ppp(None, ROWS), "ppp: key is None"),
+            (lambda: js.fit.ppp(KEY, ROWS, most=13), "ppp: most must be in 1..12"),
+            (lambda: js.fit.ppp(KEY, ROWS, restarts=1), "ppp: restarts must be >= 2"),
+            (lambda: js.fit.ppp(KEY, ROWS, accept=1.5), "ppp: accept"),
+            (lambda: js.fit.ppp(KEY, list(range(4))), "must be floating point"),
+        ],
+    ),
+    "PPPInfo": Case(lambda: lambda x: js.fit.PPPInfo(x, x, x, x, x), (DATA,), returns=js.fit.PPPInfo),
+    "Partition": Case(lambda: lambda x: js.fit.Partition(x, x, x, x), (DATA,), returns=js.fit.Partition),
+}  # fmt: skip
+
+
 def record(kind, *values):
     return Case(lambda: lambda x: kind(x, *values), (DATA,), returns=kind)
 
 
-REGISTRY = {
+REGISTRY = CLUSTERS | {
     "search_plan": Case(lambda: SPACE, (np.asarray(DATA),), search, stochastic=True, host=True, dtypes=None),
     "search_grid": Case(lambda: SPACE, (np.asarray(DATA),), search_times, stochastic=True, host=True, dtypes=None),
     "learn_plan": Case(lambda: SPACE, (np.asarray(DATA),), learn, stochastic=True, host=True, dtypes=None),
