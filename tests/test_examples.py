@@ -19,6 +19,7 @@ LIBRARIES = {
     "text_net",
 }  # imported by the others; nothing to run
 COMMANDS = {
+    "gallery": ["hello_solver", "--out", "{tmp}/gallery"],
     "hello_solver": ["--out", "{tmp}/picture.png"],
     "hello_chain": ["--out", "{tmp}/picture.png"],
     "hello_coreset": ["--out", "{tmp}/picture.png"],
