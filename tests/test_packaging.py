@@ -26,11 +26,11 @@ def test_the_source_archive_holds_what_its_tests_need(tmp_path, monkeypatch):
     with tarfile.open(tmp_path / backend.build_sdist(str(tmp_path))) as archive:
         found = {pathlib.PurePosixPath(*pathlib.PurePosixPath(name).parts[1:]) for name in archive.getnames()}
     names = {str(path) for path in found}
-    for folder in ("jsamp", "tests", "examples", "benchmarks"):
+    for folder in ("jsamp", "tests", "examples", "benchmarks", "docs"):
         missing = [
             str(path.relative_to(ROOT))
             for path in (ROOT / folder).rglob("*")
-            if path.suffix in {".py", ".npz", ".md", ".png"} and str(path.relative_to(ROOT)) not in names
+            if path.suffix in {".py", ".npz", ".md", ".png", ".toml", ".yml"} and str(path.relative_to(ROOT)) not in names
         ]
         assert not missing, f"the source archive lacks {missing[:5]}"
     wanted = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "pyproject.toml", ".ci/run"}
