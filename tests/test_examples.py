@@ -37,6 +37,7 @@ COMMANDS = {
     "smote_imbalanced": ["--out", "{tmp}"],
     "compare_classifiers": ["--rows", "200"],
     "sensitivity": ["--num", "32", "--out", "{tmp}"],
+    "hubble_evidence": ["--live", "40", "--out", "{tmp}/picture.png"],
     "memorisation": ["--num", "40", "--steps", "4"],
     "draw_digits": ["--quick", "--steps", "4", "--out", "{tmp}/digits.png"],
     "distil_digits": ["--steps", "40", "--distil", "2", "--out", "{tmp}/picture.png"],

@@ -44,6 +44,9 @@ from jsamp.mcmc._minibatch import SGLD as SGLD
 from jsamp.mcmc._minibatch import SGNHT as SGNHT
 from jsamp.mcmc._minibatch import MinibatchScore as MinibatchScore
 from jsamp.mcmc._minibatch import pSGLD as pSGLD
+from jsamp.mcmc._nested import NestedInfo as NestedInfo
+from jsamp.mcmc._nested import NestedState as NestedState
+from jsamp.mcmc._nested import nested as nested
 from jsamp.mcmc._nuts import NUTS as NUTS
 from jsamp.mcmc._population import EvidenceInfo as EvidenceInfo
 from jsamp.mcmc._population import ais as ais
@@ -80,9 +83,10 @@ __all__ = [
     "BAOAB", "GHMC", "HMC", "MALA", "MCLMC", "NUTS", "OBABO", "SGHMC", "SGLD", "SGNHT", "ULA", "AutoencoderMH",
     "Barker", "ChainInfo", "ChainState", "ChainsInfo", "Corrector", "DenoisingLangevinGibbs", "DenseMetric",
     "EllipticalSlice", "EvidenceInfo", "Gibbs", "HMCInfo", "HistoryDrivenWalk", "IndependentMH", "Info", "Kernel",
-    "MinibatchScore", "Moments", "MomentsValue", "Noised", "NoisedScore", "NumpyroModel", "OnlineRhat",
-    "ParallelTempering", "RandomWalk", "ReconstructionScore", "SelfRepellentWalk", "Slice", "SliceInfo", "State",
-    "Stretch", "SwapInfo", "Token", "TokenSGD", "WalkGraph", "ais", "annealed", "chain", "chains", "compose", "cycle",
-    "ensemble", "from_numpyro", "load", "metropolize", "mixture", "on", "pSGLD", "picked", "refresh", "repeat",
-    "save", "smc", "stream", "tempered", "to_arviz", "tune", "walk_graph", "walk_variance",
+    "MinibatchScore", "Moments", "MomentsValue", "NestedInfo", "NestedState", "Noised", "NoisedScore",
+    "NumpyroModel", "OnlineRhat", "ParallelTempering", "RandomWalk", "ReconstructionScore", "SelfRepellentWalk",
+    "Slice", "SliceInfo", "State", "Stretch", "SwapInfo", "Token", "TokenSGD", "WalkGraph", "ais", "annealed",
+    "chain", "chains", "compose", "cycle", "ensemble", "from_numpyro", "load", "metropolize", "mixture", "nested",
+    "on", "pSGLD", "picked", "refresh", "repeat", "save", "smc", "stream", "tempered", "to_arviz", "tune",
+    "walk_graph", "walk_variance",
 ]  # fmt: skip

@@ -144,6 +144,7 @@ BY_CALLABLE = {
     "mcmc.On": gather(js.mcmc.MALA(joint), ("a",)),
     "mcmc.ais": gather(KEY, KERNEL, X, np.array([0.0, 0.5, 1.0]), reference=logdensity),
     "mcmc.smc": gather(KEY, KERNEL, X, reference=logdensity),
+    "mcmc.nested": gather(KEY, logdensity, lambda u: 2 * u - 1, 8, dim=3, delete=4, stop=1.0, moves=2, max_steps=3),
     "mcmc.annealed": gather(KEY, noised_score, START, np.array([2.0, 1.0])),
     "mcmc.refresh": gather(KERNEL, START, KERNEL.init(jnp.asarray(START))),
     "mcmc.picked": gather(None, js.mcmc.Info(1.0, 1, False, js.mcmc.Noised(START, 1.0))),

@@ -28,6 +28,7 @@ POSITIONS = {
 # They read values on the host, so they run outside of any trace.
 HOST = {
     "mcmc.stream",
+    "mcmc.nested",
     "fit.minimise",
     "select.oversample",
     "select.fit_curve",

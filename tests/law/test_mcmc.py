@@ -488,6 +488,12 @@ REGISTRY = {
         of(mcmc.MALA), (PARTICLES,), call=populated(mcmc.ais, betas=jnp.linspace(0, 1, 4)), stochastic=True,
         dtypes="refused", returns=js.Result,
     ),
+    "nested": Case(
+        lambda: logdensity, (SCALE,), call=lambda f, key, x: _nested(f, key).x, stochastic=True, host=True,
+        refusals=[(lambda: mcmc.nested(KEY, logdensity, scaled, 3, dim=3), "nested: num_live must be above dim")],
+    ),
+    "NestedInfo": record(lambda x: mcmc.NestedInfo(*[x] * len(mcmc.NestedInfo._fields))),
+    "NestedState": record(lambda x: mcmc.NestedState(*[x] * len(mcmc.NestedState._fields))),
     "annealed": Case(
         lambda: mcmc.ReconstructionScore(scaled, 0.5),
         (START,),
@@ -613,6 +619,10 @@ def _round_trip(kernel, key, x):
         again = mcmc.load(pathlib.Path(folder) / "run", kernel, x)
     assert all(map(np.array_equal, jax.tree.leaves(state), jax.tree.leaves(again)))
     return again
+
+
+def _nested(loglikelihood, key):
+    return mcmc.nested(key, loglikelihood, scaled, 8, dim=3, delete=4, stop=1.0, moves=2, max_steps=3)
 
 
 def _numpyro(y):
