@@ -1,5 +1,7 @@
 """Diffusion solvers as tables: (schedule, grid, options) -> Plan, and the runner."""
 
+from jsamp.solve._adaptive import AdaptiveInfo as AdaptiveInfo
+from jsamp.solve._adaptive import adaptive as adaptive
 from jsamp.solve._algebra import concat as concat
 from jsamp.solve._algebra import heavy_ball as heavy_ball
 from jsamp.solve._algebra import nesterov as nesterov
@@ -22,12 +24,15 @@ from jsamp.solve._index import gradient_estimation as gradient_estimation
 from jsamp.solve._index import ipndm as ipndm
 from jsamp.solve._index import plms as plms
 from jsamp.solve._index import pndm as pndm
+from jsamp.solve._invert import invert as invert
 from jsamp.solve._jumps import jumps as jumps
 from jsamp.solve._jumps import sdedit as sdedit
 from jsamp.solve._kernel import KernelInfo as KernelInfo
 from jsamp.solve._kernel import KernelState as KernelState
 from jsamp.solve._kernel import PlanKernel as PlanKernel
 from jsamp.solve._kernel import kernel as kernel
+from jsamp.solve._likelihood import bits_per_dimension as bits_per_dimension
+from jsamp.solve._likelihood import likelihood as likelihood
 from jsamp.solve._multistep import deis as deis
 from jsamp.solve._multistep import dpm_solver as dpm_solver
 from jsamp.solve._multistep import dpmpp as dpmpp
@@ -55,10 +60,11 @@ from jsamp.solve._state import init as init
 from jsamp.solve._state import output as output
 
 __all__ = [
-    "KernelInfo", "KernelState", "OptimisedStart", "Plan", "PlanKernel", "Pretrained", "Row", "SampleInfo",
-    "SolveState", "StartSearch", "StepInfo", "assemble", "concat", "consistency", "ddim", "ddpm", "deis", "describe",
-    "dpm2", "dpm_single", "dpm_solver", "dpmpp", "dpmpp_single", "edm", "er_sde", "from_diffusers", "ghvb",
-    "gradient_estimation", "heavy_ball", "heun", "init", "ipndm", "jumps", "kernel", "lms", "load", "nesterov",
-    "optimal_start", "optimise_start", "output", "plms", "pndm", "regenerate", "restart", "rho_rk", "sa_solver",
-    "sample", "save", "sdedit", "stack", "step", "tcd", "unipc",
+    "AdaptiveInfo", "KernelInfo", "KernelState", "OptimisedStart", "Plan", "PlanKernel", "Pretrained", "Row",
+    "SampleInfo", "SolveState", "StartSearch", "StepInfo", "adaptive", "assemble", "bits_per_dimension", "concat",
+    "consistency", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm_single", "dpm_solver", "dpmpp", "dpmpp_single",
+    "edm", "er_sde", "from_diffusers", "ghvb", "gradient_estimation", "heavy_ball", "heun", "init", "invert",
+    "ipndm", "jumps", "kernel", "likelihood", "lms", "load", "nesterov", "optimal_start", "optimise_start",
+    "output", "plms", "pndm", "regenerate", "restart", "rho_rk", "sa_solver", "sample", "save", "sdedit", "stack",
+    "step", "tcd", "unipc",
 ]  # fmt: skip

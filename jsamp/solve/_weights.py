@@ -156,8 +156,8 @@ def first_order(path: Path, i: int, kind: str, tau: Any) -> tuple[Any, Any, Any]
 
 
 def _positive(xp, value):
-    # The square root of zero has no gradient; tau = 0 reaches here only in a trace.
-    return value if xp is np else xp.maximum(value, 1e-30)
+    # The square root of zero has no gradient; tau = 0 reaches here only in a trace. Steps upwards have no noise.
+    return xp.maximum(value, 0.0 if xp is np else 1e-30)
 
 
 def moments(path: Path, i: int, kind: str, tau: Any, num: int) -> list[Any]:

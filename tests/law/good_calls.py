@@ -214,6 +214,7 @@ BY_CALLABLE = {
     "loss.Teacher": gather(js.Denoiser(network, js.noise.VE(), predicts="x0")),
     "loss.Contractive": gather(0.1), "loss.InstanceNoise": gather(0.1), "loss.Reconstruction": gather(0.1),
     "loss.ForwardModelMatch": gather(jnp.sin, VP), "mcmc.chains": gather(KEY, KERNEL, X[:2], 2),
+    "solve.bits_per_dimension": gather(-3.0, 4),
     "solve.assemble": gather([js.solve.Row(_level(1.0), _level(0.5), 0.5, {0: 0.5})], kind="x0"),
     "solve.from_diffusers": gather({"_class_name": "DDIMScheduler"}, 4),
     "fit.Space": gather(VP, 3), "fit.trajectory_score": gather(DENOISER, X, X),

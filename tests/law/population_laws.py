@@ -85,6 +85,7 @@ POPULATIONS = {
     "ActiveSubsampling": (active(0.1, Y, "entropy"), active(0.2, 2 * Y, "entropy"), X),
     "OwnNoise": (T.OwnNoise(Z), T.OwnNoise(-Z), X[0]),
     "OwnNoise(callable)": (T.OwnNoise(bind(wave, np.float32(1.0))), T.OwnNoise(bind(wave, np.float32(2.0))), X[0]),
+    "Brownian": (T.OwnNoise(T.Brownian(jax.random.key(0))), T.OwnNoise(T.Brownian(jax.random.key(1))), X[0]),
     "LogProb": (T.LogProb(), T.LogProb(), X[0]),
     "LogProb(path)": (T.LogProb(Z), T.LogProb(2 * Z), X[0]),
     "LearnedVariance": (T.LearnedVariance(0.5), T.LearnedVariance(-0.5), X[0]),

@@ -974,7 +974,61 @@ def law_sample(name):
         assert np.all(np.isfinite(js.sample(None, denoiser(js.noise.Flow(), predicts), START, flow).x))
 
 
+def law_continuous(name):
+    """jit, vmap and shard_map agree, dtypes are kept, new weights do not retrace."""
+    plan = S.dpmpp(VP, grid_of(VP, 5))
+    ways = {
+        "likelihood": lambda key, model, x: S.likelihood(key, model, x, plan, probes=3).value,
+        "adaptive": lambda key, model, x: S.adaptive(key, model, x, VP, rtol=0.05).x,
+    }
+    traces, call = Traces(), ways[name]
+    model = lambda gain: js.Denoiser(traces.bind({"gain": np.float32(gain), "bend": np.float32(0.4)}), VP)
+    jitted = jax.jit(call)
+    first = jitted(KEY, model(0.7), START)
+    count = traces.count
+    jitted(jax.random.key(9), model(0.6), -START)
+    assert traces.count == count
+    np.testing.assert_allclose(first, call(KEY, model(0.7), START), rtol=2e-5)
+    half = jax.eval_shape(call, KEY, model(0.7), START.astype(jnp.bfloat16)).dtype
+    assert half == (jnp.bfloat16 if name == "adaptive" else jnp.float32)
+    keys, starts = jax.random.split(KEY, 8), np.linspace(0.5, 1.5, 8, dtype=np.float32)[:, None] * START
+    local = jax.vmap(call, in_axes=(0, None, 0))
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    split = jax.shard_map(local, mesh=mesh, in_specs=(P("data"), P(), P("data")), out_specs=P("data"))
+    together = jax.jit(split)(keys, model(0.7), starts)
+    np.testing.assert_allclose(together[2], jitted(keys[2], model(0.7), starts[2]), rtol=2e-5)
+
+
+def law_inversion(name):
+    """Every deterministic plan that falls turns around to finite rows that go up through its nodes."""
+    for label, plan in plans(30).items():
+        if plan.stochastic:
+            continue
+        up = S.invert(plan)
+        assert np.all(np.diff(up.t) >= 0) and up.t[0] == plan.t_next[-1], label
+        np.testing.assert_allclose(up.sigma_next[-1], plan.sigma[0], rtol=1e-12)
+        noise = interpret(up, _predicts, START.astype(float), None)
+        back = interpret(plan, _predicts, noise, None)
+        assert np.abs(back - START).max() < 0.1, label
+
+
+def _predicts(x, t):
+    a, s = VP.alpha(np.float64(t)), VP.sigma(np.float64(t))
+    x0 = 0.3 + a * 0.49 * (x - 0.3 * a) / (a**2 * 0.49 + s**2)
+    return x0, (x - a * x0) / s
+
+
+def law_bits(name):
+    estimate = js.estimate.Estimate(-2.0, 0.1, 5.0)
+    bits = S.bits_per_dimension(estimate, 4, bin_width=0.5)
+    np.testing.assert_allclose(bits[:2], [0.5 / np.log(2) + 1, 0.025 / np.log(2)])
+    assert bits.ess == 5.0
+    with pytest.raises(TypeError, match="a log-density or an Estimate, must be a number"):
+        S.bits_per_dimension("no", 4)
+
+
 LAWS = {
+    "continuous": law_continuous, "inversion": law_inversion, "bits": law_bits,
     "records": law_record, "plan": law_plan, "slices": law_slices, "stack": law_stack, "momentum": law_momentum,
     "restart": law_restart, "files": law_files, "describe": law_describe, "steps": law_steps, "kernel": law_kernel,
     "sample": law_sample, "rows": law_rows, "builder": law_builder, "start": law_start, "jumps": law_jumps,
@@ -1003,6 +1057,7 @@ def network_of_zeros(x, t):
 
 LAWS["configuration"] = law_configuration
 REGISTRY = {
+    "AdaptiveInfo": "records",
     "KernelInfo": "records",
     "KernelState": "records",
     "OptimisedStart": "start_records",
@@ -1015,7 +1070,9 @@ REGISTRY = {
     "SolveState": "records",
     "StartSearch": "start_records",
     "StepInfo": "records",
+    "adaptive": "continuous",
     "assemble": "rows",
+    "bits_per_dimension": "bits",
     "concat": "slices",
     "consistency": "builder",
     "gradient_estimation": "builder",
@@ -1037,7 +1094,9 @@ REGISTRY = {
     "init": "steps",
     "ipndm": "builder",
     "jumps": "jumps",
+    "invert": "inversion",
     "kernel": "kernel",
+    "likelihood": "continuous",
     "lms": "builder",
     "load": "files",
     "nesterov": "momentum",

@@ -417,6 +417,7 @@ REGISTRY = {
     "SMC": "population",
     "ActiveReport": "report",
     "ActiveSubsampling": "population",
+    "Brownian": "population",
     "Chain": "chain",
     "Hooks": "hooks",
     "LearnedVariance": "population",
