@@ -41,6 +41,7 @@ COMMANDS = {
     "memorisation": ["--num", "40", "--steps", "4"],
     "draw_digits": ["--quick", "--steps", "4", "--out", "{tmp}/digits.png"],
     "distil_digits": ["--steps", "40", "--distil", "2", "--out", "{tmp}/picture.png"],
+    "pinn_peak": ["--steps", "40", "--out", "{tmp}/picture.png"],
     "train_digits": ["--data", "{tmp}/mnist.npz", "--steps", "3", "--out", "{tmp}/weights.npz"],
     "text_decoding": ["--num", "2", "--quick"],
     "text_watermark": ["--texts", "2", "--num", "40", "--edit-runs", "3", "--out", "{tmp}/picture.png"],

@@ -1,5 +1,8 @@
 """Losses: trees that draw their random numbers, then give a scalar that a network is trained on."""
 
+from jsamp.loss._adversarial import AdversarialDensity as AdversarialDensity
+from jsamp.loss._adversarial import AdversarialDrawn as AdversarialDrawn
+from jsamp.loss._adversarial import AdversarialSampling as AdversarialSampling
 from jsamp.loss._ambient import Ambient as Ambient
 from jsamp.loss._ambient import AmbientDrawn as AmbientDrawn
 from jsamp.loss._ambient import AmbientMask as AmbientMask
@@ -9,6 +12,10 @@ from jsamp.loss._autoencode import InstanceNoise as InstanceNoise
 from jsamp.loss._autoencode import Noised as Noised
 from jsamp.loss._autoencode import Reconstruction as Reconstruction
 from jsamp.loss._autoencode import latent_loglik as latent_loglik
+from jsamp.loss._box import BoxFlow as BoxFlow
+from jsamp.loss._box import BoxGrid as BoxGrid
+from jsamp.loss._box import box_flow as box_flow
+from jsamp.loss._box import spectral_density as spectral_density
 from jsamp.loss._consistency import Consistency as Consistency
 from jsamp.loss._consistency import ConsistencyCritic as ConsistencyCritic
 from jsamp.loss._consistency import ConsistencyDrawn as ConsistencyDrawn
@@ -50,11 +57,12 @@ from jsamp.loss._times import LogNormalTimes as LogNormalTimes
 from jsamp.loss._times import UniformTimes as UniformTimes
 
 __all__ = [
-    "DBAT", "MECO", "NCE", "Ambient", "AmbientDrawn", "AmbientMask", "AmbientMaskDrawn", "Consistency",
-    "ConsistencyCritic", "ConsistencyDrawn", "Contractive", "DivDis", "EDMWeight", "EnergyDrawn", "ForwardModelMatch",
-    "GANCritic", "GANDrawn", "GANGenerator", "InstanceNoise", "Interpolate", "InterpolateDrawn", "LabelledDrawn",
+    "DBAT", "MECO", "NCE", "AdversarialDensity", "AdversarialDrawn", "AdversarialSampling", "Ambient",
+    "AmbientDrawn", "AmbientMask", "AmbientMaskDrawn", "BoxFlow", "BoxGrid", "Consistency", "ConsistencyCritic",
+    "ConsistencyDrawn", "Contractive", "DivDis", "EDMWeight", "EnergyDrawn", "ForwardModelMatch", "GANCritic",
+    "GANDrawn", "GANGenerator", "InstanceNoise", "Interpolate", "InterpolateDrawn", "LabelledDrawn",
     "LogNormalTimes", "Loss", "LossInfo", "MECOInfo", "MMDFinetune", "Match", "MatchDrawn", "MultiSample", "Noised",
     "PopulationDrawn", "Reconstruction", "Regeneration", "RegenerationDrawn", "SamplesDrawn", "Teacher",
-    "TrajectoryConsistency", "TrajectoryDrawn", "UniformTimes", "Views", "ViewsDrawn", "dropout", "jump",
-    "latent_loglik", "particle_step", "sds", "vsd",
+    "TrajectoryConsistency", "TrajectoryDrawn", "UniformTimes", "Views", "ViewsDrawn", "box_flow", "dropout",
+    "jump", "latent_loglik", "particle_step", "sds", "spectral_density", "vsd",
 ]  # fmt: skip

@@ -9,6 +9,12 @@ remember(aux) -> loss, default: the loss itself. The loss to use next, with what
 The interpolant of `Interpolate` may say (`Interpolate` asks):
 
 two_sided: bool, default True. Whether both ends are data, so that a batch is a pair.
+
+The density of `AdversarialSampling` and `AdversarialDensity` must have, beside density(x) -> log density relative to
+the even law of its box (both ask):
+
+push: u -> x, a draw for an even u in the unit cube.
+low, high: corners of the box, tuples of numbers.
 """
 
 from __future__ import annotations

@@ -173,6 +173,27 @@ def sampler(key, model):
     return model(jax.random.normal(key, (2,)), 1.0)
 
 
+UNIT = jax.nn.sigmoid(X)
+HILL = jax.tree_util.Partial(lambda c, x: c * jnp.sum(jnp.sin(x)), jnp.float32(0.7))
+EQUATION = lambda solution, x: jnp.sum(jax.grad(solution)(x)) - x[0]
+RIM = lambda solution, row: solution(row) - 0.3
+
+
+def bent_flow():
+    """A flow that is not even."""
+    flow = L.box_flow(jax.random.key(5), [-1.0, 0.0], [1.0, 3.0], layers=2, width=4, bins=3)
+    bend = lambda leaf: leaf + 0.3 * jnp.sin(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape)
+    return L.BoxFlow(jax.tree.map(bend, flow.layers), flow.low, flow.high)
+
+
+def both(density, key, x):
+    """A draw of a density on a box, and the log density there."""
+    point = density.push(x)
+    return point, density(point)
+
+
+FLOW = bent_flow()
+ADVERSARIES = (HILL, FLOW)
 SAMPLES = lambda noise: lambda: L.MultiSample(lambda out, y: (out - y) ** 2, noise, 3)
 STUDENTS, JUMPERS, GAN = (net, net), (jumper, jumper), (generator, critic)
 CONSISTENCY_REFUSALS = [
@@ -272,6 +293,85 @@ REGISTRY = {
         ],
     ),
     "GANGenerator": loss_case(lambda: L.GANGenerator(VP, DECREASING, 2), X, GAN, mechanism="gan"),
+    "AdversarialSampling": [
+        loss_case(
+            lambda: L.AdversarialSampling(EQUATION, RIM, 2.0), (UNIT, Y), ADVERSARIES, dtypes="wide",
+            mechanism="adversarial",
+            refusals=[
+                (make(L.AdversarialSampling, residual=3), "residual must be callable"),
+                (make(L.AdversarialSampling, residual=EQUATION, edge=3), "edge must be callable"),
+                (make(L.AdversarialSampling, residual=EQUATION, edge_weight=-1.0), "edge_weight must be finite"),
+                (on(L.AdversarialSampling(EQUATION), UNIT, HILL), r"tuple \(solution, density\)"),
+                (on(L.AdversarialSampling(EQUATION), UNIT, (HILL, HILL)), "must have push"),
+                (on(L.AdversarialSampling(EQUATION), 3 * UNIT, ADVERSARIES), "in the unit cube"),
+                (on(L.AdversarialSampling(EQUATION), UNIT[:, 0], ADVERSARIES), r"must be \[n, d\]"),
+                (on(L.AdversarialSampling(EQUATION), UNIT[:, :1], ADVERSARIES), "1 coordinates, the density's box 2"),
+                (on(L.AdversarialSampling(EQUATION), (UNIT, Y), ADVERSARIES), "with an edge, else points"),
+                (on(L.AdversarialSampling(EQUATION, RIM), UNIT, ADVERSARIES), "with an edge, else points"),
+            ],
+        ),
+        loss_case(
+            lambda: L.AdversarialSampling(EQUATION), UNIT, ADVERSARIES, dtypes="wide", mechanism="adversarial",
+            smooth=False,
+        ),
+    ],
+    "AdversarialDensity": [
+        loss_case(
+            lambda: L.AdversarialDensity(L.AdversarialSampling(EQUATION), 0.3), UNIT, ADVERSARIES, dtypes="wide",
+            refusals=[
+                (make(L.AdversarialDensity, sampling=3, beta=1.0), "must be the solution's"),
+                (make(L.AdversarialDensity, sampling=L.AdversarialSampling(EQUATION), beta=0.0), "beta must be finite"),
+                (
+                    make(L.AdversarialDensity, sampling=L.AdversarialSampling(EQUATION), beta=1.0, relative=1),
+                    "relative must be True or False",
+                ),
+                (
+                    make(L.AdversarialDensity, sampling=L.AdversarialSampling(EQUATION), beta=1.0, proposals="q"),
+                    "proposals must be one of",
+                ),
+            ],
+        ),
+        loss_case(
+            lambda: L.AdversarialDensity(L.AdversarialSampling(EQUATION), 0.3, True, "even"), UNIT, ADVERSARIES,
+            dtypes="wide", mechanism="population",
+        ),
+    ],
+    "AdversarialDrawn": draws(L.AdversarialDrawn),
+    "BoxFlow": Case(bent_flow, (UNIT[0],), both, dtypes="wide", smooth=True, refusals=[
+        (lambda: L.BoxFlow([], [0.0], [0.0]), "low must lie below high"),
+        (lambda: L.BoxFlow([], [0.0], [1.0, 2.0]), "low has 1 coordinates"),
+        (lambda: L.BoxFlow([], 0.0, 1.0), r"low must be \[d\]"),
+    ]),
+    "box_flow": Case(
+        lambda: lambda key: L.box_flow(key, [-1.0, 0.0], [1.0, 3.0], layers=2, width=4, bins=3).layers, (LABEL[0],),
+        lambda make, key, x: make(key), dtypes=None, stochastic=True,
+        refusals=[
+            (lambda: L.box_flow(None, [0.0], [1.0]), "key is None"),
+            (lambda: L.box_flow(KEY, [0.0], [np.nan]), "high must be finite"),
+            (lambda: L.box_flow(KEY, [1.0], [0.0]), "low must lie below high"),
+            (lambda: L.box_flow(KEY, [0.0], [1.0], bins=0), "bins must be"),
+        ],
+    ),
+    "BoxGrid": Case(
+        lambda: L.BoxGrid(jnp.array([[1.0, 2.0], [0.0, 4.0]]), [-1.0, 0.0], [1.0, 3.0]), (UNIT[0],), both,
+        dtypes="wide", smooth=True,
+        refusals=[
+            (lambda: L.BoxGrid(jnp.array([1.0, -1.0]), [0.0], [1.0]), "weight must be finite"),
+            (lambda: L.BoxGrid(jnp.zeros(2), [0.0], [1.0]), "not all zero"),
+            (lambda: L.BoxGrid(jnp.ones(2), [0.0, 0.0], [1.0, 1.0]), "weight must have 2 axes"),
+        ],
+    ),
+    "spectral_density": Case(
+        lambda: lambda x: L.spectral_density(x**2, [-1.0, 0.0], [1.0, 3.0], beta=0.2, least=0.3).weight, (X,),
+        dtypes="wide", smooth=True,
+        refusals=[
+            (lambda: L.spectral_density(jnp.array([1.0, -1.0]), [0.0], [1.0]), "square must be finite"),
+            (lambda: L.spectral_density(jnp.ones(3), [0.0, 0.0], [1.0, 1.0]), "square must have 2 axes"),
+            (lambda: L.spectral_density(jnp.ones(3), [0.0], [1.0], beta=0.0), "beta must be finite"),
+            (lambda: L.spectral_density(jnp.ones(3), [0.0], [1.0], least=0.0), "least must be finite"),
+            (lambda: L.spectral_density(jnp.ones(3), [1.0], [0.0]), "low must lie below high"),
+        ],
+    ),
     "sds": Case(
         direction(L.sds, PRIOR), (X,), stochastic=True, smooth=False,
         refusals=[
