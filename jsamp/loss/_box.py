@@ -188,10 +188,10 @@ def box_flow(key: Any, low: Any, high: Any, *, layers: int = 4, width: int = 32,
         first, second = jax.random.split(one)
         made.append(
             {
-                "in": 2 * jax.random.normal(first, (dim, width)),
-                "shift": jax.random.normal(second, (width,)),
-                "out": jnp.zeros((width, dim * (bins + 1))),
-                "bias": jnp.zeros(dim * (bins + 1)),
+                "in": 2 * jax.random.normal(first, (dim, width), jnp.float32),
+                "shift": jax.random.normal(second, (width,), jnp.float32),
+                "out": jnp.zeros((width, dim * (bins + 1)), jnp.float32),
+                "bias": jnp.zeros(dim * (bins + 1), jnp.float32),
             }
         )
     return BoxFlow(made, low, high)

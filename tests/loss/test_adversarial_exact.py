@@ -145,7 +145,7 @@ def test_a_grid_draws_its_own_law():
 def bent(dims, layers):
     flow = L.box_flow(jax.random.key(3), [-1.0] * dims, [2.0] * dims, layers=layers, width=5, bins=4)
     bend = lambda leaf: leaf + 0.5 * jnp.sin(3.0 * jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape)
-    return L.BoxFlow(jax.tree.map(bend, flow.layers), flow.low, flow.high)
+    return L.BoxFlow(jax.tree.map(lambda leaf: bend(leaf.astype(float)), flow.layers), flow.low, flow.high)
 
 
 @pytest.mark.parametrize(("dims", "layers"), [(1, 2), (2, 2), (3, 2)])
