@@ -48,6 +48,8 @@ from jsamp.mcmc._nested import NestedInfo as NestedInfo
 from jsamp.mcmc._nested import NestedState as NestedState
 from jsamp.mcmc._nested import nested as nested
 from jsamp.mcmc._nuts import NUTS as NUTS
+from jsamp.mcmc._pathfinder import PathfinderInfo as PathfinderInfo
+from jsamp.mcmc._pathfinder import pathfinder as pathfinder
 from jsamp.mcmc._population import EvidenceInfo as EvidenceInfo
 from jsamp.mcmc._population import ais as ais
 from jsamp.mcmc._population import smc as smc
@@ -66,6 +68,7 @@ from jsamp.mcmc._stream import load as load
 from jsamp.mcmc._stream import save as save
 from jsamp.mcmc._stream import stream as stream
 from jsamp.mcmc._stretch import Stretch as Stretch
+from jsamp.mcmc._svgd import SVGD as SVGD
 from jsamp.mcmc._temper import ParallelTempering as ParallelTempering
 from jsamp.mcmc._temper import SwapInfo as SwapInfo
 from jsamp.mcmc._temper import tempered as tempered
@@ -80,13 +83,13 @@ from jsamp.mcmc._walk import Slice as Slice
 from jsamp.mcmc._walk import SliceInfo as SliceInfo
 
 __all__ = [
-    "BAOAB", "GHMC", "HMC", "MALA", "MCLMC", "NUTS", "OBABO", "SGHMC", "SGLD", "SGNHT", "ULA", "AutoencoderMH",
+    "BAOAB", "GHMC", "HMC", "MALA", "MCLMC", "NUTS", "OBABO", "SGHMC", "SGLD", "SGNHT", "SVGD", "ULA", "AutoencoderMH",
     "Barker", "ChainInfo", "ChainState", "ChainsInfo", "Corrector", "DenoisingLangevinGibbs", "DenseMetric",
     "EllipticalSlice", "EvidenceInfo", "Gibbs", "HMCInfo", "HistoryDrivenWalk", "IndependentMH", "Info", "Kernel",
-    "MinibatchScore", "Moments", "MomentsValue", "NestedInfo", "NestedState", "Noised", "NoisedScore",
-    "NumpyroModel", "OnlineRhat", "ParallelTempering", "RandomWalk", "ReconstructionScore", "SelfRepellentWalk",
-    "Slice", "SliceInfo", "State", "Stretch", "SwapInfo", "Token", "TokenSGD", "WalkGraph", "ais", "annealed",
-    "chain", "chains", "compose", "cycle", "ensemble", "from_numpyro", "load", "metropolize", "mixture", "nested",
-    "on", "pSGLD", "picked", "refresh", "repeat", "save", "smc", "stream", "tempered", "to_arviz", "tune",
-    "walk_graph", "walk_variance",
+    "MinibatchScore", "Moments", "MomentsValue", "NestedInfo", "NestedState", "Noised", "NoisedScore", "NumpyroModel",
+    "OnlineRhat", "ParallelTempering", "PathfinderInfo", "RandomWalk", "ReconstructionScore", "SelfRepellentWalk",
+    "Slice", "SliceInfo", "State", "Stretch", "SwapInfo", "Token", "TokenSGD", "WalkGraph", "ais", "annealed", "chain",
+    "chains", "compose", "cycle", "ensemble", "from_numpyro", "load", "metropolize", "mixture", "nested", "on", "pSGLD",
+    "pathfinder", "picked", "refresh", "repeat", "save", "smc", "stream", "tempered", "to_arviz", "tune", "walk_graph",
+    "walk_variance",
 ]  # fmt: skip

@@ -70,15 +70,20 @@ def _value(logdensity, x):
     return _scalar(logdensity(x), dtype_of(x))
 
 
-def _scalar(value, dtype):
+def value_of(function: Any, name: str, *args: Any) -> jax.Array:
+    """A user's function of other arguments, refused where it does not return one floating number."""
+    return _scalar(call(function, *args), dtype_of(args), name)
+
+
+def _scalar(value, dtype, name="logdensity"):
     # The dtype is the position's, whatever the user's function computes in: the state must not change its own.
     if jnp.shape(value) != () or jax.tree.structure(value) != jax.tree.structure(0):
         raise TypeError(
-            f"logdensity must return one scalar, got shape {jax.tree.map(jnp.shape, value)}. Write it for one sample "
+            f"{name} must return one scalar, got shape {jax.tree.map(jnp.shape, value)}. Write it for one sample "
             f"and vmap the chain over starts, or call js.chains."
         )
     if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-        raise TypeError(f"logdensity must return a floating number, got {jnp.result_type(value)}.")
+        raise TypeError(f"{name} must return a floating number, got {jnp.result_type(value)}.")
     return jnp.asarray(value, dtype)
 
 
@@ -86,6 +91,11 @@ def _scalar(value, dtype):
 def call(function, *args):
     """A function of a tree's own, compiled; trees of one structure share the program."""
     return function(*args)
+
+
+def evaluate_both(logdensity: Any, x: Any) -> tuple[Any, Any]:
+    """The log-density at x and its gradient, one model call."""
+    return _value_and_grad(logdensity, x)
 
 
 def evaluate(kernel: Any, x: Any) -> Point:

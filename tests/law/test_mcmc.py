@@ -260,6 +260,25 @@ REGISTRY = {
             (lambda: mcmc.Stretch(logdensity).init(jnp.ones(())), "Stretch: x: every leaf needs"),
         ],
     ),
+    "SVGD": Case(
+        of(mcmc.SVGD),
+        (jnp.sin(jnp.arange(18.0)).reshape(6, 3),),
+        call=run,
+        dtypes="kept",
+        smooth=True,
+        refusals=[
+            (lambda: mcmc.SVGD(logdensity, step_size=0.0), "SVGD: step_size must be finite"),
+            (lambda: mcmc.SVGD(logdensity, score=score), "SVGD: give exactly one"),
+            (lambda: mcmc.SVGD(logdensity, bandwidth=0.0), "SVGD: bandwidth"),
+            (lambda: mcmc.SVGD(logdensity, bandwidth=jnp.ones(2)).init(PARTICLES), "SVGD: bandwidth must be one"),
+            (lambda: mcmc.SVGD(logdensity, decay=1.0), "SVGD: decay"),
+            (lambda: mcmc.SVGD(logdensity, bandwidth=1.0, kernel=lambda x, y: x @ y), "a kernel or a bandwidth"),
+            (lambda: mcmc.SVGD(logdensity).init(START[None]), "SVGD: one particle has no distances"),
+            (lambda: mcmc.SVGD(logdensity).init(jnp.ones((4, 3))), "SVGD: x holds equal particles"),
+            (lambda: mcmc.SVGD(logdensity).init(jnp.ones(())), "SVGD: x: every leaf needs"),
+            (lambda: js.chain(KEY, mcmc.SVGD(logdensity, kernel=lambda x, y: x - y), PARTICLES, 1), "kernel must return"),
+        ],
+    ),
     "EllipticalSlice": kernel(
         lambda: mcmc.EllipticalSlice(logdensity, covariance=SCALE),
         mechanism="search",
@@ -446,6 +465,26 @@ REGISTRY = {
         ],
     ),
     # Functions: drivers, populations, and what they return.
+    "pathfinder": Case(
+        lambda: jax.tree_util.Partial(logdensity),
+        (START,),
+        call=lambda f, key, x: _pathfinder(f, key, x),
+        stochastic=True,
+        dtypes="refused",
+        returns=js.Result,
+        tolerance=1e-3,
+        refusals=[
+            (lambda: mcmc.pathfinder(KEY, None, START), "pathfinder: logdensity must be callable"),
+            (lambda: mcmc.pathfinder(KEY, positive, -START), "pathfinder: the log-density at the start is"),
+            (lambda: mcmc.pathfinder(KEY, logdensity, START, paths=2), "with paths=2, x needs that leading axis"),
+            (lambda: mcmc.pathfinder(KEY, logdensity, START, 0), "pathfinder: num"),
+            (lambda: mcmc.pathfinder(KEY, logdensity, START, memory=0), "pathfinder: memory"),
+            (lambda: mcmc.pathfinder(KEY, logdensity, START, max_steps=0), "pathfinder: max_steps"),
+            (lambda: mcmc.pathfinder(KEY, logdensity, START, elbo_draws=0), "pathfinder: elbo_draws"),
+            (lambda: mcmc.pathfinder(KEY, logdensity, START, metric="full"), "pathfinder: metric"),
+            (lambda: mcmc.pathfinder(KEY, logdensity, jnp.arange(3)), "pathfinder: x must be floating"),
+        ],
+    ),
     "chain": Case(
         of(mcmc.MALA),
         (START,),
@@ -586,6 +625,7 @@ REGISTRY = {
     "ChainState": record(lambda x: mcmc.ChainState(x, 1, (), x), returns=mcmc.ChainState),
     "EvidenceInfo": record(lambda x: mcmc.EvidenceInfo(x, x, x, x, x, x, x, True), returns=mcmc.EvidenceInfo),
     "HMCInfo": record(lambda x: mcmc.HMCInfo(x, 1), returns=mcmc.HMCInfo),
+    "PathfinderInfo": record(lambda x: mcmc.PathfinderInfo(*[x] * 6), returns=mcmc.PathfinderInfo),
     "Info": record(lambda x: mcmc.Info(x, 1, False, None), returns=mcmc.Info),
     "Kernel": record(lambda x: x * isinstance(mcmc.MALA(logdensity), mcmc.Kernel)),
     "MomentsValue": record(lambda x: mcmc.MomentsValue(1, x, x), returns=mcmc.MomentsValue),
@@ -603,6 +643,11 @@ def _several(key, kernel, x):
     result = mcmc.chains(key, kernel, x, 3, warm=20)
     assert type(result.info.kernel) is type(kernel)
     return result._replace(info=result.info._replace(kernel=None))
+
+
+def _pathfinder(f, key, x):
+    draws, info = mcmc.pathfinder(key, f, x, 30, elbo_draws=4)
+    return js.Result(draws, info._replace(khat=info.elbo))  # infinite where weights are equal
 
 
 def _denoiser():
