@@ -84,65 +84,14 @@ def measure() -> tuple[dict[str, dict[int, float]], str]:
     return errors, how
 
 
-STYLE = {
-    "DDIM": ("#9a9a9a", "o"),
-    "Heun": ("#8c6d4f", "s"),
-    "DPM++ 2M": ("#4c9f70", "^"),
-    "DPM++ 3M": ("#1f6f43", "v"),
-    "UniPC 3": ("#7a5cb8", "D"),
-    "LMS 4": ("#d98e04", "P"),
-    "GHVB 3.8": ("#c8453b", "X"),
-    "DEIS 4": ("#1d63c4", "o"),
-}
-
-
-def spread(values: list[float], gap: float) -> list[float]:
-    """Heights of labels, moved apart so that none overlap (values ascending, in log units)."""
-    placed = list(values)
-    for _ in range(200):
-        for i in range(len(placed) - 1):
-            overlap = gap - (placed[i + 1] - placed[i])
-            if overlap > 1e-9:
-                placed[i] -= overlap / 2
-                placed[i + 1] += overlap / 2
-    return placed
-
-
 def draw(errors: dict[str, dict[int, float]], path: pathlib.Path) -> None:
     """Write the figure."""
     import matplotlib
 
     matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams.update({"font.size": 12, "font.family": "DejaVu Sans"})
-    figure, axes = plt.subplots(figsize=(8, 4.6))
-    ends = []
-    for name, (colour, mark) in STYLE.items():
-        nfe, rmse = zip(*sorted(errors[name].items()), strict=True)
-        axes.plot(nfe, rmse, color=colour, marker=mark, markersize=5.5, linewidth=2)
-        ends.append((np.log10(rmse[-1]), name, colour))
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xticks([5, 10, 20, 30, 50], ["5", "10", "20", "30", "50"])
-    axes.minorticks_off()
-    axes.set_xlim(4.8, 52)
-    axes.set_xlabel("network evaluations")
+    axes = js.plot.work_precision(errors)
     axes.set_ylabel("RMSE to the exact ODE solution")
-    axes.grid(True, color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    low, high = np.log10(axes.get_ylim())
-    ends.sort()
-    for (_, name, colour), height in zip(ends, spread([e[0] for e in ends], 0.058 * (high - low)), strict=True):
-        axes.annotate(
-            name, (50, 10**height), xytext=(10, 0), textcoords="offset points", color=colour, va="center",
-            fontweight="bold", annotation_clip=False,
-        )  # fmt: skip
-    figure.tight_layout()
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+    axes.figure.savefig(path, dpi=200)
 
 
 def main():
@@ -164,7 +113,7 @@ def main():
         "| solver | " + " | ".join(map(str, shown)) + " |",
         "|" + "---|" * (len(shown) + 1),
     ]
-    for name in STYLE:
+    for name in errors:
         cells = [f"{errors[name][n]:.1e}" if n in errors[name] else "" for n in shown]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     text = "\n".join(lines) + "\n"

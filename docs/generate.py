@@ -62,15 +62,31 @@ def systems() -> list[dict]:
         parts = [name.split(".") for name in row["names"]]
         row["missing"] = [f"{room}.{name}" for room, name in parts if name not in getattr(_module(room), "__all__", ())]
         row["built"] = not row["missing"]
+        row["claims"] = _claims_of(row)
     return table
+
+
+CLAIMS = ROOT / "tests" / "claims"
+
+
+def _claims_of(row: dict) -> list[str]:
+    """The claim tests of a system that exist: those its row names, and those that name its paper."""
+    named = [stem for stem in row["claims"] if (CLAIMS / f"{stem}.py").exists()]
+    paper = row.get("arxiv", "no identifier")
+    others = [path.stem for path in sorted(CLAIMS.glob("test_*.py")) if paper in path.read_text()]
+    return list(dict.fromkeys(named + others))
 
 
 def _claim(stem: str) -> str:
     """What a claim test says it shows: the first paragraphs of its docstring."""
-    text = ast.get_docstring(ast.parse((ROOT / "tests" / "claims" / f"{stem}.py").read_text())) or ""
+    text = ast.get_docstring(ast.parse((CLAIMS / f"{stem}.py").read_text())) or ""
     parts = [part.replace("\n", " ") for part in text.split("\n\n")]
     stated = [part for part in parts if part.startswith("Claim")]
     return (stated or parts)[0]
+
+
+def _shown_claim(stem: str) -> list[str]:
+    return ["", _claim(stem), "", f"```sh\npython -m pytest -n 0 tests/claims/{stem}.py\n```"]
 
 
 def map_of_systems() -> str:
@@ -93,15 +109,16 @@ def map_of_systems() -> str:
         lines += [paper + ".", "", ", ".join(shown) + "."]
         if row["missing"]:
             lines += ["", f'!!! note "Not built yet"\n    Missing: {", ".join(f"`js.{n}`" for n in row["missing"])}.']
-        for stem in row["claims"] if row["built"] else ():
-            if (ROOT / "tests" / "claims" / f"{stem}.py").exists():
-                command = f"```sh\npython -m pytest -n 0 tests/claims/{stem}.py\n```"
-                lines += ["", _claim(stem), "", command]
-            else:
-                lines += ["", f"No claim test yet (`tests/claims/{stem}.py`)."]
+        for stem in row["claims"]:
+            lines += _shown_claim(stem)
+        if row["built"] and not row["claims"]:
+            lines += ["", "No claim test yet."]
         if picture := row.get("example"):
             lines += ["", f"Example: [`examples/{picture}.py`](gallery.md#{picture})."]
             lines += ["", f"![{picture}](pictures/{picture}.png)"] if f"pictures/{picture}.png" in pictures() else []
+    lines += ["", "## Claims of further papers"]
+    for stem in sorted({path.stem for path in CLAIMS.glob("test_*.py")} - {c for row in table for c in row["claims"]}):
+        lines += _shown_claim(stem)
     return "\n".join(lines) + "\n"
 
 

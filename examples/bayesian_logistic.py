@@ -80,25 +80,8 @@ def picture(path, sites, names, chosen):
     import matplotlib.pyplot as plt
 
     series = {"scale": sites["scale"], **{names[i]: sites["weight"][..., i] for i in chosen}}
-    fig, axes = plt.subplots(4, 5, figsize=(15, 10), layout="constrained", width_ratios=[2, 1, 1, 1, 1])
-    for row, (name, values) in enumerate(series.items()):
-        values = np.asarray(values)
-        for chain in values:
-            axes[row, 0].plot(chain, lw=0.4)
-        axes[row, 0].set_ylabel(name)
-        for column, other in enumerate(series.values()):
-            axis = axes[row, column + 1]
-            if column == row:
-                for chain in values:
-                    axis.hist(chain, bins=40, histtype="step")
-                axis.set_yticks([])
-            else:
-                axis.plot(np.asarray(other).ravel()[::5], values.ravel()[::5], ".", ms=1.5, alpha=0.5)
-            axis.tick_params(labelsize=7)
-    axes[0, 0].set_title(f"traces of {CHAINS} chains")
-    for column, name in enumerate(series):
-        axes[0, column + 1].set_title(name)
-    axes[-1, 0].set_xlabel("draw")
+    axes = js.plot.chains(np.stack([np.asarray(v) for v in series.values()], axis=-1), list(series))
+    fig = axes[0, 0].figure
     fig.suptitle("Posterior of four coefficients: traces, histograms of the chains, pairs")
     fig.savefig(path, dpi=110)
     plt.close(fig)

@@ -89,9 +89,8 @@ def main():
     axes["A"].minorticks_off()
     axes["A"].legend()
     for panel, name in zip("BCD", ("random", "k-center", "thinning"), strict=True):
-        tiles = np.asarray(X)[example[name]].reshape(4, 8, 8, 8).transpose(0, 2, 1, 3).reshape(32, 64)
-        axes[panel].imshow(tiles, cmap="gray_r")
-        axes[panel].set(title=f"32 by {name}", xticks=[], yticks=[])
+        js.plot.images(np.asarray(X)[example[name]].reshape(32, 8, 8), low=0.0, axes=axes[panel])
+        axes[panel].set_title(f"32 by {name}")
     path = pathlib.Path(args.out) / "digits_coreset.png"
     figure.savefig(path, dpi=110)
     print(f"picture: {path}")

@@ -18,15 +18,15 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--out", default="hello_coreset.png")
 
 rng = np.random.default_rng(0)
-A = rng.normal(size=(20_000, 8)).astype(np.float32) * rng.pareto(1.5, (20_000, 1)).astype(
-    np.float32
-)  # a few rows matter
+A = (rng.normal(size=(20_000, 8)) * rng.pareto(1.5, (20_000, 1))).astype(np.float32)  # a few rows matter
 y = A @ np.ones(8, np.float32) + rng.normal(size=20_000).astype(np.float32)
 loss = lambda x: np.sum((A @ x - y) ** 2)
 best = loss(np.linalg.lstsq(A, y)[0])
 scores = {"leverage": js.select.leverage(A), "uniform": np.ones(len(A), np.float32)}
 sizes = [50, 100, 200, 400]
-figure, axis = plt.subplots(figsize=(4.2, 3.2), constrained_layout=True)
+figure, (left, axis) = plt.subplots(1, 2, figsize=(8, 3.2), constrained_layout=True)
+js.plot.subset(A[:, :2], js.select.draw(jax.random.key(0), scores["leverage"], 100), axes=left)
+left.set(xscale="symlog", yscale="symlog")
 for name, score in scores.items():
     excess = np.zeros((len(sizes), 20))
     for (i, size), trial in ((one, t) for one in enumerate(sizes) for t in range(20)):
@@ -36,4 +36,4 @@ for name, score in scores.items():
     axis.errorbar(sizes, excess.mean(1), excess.std(1, ddof=1) / np.sqrt(20), marker="o", capsize=3, label=name)
 axis.set(yscale="log", xlabel="rows kept of 20,000", ylabel="loss above the optimum", title="Mean of 20 draws")
 axis.legend()
-figure.savefig(parser.parse_args().out, dpi=90)
+figure.savefig(parser.parse_args().out, dpi=75)

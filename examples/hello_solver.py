@@ -27,11 +27,12 @@ plans = {"DDIM": js.solve.ddim(schedule, grid), "DPM-Solver++ 2M": js.solve.dpmp
 plans["DDPM"] = js.solve.ddpm(schedule, grid)
 print(js.solve.describe(plans["DPM-Solver++ 2M"]))  # a plan is a table
 
-figure, axes = plt.subplots(1, 3, figsize=(8, 2.9), sharex=True, sharey=True, constrained_layout=True)
-for axis, (name, plan) in zip(axes, plans.items(), strict=True):
+figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), constrained_layout=True)
+js.plot.plan(plans["DPM-Solver++ 2M"], axes=axes[3]).set_title("2M: steps and weights", fontsize=9)
+for axis, (name, plan) in zip(axes, plans.items(), strict=False):
     draw = lambda key, x, plan=plan: js.sample(key, denoiser, x, plan).x  # one sample; the batch is a vmap
     x = jax.vmap(draw)(jax.random.split(jax.random.key(0), 500), schedule.prior(jax.random.key(1), (500, 2)))
     axis.scatter(*x.T, s=2)
     axis.set_title(f"{name}, {plan.nfe} evaluations", fontsize=9)
-    axis.set_aspect("equal")
+    axis.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
 figure.savefig(parser.parse_args().out, dpi=90)

@@ -8,6 +8,8 @@ import zlib
 
 import numpy as np
 
+import jsamp as js
+
 
 def tile(images: np.ndarray, columns: int = 8, zoom: int = 3, gap: int = 2) -> np.ndarray:
     """Lay images [n, h, w] in [-1, 1] out in rows as dark ink on white paper, a uint8 picture."""
@@ -51,12 +53,9 @@ def page(path: str | pathlib.Path, rows, labels, title: str) -> None:
 
     height, width = picture.shape
     figure = plt.figure(figsize=(width / 100, height / 100), dpi=100)
-    axis = figure.add_axes((0, 0, 1, 1))
-    axis.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axis.set_yticks((np.arange(len(rows)) + 0.5) * height / len(rows), labels)
-    axis.set(xticks=[], title=title)
-    axis.tick_params(length=0)
-    for side in axis.spines.values():
-        side.set_visible(False)
+    axis = js.plot.images(
+        np.concatenate(rows), columns=len(rows[0]), labels=list(labels), axes=figure.add_axes((0, 0, 1, 1))
+    )
+    axis.set_title(title)
     figure.savefig(path, bbox_inches="tight", pad_inches=0.05, pil_kwargs={"optimize": True})
     plt.close(figure)

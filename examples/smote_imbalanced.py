@@ -56,12 +56,9 @@ def main():
     eights = np.flatnonzero(digit == 8)[:30]
     new = js.select.smote(jax.random.key(0), X, eights, 10)
     figure, axes = plt.subplot_mosaic("AAB", figsize=(11, 3.6), constrained_layout=True)
-    rows = [X[np.asarray(new.parent)], np.asarray(new.x), X[np.asarray(new.neighbor)]]
-    tiles = np.pad(np.stack(rows).reshape(3, 10, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    tiles = tiles.transpose(0, 2, 1, 3).reshape(30, 100)
-    axes["A"].imshow(tiles, cmap="gray_r")
-    axes["A"].set_yticks([4.5, 14.5, 24.5], ["parent", "new", "neighbour"])
-    axes["A"].set(xticks=[], title="New eights between two real ones")
+    tiles = np.concatenate([X[new.parent], new.x, X[new.neighbor]]).reshape(30, 8, 8)
+    js.plot.images(tiles, columns=10, low=0.0, labels=["parent", "new", "neighbour"], axes=axes["A"])
+    axes["A"].set_title("New eights between two real ones")
     place = np.arange(3)
     for i, (name, values) in enumerate(scores.items()):
         error = np.std(values, 0, ddof=1) / np.sqrt(5)

@@ -19,6 +19,7 @@ LIBRARIES = {
     "text_net",
 }  # imported by the others; nothing to run
 COMMANDS = {
+    "scale_out": ["--devices", "2", "--width", "16", "--samples", "2048", "--rows", "4096"],
     "gallery": ["hello_solver", "--out", "{tmp}/gallery"],
     "hello_solver": ["--out", "{tmp}/picture.png"],
     "hello_chain": ["--out", "{tmp}/picture.png"],

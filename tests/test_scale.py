@@ -1,0 +1,94 @@
+"""Many devices and processes: what is sharded stays so under `sample`, and the example gives the same numbers."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jsamp as js
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SCHEDULE = js.noise.VP()
+PLAN = js.solve.dpmpp(SCHEDULE, js.noise.logsnr_grid(SCHEDULE, 6), order=3)
+WIDTH, HIDDEN, SAMPLES = 64, 256, 16
+MOVING = r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
+
+
+def model(weights, x, t):
+    return jnp.matmul(jnp.tanh(jnp.matmul(x, weights[0]) * (1 + t)), weights[1])
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return jax.make_mesh((2, 4), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+
+
+def placed(mesh):
+    """Weights over the axis "model", states over "data"."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    put = lambda x, *spec: jax.device_put(x, jax.NamedSharding(mesh, jax.P(*spec)))
+    first = put(jax.random.normal(keys[0], (WIDTH, HIDDEN)) / 8, None, "model")
+    second = put(jax.random.normal(keys[1], (HIDDEN, WIDTH)) / 16, "model", None)
+    return (first, second), put(jax.random.normal(keys[2], (SAMPLES, WIDTH)), "data")
+
+
+def run(weights, x, plan):
+    denoiser = js.Denoiser(jax.tree_util.Partial(model, weights), SCHEDULE, predicts="x0")
+    return js.sample(None, denoiser, x, plan).x
+
+
+def collectives(text):
+    return sorted(re.findall(MOVING, text))
+
+
+def test_sharded_weights_and_states_are_not_gathered(mesh):
+    """One sum over the hidden axis for each evaluation is the network's own; the solver adds no communication."""
+    weights, x = placed(mesh)
+    rows = jax.NamedSharding(mesh, jax.P("data"))
+    compiled = jax.jit(run, out_shardings=rows).lower(weights, x, PLAN).compile()
+    assert collectives(compiled.as_text()) == ["all-reduce"]  # in the body of the scan: once for each evaluation
+    alone = jax.jit(lambda weights, x: model(weights, x, 0.5), out_shardings=rows).lower(weights, x).compile()
+    assert collectives(alone.as_text()) == ["all-reduce"]
+    plan_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(PLAN))
+    shares = 4 * (2 * WIDTH * HIDDEN / 4 + SAMPLES * WIDTH / 2)
+    assert compiled.memory_analysis().argument_size_in_bytes <= shares + plan_bytes + 4096
+    got = compiled(weights, x, PLAN)
+    assert got.sharding.is_equivalent_to(rows, 2)
+    np.testing.assert_allclose(
+        got, run(jax.device_get(weights), jnp.asarray(jax.device_get(x)), PLAN), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_check_sees_a_gather(mesh):
+    """A result that is asked for everywhere has to be gathered, and the check above would say so."""
+    weights, x = placed(mesh)
+    everywhere = jax.NamedSharding(mesh, jax.P())
+    compiled = jax.jit(run, out_shardings=everywhere).lower(weights, x, PLAN).compile()
+    assert "all-gather" in collectives(compiled.as_text())
+
+
+def out_of(*options):
+    command = [sys.executable, str(ROOT / "examples" / "scale_out.py"), "--width", "16", "--columns", "8", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    environment.pop("JAX_NUM_CPU_DEVICES", None)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_print_what_one_process_of_four_does():
+    small = ("--samples", "4096", "--rows", "8192")
+    one, two = out_of("--devices", "4", *small), out_of("--processes", "2", "--devices", "2", *small)
+    assert (one["devices"], one["processes"], two["devices"], two["processes"]) == (4, 1, 4, 2)
+    for name in ("mean", "square", "sum of scores", "rows, estimated"):
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-8)
+    assert abs(one["sum of scores"] - 8) < 1e-3  # the scores of 8 columns
+    assert abs(one["rows, estimated"] / 8192 - 1) < 0.2
