@@ -135,8 +135,8 @@ def report(found: dict, total: float | None, images: int, slopes: list[dict]) ->
     cores = os.cpu_count()
     parts = [
         "# Many images, many devices",
-        f"{machine.describe()}, {time.strftime('%Y-%m-%d')}. Load average at the end: {os.getloadavg()[0]:.1f} on {cores} "
-        "cores.\n`python benchmarks/scale.py`",
+        f"{machine.describe()}, {time.strftime('%Y-%m-%d')}. Load average at the end: {os.getloadavg()[0]:.1f} on "
+        f"{cores} cores.\n`python benchmarks/scale.py`",
         "## Images of 32 x 32 x 3 in ten evaluations of a transformer",
         table(
             "weights | images together | seconds | images a second | runner alone, seconds | share of the solver",

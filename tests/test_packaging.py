@@ -30,7 +30,8 @@ def test_the_source_archive_holds_what_its_tests_need(tmp_path, monkeypatch):
         missing = [
             str(path.relative_to(ROOT))
             for path in (ROOT / folder).rglob("*")
-            if path.suffix in {".py", ".npz", ".md", ".png", ".toml", ".yml"} and str(path.relative_to(ROOT)) not in names
+            if path.suffix in {".py", ".npz", ".md", ".png", ".toml", ".yml"}
+            and str(path.relative_to(ROOT)) not in names
         ]
         assert not missing, f"the source archive lacks {missing[:5]}"
     wanted = {"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "pyproject.toml", ".ci/run"}
