@@ -5,6 +5,8 @@ from jsamp.fit._kmeans import KMeansInfo as KMeansInfo
 from jsamp.fit._kmeans import kmeans as kmeans
 from jsamp.fit._learn import LearnInfo as LearnInfo
 from jsamp.fit._learn import learn_plan as learn_plan
+from jsamp.fit._likelihood import SurrogateInfo as SurrogateInfo
+from jsamp.fit._likelihood import likelihood_surrogate as likelihood_surrogate
 from jsamp.fit._minimise import MinimiseInfo as MinimiseInfo
 from jsamp.fit._minimise import MinimiseState as MinimiseState
 from jsamp.fit._minimise import minimise as minimise
@@ -25,6 +27,7 @@ from jsamp.fit._space import Space as Space
 
 __all__ = [
     "Genome", "KMeansInfo", "LearnInfo", "MinimiseInfo", "MinimiseState", "Mixture", "MixtureInfo", "PPPInfo",
-    "Partition", "PlanScore", "Search", "SearchInfo", "Space", "kmeans", "learn_plan", "minimise", "mixture", "ppp",
-    "sample_score", "search_grid", "search_plan", "trajectory_score",
+    "Partition", "PlanScore", "Search", "SearchInfo", "Space", "SurrogateInfo", "kmeans", "learn_plan",
+    "likelihood_surrogate", "minimise", "mixture", "ppp", "sample_score", "search_grid", "search_plan",
+    "trajectory_score",
 ]  # fmt: skip

@@ -165,7 +165,7 @@ def nested(
     _checks.check_key(key, "nested")
     _checks.check_scalar("nested: stop", stop, low=0, open_low=True)
     progress = _checks.check_flag("nested: progress", progress)
-    num_live, delete, moves = _counts(num_live, dim, delete, moves)
+    num_live, delete, moves = counts("nested", num_live, dim, delete, moves)
     last = 2**31 - 1 if max_steps is None else _checks.check_count("nested: max_steps", max_steps)
     stop = k.as_float(stop)
     target = as_target("nested", loglikelihood, from_cube, dim)
@@ -175,14 +175,15 @@ def nested(
     return report(target, run, stop, **options)
 
 
-def _counts(num_live, dim, delete, moves):
-    dim = _checks.check_count("nested: dim", dim)
-    delete = _checks.check_count("nested: delete", delete)
-    moves = max(3 * dim, 6) if moves is None else _checks.check_count("nested: moves", moves)
-    num_live = _checks.check_count("nested: num_live", num_live)
+def counts(who: str, num_live: Any, dim: Any, delete: Any, moves: Any) -> tuple[int, int, int]:
+    """The static counts of a run, or a refusal."""
+    dim = _checks.check_count(f"{who}: dim", dim)
+    delete = _checks.check_count(f"{who}: delete", delete)
+    moves = max(3 * dim, 6) if moves is None else _checks.check_count(f"{who}: moves", moves)
+    num_live = _checks.check_count(f"{who}: num_live", num_live)
     if num_live <= dim or num_live < 2 * delete:
         raise ValueError(
-            f"nested: num_live must be above dim and at least twice delete, so that the survivors span the space; got "
+            f"{who}: num_live must be above dim and at least twice delete, so that the survivors span the space; got "
             f"{num_live} for dim {dim} and delete {delete}."
         )
     return num_live, delete, moves

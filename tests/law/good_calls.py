@@ -231,6 +231,9 @@ BY_CALLABLE = {
         KEY, js.loss.Match(VP, predicts="x0"), jax.tree_util.Partial(lambda w, x, t: w * x, jnp.float32(0.5)), X,
         optimiser=_optimizer(), steps=1, batch=4,
     ),
+    "fit.likelihood_surrogate": gather(
+        KEY, logdensity, lambda u: 2 * u - 1, 8, dim=3, delete=4, stop=1.0, begin=3.0, moves=2, steps=2,
+    ),
     "steer.TrajectoryVariance": gather(3, 1),
     "plot.images": gather(X.reshape(2, 3, 6)), "plot.chains": gather(X.reshape(2, 6, 3)),
     "plot.plan": gather(BY_NAME["plan"]), "plot.work_precision": gather({"DDIM": {5: 0.2, 10: 0.1}}),

@@ -157,7 +157,29 @@ def record(kind, *values):
     return Case(lambda: lambda x: kind(x, *values), (DATA,), returns=kind)
 
 
+def stand_in(thing, key, x):
+    found = js.fit.likelihood_surrogate(
+        key, lambda x: -jnp.sum(x**2), lambda u: 2 * u - 1, 20, dim=2, delete=10, stop=0.5, moves=3, steps=2
+    )
+    return found.x, found.info.log_weights
+
+
 REGISTRY = CLUSTERS | {
+    "likelihood_surrogate": Case(
+        lambda: SPACE,
+        (np.asarray(DATA),),
+        stand_in,
+        stochastic=True,
+        host=True,
+        dtypes=None,
+        refusals=[
+            (
+                lambda: js.fit.likelihood_surrogate(KEY, lambda x: x, lambda u: u, 8, dim=2),
+                "likelihood_surrogate: loglikelihood must return",
+            )
+        ],
+    ),
+    "SurrogateInfo": record(js.fit.SurrogateInfo, *[None] * 11),
     "search_plan": Case(lambda: SPACE, (np.asarray(DATA),), search, stochastic=True, host=True, dtypes=None),
     "search_grid": Case(lambda: SPACE, (np.asarray(DATA),), search_times, stochastic=True, host=True, dtypes=None),
     "learn_plan": Case(lambda: SPACE, (np.asarray(DATA),), learn, stochastic=True, host=True, dtypes=None),
