@@ -153,26 +153,28 @@ def _kmeans(key, X, starts, weights, tolerance, num, restarts, steps):
     return found.centers[order] / unit + cloud.mean[None], info
 
 
-def seeds(key: jax.Array, cloud: Cloud, num: int) -> jax.Array:
+def seeds(key: jax.Array, cloud: Cloud, num: int, count: Any = None) -> jax.Array:
     """Draw greedy k-means++ seeds [num, d]: of 2 + ln(num) candidates each, the one that lowers the cost most.
 
-    The first k of them are seeds for k centres.
+    The first k of them are seeds for k centres; only `count` are drawn where it is given, and the rest are 0.
     """
     rows, share = cloud.rows, cloud.share
     trials = 2 + int(math.log(num))
+    keys = jax.random.split(key, num)
 
-    def step(near, k):
+    def step(i, carry):
+        near, chosen = carry
         mass = near * share
         logits = jnp.where(jnp.any(mass > 0), jnp.log(mass), jnp.log(share))
-        index = draw_categorical(k, logits, (trials,))
+        index = draw_categorical(keys[i], logits, (trials,))
         after = jnp.minimum(near[None], squared_distances(rows[index], rows))
         best = jnp.argmin(jnp.sum(after * share[None], 1))
-        return after[best], rows[index[best]]
+        return after[best], chosen.at[i].set(rows[index[best]])
 
-    keys = jax.random.split(key, num)
     first = rows[draw_categorical(keys[0], jnp.log(share))]
     near = squared_distances(first[None], rows)[0]
-    return jnp.concatenate([first[None], lax.scan(step, near, keys[1:])[1]])
+    chosen = jnp.zeros_like(rows, shape=(num, rows.shape[1])).at[0].set(first)
+    return lax.fori_loop(1, num if count is None else count, step, vary((near, chosen), rows, key))[1]
 
 
 class Run(NamedTuple):

@@ -95,6 +95,48 @@ PAIR = js.fit.Mixture(
 )
 
 
+RING = jnp.kron(jnp.eye(2), jnp.ones((6, 6)) - jnp.eye(6)).at[0, 6].set(1).at[6, 0].set(1)
+
+
+def network(change):
+    return lambda: js.fit.communities(KEY, change(np.array(RING)), max_communities=4)
+
+
+def entry(i, j, value):
+    def change(links):
+        links[i, j] = value
+        return links
+
+    return change
+
+
+NETWORKS = {
+    "communities": Case(
+        lambda: js.fit.communities, (np.asarray(RING),), lambda f, key, x: f(key, (x > 0.5) * 1.0, max_communities=4),
+        mechanism="communities", dtypes=None, tolerance=1e-2,
+        refusals=[
+            (lambda: js.fit.communities(None, RING), "communities: key is None"),
+            (lambda: js.fit.communities(KEY, RING, max_communities=13), "max_communities must be in 1..12"),
+            (lambda: js.fit.communities(KEY, RING, max_communities=4, restarts=0), "communities: restarts"),
+            (lambda: js.fit.communities(KEY, RING[:3]), "must be square"),
+            (network(lambda a: 0 * a), "has no links"),
+            (network(lambda a: 2 * a), "zeros and ones"),
+            (network(entry(3, 3, 1)), "links to itself"),
+            (network(entry(0, 9, 1)), "must be symmetric"),
+            (network(entry(0, 1, np.nan)), "zeros and ones"),
+        ],
+    ),
+    "Communities": Case(
+        lambda: lambda x: js.fit.Communities(x, x, x), (DATA,), returns=js.fit.Communities,
+        refusals=[
+            (lambda: js.fit.communities(KEY, RING, max_communities=4).x.cut(3), "num must be in 1..2"),
+            (lambda: js.fit.communities(KEY, RING, max_communities=4).x.cut(1.5), "must be one integer"),
+        ],
+    ),
+    "CommunitiesInfo": Case(
+        lambda: lambda x: js.fit.CommunitiesInfo(x, x, x, x, x, x), (DATA,), returns=js.fit.CommunitiesInfo
+    ),
+}  # fmt: skip
 CLUSTERS = {
     "kmeans": Case(
         lambda: js.fit.kmeans, (ROWS,), lambda f, key, x: f(key, x, 3, restarts=2, steps=5), dtypes="raised",
@@ -219,6 +261,7 @@ REGISTRY = CLUSTERS | {
         lambda: lambda x: js.fit.MinimiseInfo(x, x, None, None, None), (DATA,), returns=js.fit.MinimiseInfo
     ),
 }
+REGISTRY |= NETWORKS
 
 
 @pytest.mark.parametrize(("law", "case"), pairs(REGISTRY))
