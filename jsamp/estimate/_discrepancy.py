@@ -12,7 +12,7 @@ import numpy as np
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
 from jsamp.estimate import _arrays
-from jsamp.estimate._pairs import centred, is_small, over_rows, squared_to
+from jsamp.estimate._pairs import centred, column_sums, is_small, squared
 from jsamp.estimate._types import Estimate
 
 
@@ -20,7 +20,7 @@ def median_square(y: jax.Array, most: int = 1000) -> jax.Array:
     """Median squared distance between different rows, of at most `most` rows spread evenly."""
     n = y.shape[0]
     rows = y[np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))]
-    square = over_rows(lambda i, row: squared_to(row, rows, True), rows, 128)
+    square = squared(rows, rows, is_small(rows, rows))
     return jnp.median(square[np.triu_indices(rows.shape[0], 1)])
 
 
@@ -30,15 +30,11 @@ def _u_statistic(kernel, x, y, block):
     This is the jackknife's error. Where the laws are equal, so that the first order vanishes, it is sqrt 2 of the
     deviation: the value is skewed there and small values come with small errors.
     """
-    n, m = x.shape[0], y.shape[0]
-
-    def sums(own, other, i, row):
-        inside = jnp.where(jnp.arange(own.shape[0]) == i, 0, kernel(row, own))
-        return jnp.sum(inside), jnp.sum(kernel(row, other))
-
-    a, b = over_rows(functools.partial(sums, x, y), x, block)
-    c, d = over_rows(functools.partial(sums, y, x), y, block)
-    a, b, c, d = a / (n - 1), b / m, c / (m - 1), d / n
+    n, m = jax.tree.leaves(x)[0].shape[0], jax.tree.leaves(y)[0].shape[0]
+    a = column_sums(kernel, x, x, block, same=True) / (n - 1)
+    b = column_sums(kernel, y, x, block) / m
+    c = column_sums(kernel, y, y, block, same=True) / (m - 1)
+    d = column_sums(kernel, x, y, block) / n
     value = jnp.mean(a) + jnp.mean(c) - jnp.mean(b) - jnp.mean(d)
     square = 4 * jnp.var(a - b, ddof=1) / n + 4 * jnp.var(c - d, ddof=1) / m
     safe = jnp.where(square > 0, square, 1)  # the root has no slope at 0
@@ -46,9 +42,10 @@ def _u_statistic(kernel, x, y, block):
 
 
 def _rbf(width, exact):
-    def kernel(row, rows):
-        # exp(-r / 2c) for c = 4, 2, 1, 1/2: each the square of the one before.
-        widest = jnp.exp(squared_to(row, rows, exact) / (-8 * width))
+    def kernel(a, b):
+        # exp(-r / 2c) for c = 4, 2, 1, 1/2: each the square of the one before. Without the barrier the compiler forms
+        # the exponential anew for each of its uses.
+        widest = jax.lax.optimization_barrier(jnp.exp(squared(a, b, exact) / (-8 * width)))
         second = widest * widest
         third = second * second
         return (widest + second + third + third * third) / 4
@@ -65,14 +62,14 @@ def _mmd_rbf(x, y, width, block):
 
 @functools.partial(jax.jit, static_argnames="block")
 def _mmd_any(kernel, x, y, block):
-    return _u_statistic(lambda row, rows: jax.vmap(kernel, (None, 0))(row, rows), x, y, block)
+    return _u_statistic(jax.vmap(jax.vmap(kernel, (None, 0)), (0, None)), x, y, block)
 
 
 @functools.partial(jax.jit, static_argnames="block")
 def _energy(x, y, block):
     x, y, scale = centred(x, y)
     exact = is_small(x, y)
-    value, error = _u_statistic(lambda row, rows: -jnp.sqrt(squared_to(row, rows, exact) + 1e-30), x, y, block)
+    value, error = _u_statistic(lambda a, b: -jnp.sqrt(squared(a, b, exact) + 1e-30), x, y, block)
     return value * scale, error * scale
 
 
@@ -83,14 +80,16 @@ def _kid(x, y, block):
     x, y = x - middle[None], y - middle[None]
     c = 1 + jnp.sum(middle**2) / d
 
-    def kernel(row, rows):
+    def kernel(a, b):
         # (a.b / d + 1)^3 minus what depends on one of a, b alone, in terms of differences from the middle.
-        p, q = jnp.sum(middle * row) / d, jnp.sum(middle[None] * rows, 1) / d
-        r = jnp.matmul(rows, row, precision="highest") / d
+        (a, p), (b, q) = a, b
+        p, q = p[:, None], q[None]
+        r = jnp.matmul(a, b.T, precision="highest") / d
         s = c + p + q
         return r * (3 * s**2 + 3 * s * r + r**2) + 3 * p * q * (2 * c + p + q)
 
-    return _u_statistic(kernel, x, y, block)
+    along = lambda rows: jnp.sum(middle[None] * rows, 1) / d
+    return _u_statistic(kernel, (x, along(x)), (y, along(y)), block)
 
 
 def _estimate(pair, x, y):

@@ -12,15 +12,53 @@ EXACT = 2**24
 """Multiplications up to which differences are formed one by one, exactly; beyond, by one matrix product."""
 
 
-def squared_to(row: jax.Array, rows: jax.Array, exact: bool) -> jax.Array:
-    """Squared distances [m] of one centred row to centred rows.
+def squared(a: jax.Array, b: jax.Array, exact: bool) -> jax.Array:
+    """Squared distances [n, m] of the centred rows of a to those of b.
 
     The product form errs by a few 1e-7 of the largest squared norm, the direct form by that of the distance itself.
     """
     if exact:
-        return jnp.sum((row[None] - rows) ** 2, 1)
-    product = jnp.matmul(rows, row, precision="highest")
-    return jnp.maximum(jnp.sum(row**2) + jnp.sum(rows**2, 1) - 2 * product, 0)
+        return jnp.sum((a[:, None] - b[None]) ** 2, 2)
+    product = jnp.matmul(a, b.T, precision="highest")
+    return jnp.maximum(jnp.sum(a**2, 1)[:, None] + jnp.sum(b**2, 1)[None] - 2 * product, 0)
+
+
+def squared_to(row: jax.Array, rows: jax.Array, exact: bool) -> jax.Array:
+    """Squared distances [m] of one centred row to centred rows, as `squared` forms them."""
+    return squared(row[None], rows, exact)[0]
+
+
+def column_sums(kernel: Callable, rows: Any, columns: Any, block: int, *, same: bool = False) -> jax.Array:
+    """Sums [m] over all rows of kernel(rows, columns) -> [block, m], `block` rows at a time.
+
+    A compiler adds the rows of a block up many columns at once; sums along a row would go one number at a time.
+
+    Args:
+        kernel: function of a block of rows and of all columns.
+        rows: array or tree of arrays [n, ...].
+        columns: array or tree of arrays [m, ...].
+        block: rows at a time (static).
+        same: whether rows and columns are one set, of which no row is paired with itself.
+    """
+    n, m = (jax.tree.leaves(tree)[0].shape[0] for tree in (rows, columns))
+    size = min(block, n)
+    num = -(-n // size)
+
+    def parts(a):
+        extra = jnp.broadcast_to(a[:1], (num * size - n, *a.shape[1:]))  # real rows, at which any kernel is finite
+        return jnp.concatenate([a, extra]).reshape(num, size, *a.shape[1:])
+
+    def one(part):
+        place, some = part
+        counted = place < n
+        if same:
+            counted &= place != jnp.arange(m)[None]
+        return jnp.sum(jnp.where(counted, kernel(some, columns), 0), 0)
+
+    places = jnp.arange(num * size).reshape(num, size, 1)
+    # Under differentiation a block is formed again, so that no n x m array is kept.
+    one = jax.checkpoint(one, prevent_cse=False)
+    return jnp.sum(jax.lax.map(one, (places, jax.tree.map(parts, rows))), 0)
 
 
 def is_small(x: jax.Array, y: jax.Array) -> bool:
