@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -206,12 +207,6 @@ class _Program(NamedTuple):
         count, start = self.followers or (0, 0)
         return sorted(set().union(*self.trained, range(start, start + count)))
 
-    def put(self, numbers, changed):
-        numbers = list(numbers)
-        for k, leaf in zip(self.changed_places(), changed, strict=True):
-            numbers[k] = leaf
-        return numbers
-
     def put_losses(self, losses, remembered):
         pairs = zip(self.losses, losses, remembered, strict=True)
         return tuple(old if new is None else shape.build(new) for shape, old, new in pairs)
@@ -262,7 +257,7 @@ def _step(program: _Program, key, step, numbers, losses, states, average, data, 
             return _scalar(loss(one, program.layout.build(model), data))
 
         part = [numbers[k] for k in chosen]
-        (value, aux), slope = jax.value_and_grad(objective, has_aux=True)(part)
+        (value, aux), slope = jax.value_and_grad(objective, has_aux=True)(part)  # pyright: ignore[reportGeneralTypeIssues]
         tree = lambda leaves, chosen=chosen: program.layout.masked(
             [dict(zip(chosen, leaves, strict=True)).get(k) for k in range(len(numbers))], chosen
         )
@@ -282,7 +277,10 @@ def _step(program: _Program, key, step, numbers, losses, states, average, data, 
     return changed, remembered, states, average, values[0] if len(values) == 1 else jnp.stack(values), record
 
 
-_compiled = jax.jit(_step, static_argnums=(0, 10))
+@functools.lru_cache(maxsize=64)
+def _compiled(program: _Program, size: int):
+    """One compiled step for all runs with the same static parts: a call need not hash them again."""
+    return jax.jit(functools.partial(_step, program, size=size))
 
 
 def _scalar(found):
@@ -319,7 +317,7 @@ def _averages(program, step, numbers, average):
 def _loop(key, program, source, run, steps, progress):
     """Call the compiled step until the end, an interrupt, or the end of the data."""
     carry = (run.step, _layout.take_apart(run.model)[1], run.loss, run.optimiser, run.average)
-    values, kept, stopped = [], [], ""
+    values, kept, stopped, places, make, leaves = [], [], "", program.changed_places(), None, None
     with bar(progress, steps, done=run.step, unit="step") as advance, contextlib.suppress(KeyboardInterrupt):
         stopped = "interrupted"
         while carry[0] < steps:
@@ -328,15 +326,21 @@ def _loop(key, program, source, run, steps, progress):
                 stopped = "data ended"
                 break
             step, numbers, losses, states, average = carry
-            leaves = tuple(_layout.take_apart(one)[1] for one in losses)
-            made = _compiled(program, key, step, numbers, leaves, states, average, *found)
-            changed, remembered, states, average, value, record = made
+            if leaves is None:
+                leaves = tuple(_layout.take_apart(one)[1] for one in losses)
+            make = _compiled(program, found[3]) if make is None else make
+            changed, remembered, states, average, value, record = make(
+                key, step, numbers, leaves, states, average, *found[:3]
+            )
+            numbers = list(numbers)
+            for k, leaf in zip(places, changed, strict=True):
+                numbers[k] = leaf
+            if any(one is not None for one in remembered):
+                losses, leaves = program.put_losses(losses, remembered), None
             values.append(value)
             kept.append(record)
             # One assignment: an interrupt comes before or after it.
-            carry = (
-                step + 1, program.put(numbers, changed), program.put_losses(losses, remembered), states, average
-            )  # fmt: skip
+            carry = step + 1, numbers, losses, states, average
             advance(1)
         else:
             stopped = ""
