@@ -18,6 +18,7 @@ from jsamp.mcmc._combine import repeat as repeat
 from jsamp.mcmc._denoising import DenoisingLangevinGibbs as DenoisingLangevinGibbs
 from jsamp.mcmc._denoising import Noised as Noised
 from jsamp.mcmc._denoising import picked as picked
+from jsamp.mcmc._discrete import DiscreteLangevin as DiscreteLangevin
 from jsamp.mcmc._drive import ChainInfo as ChainInfo
 from jsamp.mcmc._drive import ChainState as ChainState
 from jsamp.mcmc._drive import chain as chain
@@ -34,6 +35,7 @@ from jsamp.mcmc._interop import to_arviz as to_arviz
 from jsamp.mcmc._langevin import MALA as MALA
 from jsamp.mcmc._langevin import ULA as ULA
 from jsamp.mcmc._langevin import Barker as Barker
+from jsamp.mcmc._mams import MAMS as MAMS
 from jsamp.mcmc._metric import DenseMetric as DenseMetric
 from jsamp.mcmc._metropolize import AutoencoderMH as AutoencoderMH
 from jsamp.mcmc._metropolize import ReconstructionScore as ReconstructionScore
@@ -83,13 +85,13 @@ from jsamp.mcmc._walk import Slice as Slice
 from jsamp.mcmc._walk import SliceInfo as SliceInfo
 
 __all__ = [
-    "BAOAB", "GHMC", "HMC", "MALA", "MCLMC", "NUTS", "OBABO", "SGHMC", "SGLD", "SGNHT", "SVGD", "ULA", "AutoencoderMH",
-    "Barker", "ChainInfo", "ChainState", "ChainsInfo", "Corrector", "DenoisingLangevinGibbs", "DenseMetric",
-    "EllipticalSlice", "EvidenceInfo", "Gibbs", "HMCInfo", "HistoryDrivenWalk", "IndependentMH", "Info", "Kernel",
-    "MinibatchScore", "Moments", "MomentsValue", "NestedInfo", "NestedState", "Noised", "NoisedScore", "NumpyroModel",
-    "OnlineRhat", "ParallelTempering", "PathfinderInfo", "RandomWalk", "ReconstructionScore", "SelfRepellentWalk",
-    "Slice", "SliceInfo", "State", "Stretch", "SwapInfo", "Token", "TokenSGD", "WalkGraph", "ais", "annealed", "chain",
-    "chains", "compose", "cycle", "ensemble", "from_numpyro", "load", "metropolize", "mixture", "nested", "on", "pSGLD",
-    "pathfinder", "picked", "refresh", "repeat", "save", "smc", "stream", "tempered", "to_arviz", "tune", "walk_graph",
-    "walk_variance",
+    "BAOAB", "GHMC", "HMC", "MALA", "MAMS", "MCLMC", "NUTS", "OBABO", "SGHMC", "SGLD", "SGNHT", "SVGD", "ULA",
+    "AutoencoderMH", "Barker", "ChainInfo", "ChainState", "ChainsInfo", "Corrector", "DenoisingLangevinGibbs",
+    "DenseMetric", "DiscreteLangevin", "EllipticalSlice", "EvidenceInfo", "Gibbs", "HMCInfo", "HistoryDrivenWalk",
+    "IndependentMH", "Info", "Kernel", "MinibatchScore", "Moments", "MomentsValue", "NestedInfo", "NestedState",
+    "Noised", "NoisedScore", "NumpyroModel", "OnlineRhat", "ParallelTempering", "PathfinderInfo", "RandomWalk",
+    "ReconstructionScore", "SelfRepellentWalk", "Slice", "SliceInfo", "State", "Stretch", "SwapInfo", "Token",
+    "TokenSGD", "WalkGraph", "ais", "annealed", "chain", "chains", "compose", "cycle", "ensemble", "from_numpyro",
+    "load", "metropolize", "mixture", "nested", "on", "pSGLD", "pathfinder", "picked", "refresh", "repeat", "save",
+    "smc", "stream", "tempered", "to_arviz", "tune", "walk_graph", "walk_variance",
 ]  # fmt: skip

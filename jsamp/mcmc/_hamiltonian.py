@@ -56,6 +56,33 @@ def radical_inverse(count: jax.Array) -> jax.Array:
     return (bits >> 8).astype(jnp.float32) / jnp.float32(2**24)
 
 
+class Trajectory(NamedTuple):
+    """Hold a trajectory before the decision: the state at its end, the whitened velocity there, and its length."""
+
+    proposed: Any
+    velocity: Any
+    time: Any
+    log_ratio: Any
+    log_uniform: Any
+    aux: HMCInfo
+
+
+def number_of_steps(kernel: Any, count: Any) -> jax.Array:
+    """Leapfrog steps of trajectory number `count`: its share of the kernel's length, by the van der Corput sequence."""
+    share = 1 - JITTER + 2 * JITTER * radical_inverse(count) if kernel.jitter else 1.0
+    # A hair below the quotient, so that length = n * step_size gives n steps in float32.
+    wanted = jnp.ceil(share * kernel.length / kernel.step_size * (1 - 1e-6))
+    return jnp.clip(wanted, 1, kernel.max_steps).astype(jnp.int32)
+
+
+def decide(t: Trajectory, state: Any) -> tuple[Any, Any]:
+    """Accept or reject the end of a trajectory: (state, info)."""
+    moved, accept, bad = k.accept_step(t.log_uniform, t.log_ratio, t.proposed, state)
+    bad = bad | (t.log_ratio < -DIVERGENCE)  # its acceptance stays as it is: exp(-1000) is nothing already
+    info = k.info(state.position, accept=accept, nfe=t.aux.steps, diverged=bad, aux=t.aux)
+    return moved._replace(memory=t.proposed.memory), info
+
+
 @pytree
 class HMC:
     """Hamiltonian Monte Carlo: leapfrog trajectories of varying length, accepted on the energy change.
@@ -113,25 +140,25 @@ class HMC:
         """Bound the trajectories while the step size is a guess."""
         return replace(self, max_steps=jnp.minimum(self.max_steps, WARM_STEPS))
 
-    def step(self, key, state):
-        """Run one trajectory and accept or reject its end."""
+    def trajectory(self, key, state):
+        """Run one trajectory, and leave the decision to others."""
         x, point, count = state
         r, log_uniform = k.noise(key, x)
-        share = 1 - JITTER + 2 * JITTER * radical_inverse(count) if self.jitter else 1.0
-        # A hair below the quotient, so that length = n * step_size gives n steps in float32.
-        wanted = jnp.ceil(share * self.length / self.step_size * (1 - 1e-6))
-        steps = jnp.clip(wanted, 1, self.max_steps).astype(jnp.int32)
-        before = energy_of(point.logdensity, r)
+        steps = number_of_steps(self, count)
 
         def move(_, carry):
             x, r, point = carry
             return leapfrog(self, x, r, point.grad, self.step_size)
 
         start = vary((x, r, point), key, state, self)
-        y, r, end = jax.lax.fori_loop(0, steps, move, start)
-        after = energy_of(end.logdensity, r)
-        proposed = k.State(y, end, count)
-        state, accept, bad = k.accept_step(log_uniform, before - after, proposed, state)
-        bad = bad | (after - before > DIVERGENCE)  # its acceptance stays as it is: exp(-1000) is nothing already
-        aux = HMCInfo(jnp.where(jnp.isnan(after), before, after), steps)
-        return state._replace(memory=count + 1), k.info(x, accept=accept, nfe=steps, diverged=bad, aux=aux)
+        y, velocity, end = jax.lax.fori_loop(0, steps, move, start)
+        before, after = energy_of(point.logdensity, r), energy_of(end.logdensity, velocity)
+        energy = jnp.where(jnp.isnan(after), before, after)
+        proposed = k.State(y, end, count + 1)
+        return Trajectory(
+            proposed, velocity, steps * self.step_size, before - after, log_uniform, HMCInfo(energy, steps)
+        )
+
+    def step(self, key, state):
+        """Run one trajectory and accept or reject its end."""
+        return decide(self.trajectory(key, state), state)

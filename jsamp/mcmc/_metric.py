@@ -73,6 +73,18 @@ def pull(metric: Any, g: Any) -> Any:
     return _dense(metric.factor.T, g) if isinstance(metric, DenseMetric) else push(metric, g)
 
 
+def whiten(metric: Any, x: Any) -> Any:
+    """L^-1 x: from position to whitened coordinates."""
+    if isinstance(metric, DenseMetric):
+        flat, unravel = ravel_pytree(x)
+        return unravel(jax.scipy.linalg.solve_triangular(metric.factor, flat, lower=True))
+    if metric is None:
+        return x
+    if is_scalar(metric):
+        return jax.tree.map(lambda leaf: leaf / jnp.sqrt(metric), x)
+    return jax.tree.map(lambda m, leaf: leaf / jnp.sqrt(m), metric, x)
+
+
 def is_scalar(metric: Any) -> bool:
     """Whether the metric is one number."""
     return jax.tree.structure(metric) == jax.tree.structure(0) and jnp.shape(metric) == ()

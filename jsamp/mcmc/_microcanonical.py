@@ -18,20 +18,22 @@ def _norm(tree):
     return jnp.sqrt(_tree.dot(tree, tree))
 
 
-def _unit(tree):
+def unit(tree):
+    """The direction of a tree, of length 1."""
     norm = _norm(tree)
     return jax.tree.map(lambda leaf: (leaf / norm).astype(leaf.dtype), tree)
 
 
-def _turn(u, grad, eps):
-    # Rotate u towards the gradient; in powers of exp(-delta), so a steep gradient cannot overflow.
+def turn(u, grad, eps):
+    """Rotate u towards a gradient over the distance eps: (u, what the kinetic energy changes by)."""
+    # In powers of exp(-delta), so a steep gradient cannot overflow.
     d = _tree.size(u)
     size = _norm(grad)
     toward = jax.tree.map(lambda g: g / jnp.maximum(size, jnp.finfo(size.dtype).tiny), grad)
     delta = eps * size / (d - 1)
     zeta, align = jnp.exp(-delta), _tree.dot(u, toward)
     along = (1 - zeta) * (1 + zeta + align * (1 - zeta))
-    new = k.like(_unit(jax.tree.map(lambda u, e: along * e + 2 * zeta * u, u, toward)), u)
+    new = k.like(unit(jax.tree.map(lambda u, e: along * e + 2 * zeta * u, u, toward)), u)
     # log of (cosh delta + align sinh delta): what the kinetic energy changes by, over d - 1.
     change = delta + jnp.log1p((align - 1) * (-jnp.expm1(-2 * delta)) / 2)
     return new, (d - 1) * change
@@ -89,7 +91,7 @@ class MCLMC:
             u = jax.tree.map(lambda g: g + 1e-3, pull(self.metric, point.grad))
         else:
             u = _tree.normal_like(jax.random.fold_in(key, 0), x)
-        return k.State(x, point, _unit(u))
+        return k.State(x, point, unit(u))
 
     def before_tuning(self, x):
         """Set the length that suits a whitened target like x, sqrt(d)."""
@@ -103,14 +105,14 @@ class MCLMC:
         """Take one step; `info.aux` is its energy error."""
         x, point, u = state
         h = self.step_size
-        v, first = _turn(u, pull(self.metric, point.grad), h / 2)
+        v, first = turn(u, pull(self.metric, point.grad), h / 2)
         y = k.axpy(h, push(self.metric, v), x)
         end = k.evaluate(self, y)
-        v, second = _turn(v, pull(self.metric, end.grad), h / 2)
+        v, second = turn(v, pull(self.metric, end.grad), h / 2)
         error = first + second - (end.logdensity - point.logdensity)
         bad = ~jnp.isfinite(error) | k.astray(end)
         back = k.State(x, point, jax.tree.map(jnp.negative, u))
         x, point, u = _tree.where(bad, back, k.State(y, end, v))
         nu = jnp.sqrt(jnp.expm1(2 * h / self.length) / _tree.size(x))
-        u = _unit(k.axpy(nu, _tree.normal_like(key, x), u))
+        u = unit(k.axpy(nu, _tree.normal_like(key, x), u))
         return k.State(x, point, u), k.info(x, diverged=bad, aux=jnp.asarray(error, k.dtype_of(x)))

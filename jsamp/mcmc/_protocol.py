@@ -38,6 +38,8 @@ These names are optional. A user's own kernel may have them as fields, class att
     before_tuning(x)         itself     tune                  the kernel with first guesses for a position like x
     while_tuning()           itself     tune                  the kernel while the step size is still a guess
     tunes_length             False      tune                  whether its field `length` is measured at the end
+    trajectory(key, state)   none       tune                  a trajectory before its decision (`_hamiltonian.py`), for
+                                                              a kernel whose `length` shall be learned from chains
     chain_axis               False      chain, stream         whether the position's leading axis holds chains: stored
                                                               draws are then [chains, draws]
 """
@@ -291,6 +293,11 @@ def cooled(kernel: Any, beta: Any) -> Any:
 def holds_chains(kernel: Any) -> bool:
     """Whether the leading axis of the kernel's position holds chains."""
     return getattr(kernel, "chain_axis", False) is True
+
+
+def has_trajectory(kernel: Any) -> bool:
+    """Whether a kernel shows its trajectories before they are decided."""
+    return hasattr(kernel, "trajectory")
 
 
 class Tuning(NamedTuple):

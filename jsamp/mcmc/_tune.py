@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,33 +18,12 @@ from jsamp._core._types import Key, Scalar, Tree
 from jsamp.mcmc import _drive as d
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc import _protocol as protocol
+from jsamp.mcmc._chees import learn_length
+from jsamp.mcmc._dual import Averaging, average, averaging, mean_accept
 from jsamp.mcmc._metric import DenseMetric
 from jsamp.mcmc._protocol import Kernel
 
 BATCHES = 4  # into which the chain is cut to measure its length of decorrelation
-
-
-class _Averaging(NamedTuple):
-    log_step: Any
-    log_mean: Any
-    drift: Any
-    count: Any
-    center: Any
-
-
-def _averaging(log_step):
-    zero = jnp.zeros_like(log_step)
-    return _Averaging(log_step, zero, zero, zero, log_step + math.log(10.0))
-
-
-def _average(a: _Averaging, accept, target) -> _Averaging:
-    # Dual averaging with the customary gamma = 0.05, t0 = 10, kappa = 0.75.
-    count = a.count + 1
-    rate = 1 / (count + 10)
-    drift = (1 - rate) * a.drift + rate * (target - accept)
-    log_step = a.center - jnp.sqrt(count) / 0.05 * drift
-    weight = count**-0.75
-    return _Averaging(log_step, weight * log_step + (1 - weight) * a.log_mean, drift, count, a.center)
 
 
 def windows(num: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,7 +60,7 @@ class _Warming(NamedTuple):
     """Hold where warming up is."""
 
     state: Any
-    averaging: _Averaging
+    averaging: Averaging
     moments: Any
     metric: Any
     nfe: Any
@@ -104,19 +82,6 @@ def _with(kernel, found: _Numbers, metric, x):
     return replace(kernel, step_size=jnp.exp(found.log_step), metric=shaped)
 
 
-def _mean_accept(kernel, before, info, target, axis, dtype):
-    """The statistic that drives the step size, averaged over the chains that are inside the support."""
-    accept = protocol.accept_statistic(kernel, info, before.position).astype(dtype)
-    held = protocol.logdensity_in(before)
-    inside = jnp.ones((), dtype) if held is None else jnp.isfinite(held).astype(dtype)
-    if axis is not None:
-        accept, inside = jax.lax.psum(accept * inside, axis), jax.lax.psum(inside, axis)
-    else:
-        accept = accept * inside
-    # A chain that stands outside accepts nothing, whatever the step: nothing is learned from it.
-    return jnp.where(inside > 0, accept / jnp.maximum(inside, 1), target)
-
-
 def _add(moments, x, axis):
     return _moments.add(moments, _flat(x)) if axis is None else _moments.add_mapped(moments, _flat(x), axis)
 
@@ -126,7 +91,7 @@ def _close_window(w: _Warming, metric) -> _Warming:
     covariance = _covariance(w.moments)
     fresh = jnp.linalg.cholesky(covariance) if metric == "dense" else covariance
     fresh = jnp.where(jnp.all(jnp.isfinite(fresh)), fresh, w.metric)
-    return w._replace(averaging=_averaging(w.averaging.log_mean), moments=_tree.zeros_like(w.moments), metric=fresh)
+    return w._replace(averaging=averaging(w.averaging.log_mean), moments=_tree.zeros_like(w.moments), metric=fresh)
 
 
 @functools.partial(jax.jit, static_argnames=("num", "metric", "axis"))
@@ -139,9 +104,9 @@ def _tune(key, kernel, x, target, *, num, metric, axis):
         step_key, collect, end = inputs
         now = _with(kernel, _Numbers(w.averaging.log_step, w.metric), metric, w.state.position)
         state, info = protocol.while_tuning(now).step(step_key, w.state)
-        accept = _mean_accept(now, w.state, info, target, axis, dtype)
+        accept = mean_accept(now, w.state, info, target, axis, dtype)
         nfe = w.nfe + protocol.measures(info, dtype)[1]
-        w = w._replace(state=state, averaging=_average(w.averaging, accept, target), nfe=nfe)
+        w = w._replace(state=state, averaging=average(w.averaging, accept, target), nfe=nfe)
         if metric is not None:
             w = w._replace(moments=_tree.where(collect, _add(w.moments, state.position, axis), w.moments))
             w = jax.lax.cond(end, lambda w: _close_window(w, metric), lambda w: w, w)
@@ -150,7 +115,7 @@ def _tune(key, kernel, x, target, *, num, metric, axis):
     flat = _flat(began.position)
     empty = _moments.start(jnp.zeros_like(flat), outer=metric == "dense")
     unit = jnp.eye(flat.size, dtype=dtype) if metric == "dense" else jnp.ones(flat.size, dtype)
-    shared = (_averaging(jnp.log(jnp.asarray(kernel.step_size, dtype))), empty, unit)
+    shared = (averaging(jnp.log(jnp.asarray(kernel.step_size, dtype))), empty, unit)
     sources = (key, began, kernel)
     own = vary((began, jnp.zeros((), jnp.int32)), *sources)
     shared = vary(shared, *(() if axis else sources))
@@ -191,9 +156,14 @@ def _tune_length(key, kernel, x, *, num, axis):
     return replace(kernel, length=jnp.where(jnp.isfinite(length), length, kernel.length)), state.position
 
 
-def _run(key, kernel, x, target, *, num, metric, axis):
+def _run(key, kernel, x, target, *, num, metric, axis, length):
     """Both phases for one chain: (tuned kernel, last position, first state, evaluations)."""
     kernel = protocol.before_tuning(kernel, x)
+    if length == "chees":
+        first = num - num // 2
+        tuned, x, began, nfe = _tune(key, kernel, x, target, num=first, metric=metric, axis=axis)
+        found = learn_length(jax.random.fold_in(key, num), tuned, x, target, num=num // 2, axis=axis)
+        return found[0], found[1], began, nfe + found[2]
     last = num // 5 if protocol.tuning_of(kernel).length and num >= 200 else 0
     tuned, x, began, nfe = _tune(key, kernel, x, target, num=num - last, metric=metric, axis=axis)
     if last:
@@ -201,10 +171,13 @@ def _run(key, kernel, x, target, *, num, metric, axis):
     return tuned, x, began, nfe + last
 
 
-def _asked(kernel, target, metric):
+def _asked(kernel, target, metric, length):
     """The acceptance and the kind of metric to tune, or a refusal."""
     who, asks = type(kernel).__name__, protocol.tuning_of(kernel)
     _checks.check_choice("tune: metric", metric, ("diagonal", "dense", None))
+    _checks.check_choice("tune: length", length, ("chees", None))
+    if length is not None and not protocol.has_trajectory(kernel):
+        raise TypeError(f"tune: {who} has no trajectory whose length could be learned. Use HMC or MAMS.")
     if not asks.steps:
         raise TypeError(f"tune: {who} has no step_size to tune. Tune the kernels inside it one by one.")
     if target is None and asks.target is None:
@@ -228,6 +201,7 @@ def tune(
     chains: int | None = None,
     target: Scalar | None = None,
     metric: Literal["diagonal", "dense"] | None = "diagonal",
+    length: Literal["chees"] | None = None,
     axis_name: str | None = None,
 ) -> tuple[Any, Any]:
     """Warm up: find the step size and the metric of a kernel, and carry the chain to where it should start.
@@ -247,6 +221,9 @@ def tune(
         target: acceptance to aim for; default by kernel: MALA 0.574, Barker 0.5, RandomWalk 0.234, HMC and NUTS 0.8,
             GHMC 0.9. A divergent trajectory counts with the acceptance it had.
         metric: "diagonal", "dense" or None to leave it as it is.
+        length: "chees" gives the second half of the steps to the trajectory length of HMC or MAMS, learned from at
+            least two chains (better a dozen): it climbs the mean of t d/dt (|z' - m|^2 - |z - m|^2)^2 / 4, the change
+            that a trajectory makes to the squared distance from the mean. None leaves it as it is.
         axis_name: a mapped axis of chains (your own `vmap` or `shard_map`) to share over.
 
     Returns:
@@ -269,19 +246,26 @@ def tune(
 
     References:
         Hoffman and Gelman, "The No-U-Turn Sampler", 2014, arXiv:1111.4246 (dual averaging); Carpenter et al., "Stan",
-        2017 (windows).
+        2017 (windows); Hoffman, Radul and Sountsov, "An adaptive-MCMC scheme for setting trajectory lengths in
+        Hamiltonian Monte Carlo", 2021 (ChEES).
     """
-    tuned, x, _ = warm_up(key, kernel, x, num, chains, target, metric, axis_name)
+    tuned, x, _ = warm_up(key, kernel, x, num, chains, target, metric, axis_name, length)
     return tuned, x
 
 
-def warm_up(key, kernel, x, num, chains=None, target=None, metric: Any = "diagonal", axis_name=None) -> Any:
+def warm_up(
+    key, kernel, x, num, chains=None, target=None, metric: Any = "diagonal", axis_name=None, length=None
+) -> Any:
     """Do the work of `tune`; the evaluations of the warm-up come back too."""
     kernel = d.as_kernel(kernel)
     _checks.check_key(key, "tune")
     _checks.check_count("tune: num", num)
-    target, metric = _asked(kernel, target, metric)
-    run = functools.partial(_run, num=num, metric=metric)
+    target, metric = _asked(kernel, target, metric, length)
+    if length is not None and (num < 2 or (chains in (None, 1) and axis_name is None)):
+        raise ValueError(
+            "tune: length='chees' compares chains and halves the steps. Pass chains= (two or more), num >= 2."
+        )
+    run = functools.partial(_run, num=num, metric=metric, length=length)
     if chains is None:
         d.check_position(kernel, x)
         tuned, last, began, nfe = run(key, kernel, x, target, axis=axis_name)

@@ -151,7 +151,7 @@ BY_CALLABLE = {
     "mcmc.walk_variance": gather(WALK, np.array([1.0, 0.0, -1.0, 0.5])),
     "mcmc.to_arviz": gather({"a": np.ones((2, 5))}),
     "mcmc.tune": gather(KEY, KERNEL, START, 8),
-    "mcmc.SVGD": gather(logdensity), "mcmc.pathfinder": gather(KEY, logdensity, START, 30),
+    "mcmc.DiscreteLangevin": gather(logdensity), "mcmc.SVGD": gather(logdensity), "mcmc.pathfinder": gather(KEY, logdensity, START, 30),
     "mcmc.SGHMC": gather(lambda x, batch: -x, X),
     "mcmc.SGNHT": gather(lambda x, batch: -x, X),
     "mcmc.SGLD": gather(lambda x, batch: -x, X),
