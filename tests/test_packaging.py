@@ -65,3 +65,15 @@ def test_every_extra_that_tests_import_is_in_the_test_extra():
         "scikit-learn",
         "hypothesis",
     } <= own
+
+
+def test_the_workflow_builds_and_tests_what_is_shipped_on_every_python_declared():
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    declared = sorted(one.rsplit(" ", 1)[1] for one in PROJECT["classifiers"] if "Python :: 3." in one)
+    package = workflow[workflow.index("  package:") : workflow.index("  docs:")]
+    assert re.findall(r"python: \[(.*)\]", package) == [", ".join(f'"{version}"' for version in declared)]
+    assert PROJECT["requires-python"] == f">={declared[0]}"
+    script = ROOT / ".ci" / "package"
+    assert "run: .ci/package" in package
+    assert script.stat().st_mode & 0o100, ".ci/package must be executable"
+    assert "tests/test_docs.py" in workflow
