@@ -77,7 +77,7 @@ def run_row(plan, r, predict, carry, noise=None):
         drift = (1 - plan.increment_rate[r]) * drift + plan.increment_rate[r] * u
         u = plan.gain[r] * ((1 - plan.increment_blend[r]) * drift + plan.increment_blend[r] * u)
     z = np.zeros_like(x) if plan.noise_std is None or noise is None else plan.noise_std[r] * noise(r, 0)
-    held = hold(plan, r, base, m, history) + (0 if plan.corrector_weights is None else z)
+    held = hold(plan, r, base, m, history) + z
     history = history.copy()
     if plan.slots:
         history[plan.slot[r]] = m
@@ -124,7 +124,7 @@ def output_moments(plan, mean, std, start_mean=None, start_std=None):
         if plan.noise_std is not None:
             gain = np.zeros(size)
             gain[0] = float(plan.noise_std[r])
-            gain[1] = gain[0] if plan.corrector_weights is not None else 0.0
+            gain[1] = gain[0]
             cov += np.outer(gain, gain)
     return m[0], cov[0, 0]
 

@@ -2,6 +2,8 @@
 
 from jsamp.denoise._analytic import Empirical as Empirical
 from jsamp.denoise._analytic import GaussianMixture as GaussianMixture
+from jsamp.denoise._bridge import Bridge as Bridge
+from jsamp.denoise._bridge import BridgeMixture as BridgeMixture
 from jsamp.denoise._denoiser import Denoiser as Denoiser
 from jsamp.denoise._edm import EDM as EDM
 from jsamp.denoise._energy import Classifier as Classifier
@@ -41,9 +43,9 @@ from jsamp.denoise._twisted import Twist as Twist
 from jsamp.denoise._twisted import Twisted as Twisted
 
 __all__ = [
-    "APG", "DDNM", "DPS", "EDM", "SVD", "TMPD", "Auto", "CFGZero", "CFGpp", "Classifier", "ClassifierFree", "Compose",
-    "ConservativePart", "Denoiser", "DenoiserLike", "Empirical", "Energy", "ForwardModel", "Gauge", "GaussianMixture",
-    "GradientFree", "Guided", "Interval", "Kick", "Latent", "LinearOp", "LinearReward", "Minority", "PerStep", "PiGDM",
-    "Prediction", "Rescale", "Reward", "Threshold", "Twist", "Twisted", "add_gauge", "conservative_part",
-    "from_reconstruction",
+    "APG", "DDNM", "DPS", "EDM", "SVD", "TMPD", "Auto", "Bridge", "BridgeMixture", "CFGZero", "CFGpp",
+    "Classifier", "ClassifierFree", "Compose", "ConservativePart", "Denoiser", "DenoiserLike", "Empirical",
+    "Energy", "ForwardModel", "Gauge", "GaussianMixture", "GradientFree", "Guided", "Interval", "Kick", "Latent",
+    "LinearOp", "LinearReward", "Minority", "PerStep", "PiGDM", "Prediction", "Rescale", "Reward", "Threshold",
+    "Twist", "Twisted", "add_gauge", "conservative_part", "from_reconstruction",
 ]  # fmt: skip

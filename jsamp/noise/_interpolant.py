@@ -81,7 +81,7 @@ class Interpolant:
         if self.path == "linear":
             return 1 - t
         if self.path == "trigonometric":
-            return xp.sqrt(1 - self.gamma(t) ** 2) * xp.cos(np.pi / 2 * t)
+            return xp.sqrt(1 - self._variance(t)) * xp.cos(np.pi / 2 * t)
         return xp.where(t <= 0.5, xp.cos(np.pi * t) ** 2, 0 * t)[()]
 
     def beta(self, t):
@@ -90,7 +90,7 @@ class Interpolant:
         if self.path in ("linear", "one-sided"):
             return t
         if self.path == "trigonometric":
-            return xp.sqrt(1 - self.gamma(t) ** 2) * xp.sin(np.pi / 2 * t)
+            return xp.sqrt(1 - self._variance(t)) * xp.sin(np.pi / 2 * t)
         if self.path == "one-sided-trigonometric":
             return xp.sin(np.pi / 2 * t)
         if self.path == "mirror":
@@ -114,6 +114,11 @@ class Interpolant:
             # The gradient at both ends is infinite; 0 there keeps traced losses finite.
             return scale * jnp.where(inside > 0, jnp.sqrt(jnp.where(inside > 0, inside, 1)), 0)
         return scale * (t * (1 - t) if kind == "quadratic" else xp.sin(np.pi * t) ** 2)
+
+    def _variance(self, t):
+        """Gamma squared, whose slope is finite where that of gamma is not."""
+        _, t, scale = prepare(t, self.scale)
+        return scale**2 * t * (1 - t) if self._kind() == "brownian" else self.gamma(t) ** 2
 
     def gamma_gamma_dot(self, t):
         """Product of gamma and its derivative, finite at both ends."""

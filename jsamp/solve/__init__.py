@@ -24,6 +24,8 @@ from jsamp.solve._index import gradient_estimation as gradient_estimation
 from jsamp.solve._index import ipndm as ipndm
 from jsamp.solve._index import plms as plms
 from jsamp.solve._index import pndm as pndm
+from jsamp.solve._interpolate import interpolant_ode as interpolant_ode
+from jsamp.solve._interpolate import interpolant_sde as interpolant_sde
 from jsamp.solve._invert import invert as invert
 from jsamp.solve._jumps import jumps as jumps
 from jsamp.solve._jumps import sdedit as sdedit
@@ -63,8 +65,8 @@ __all__ = [
     "AdaptiveInfo", "KernelInfo", "KernelState", "OptimisedStart", "Plan", "PlanKernel", "Pretrained", "Row",
     "SampleInfo", "SolveState", "StartSearch", "StepInfo", "adaptive", "assemble", "bits_per_dimension", "concat",
     "consistency", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm_single", "dpm_solver", "dpmpp", "dpmpp_single",
-    "edm", "er_sde", "from_diffusers", "ghvb", "gradient_estimation", "heavy_ball", "heun", "init", "invert",
-    "ipndm", "jumps", "kernel", "likelihood", "lms", "load", "nesterov", "optimal_start", "optimise_start",
-    "output", "plms", "pndm", "regenerate", "restart", "rho_rk", "sa_solver", "sample", "save", "sdedit", "stack",
-    "step", "tcd", "unipc",
+    "edm", "er_sde", "from_diffusers", "ghvb", "gradient_estimation", "heavy_ball", "heun", "init",
+    "interpolant_ode", "interpolant_sde", "invert", "ipndm", "jumps", "kernel", "likelihood", "lms", "load",
+    "nesterov", "optimal_start", "optimise_start", "output", "plms", "pndm", "regenerate", "restart", "rho_rk",
+    "sa_solver", "sample", "save", "sdedit", "stack", "step", "tcd", "unipc",
 ]  # fmt: skip

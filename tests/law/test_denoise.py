@@ -427,6 +427,27 @@ def law_scale(name):
     assert [float(D.PerStep(plan, [4.0, 3.0, 2.0, 1.0])(t)) for t in plan.t] == [4.0, 3.0, 2.0, 1.0]
 
 
+def law_bridge(name):
+    """jit, vmap, dtypes and new numbers; a prediction like x."""
+    path = js.noise.Interpolant("linear")
+    make = lambda k: D.BridgeMixture(
+        path, mixture(VP), D.GaussianMixture(VP, weights=[k], means=DATA[:1] * k, stds=[0.5])
+    )
+    if name == "Bridge":
+        inner = make
+        make = lambda k: D.Bridge(path, lambda x, t: inner(1.0)(x, t).x0, inner(1.0).score)
+    traces = []
+    call = jax.jit(lambda d, x, t: (traces.append(1), d(x, t))[1])
+    out = call(make(1.0), X[0], 0.4)
+    np.testing.assert_allclose(np.array(make(1.0)(X[0], 0.4)), np.array(out), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(make(1.0), (0, None))(X, 0.4).x0[0], out.x0, rtol=2e-5, atol=1e-6)
+    if name == "BridgeMixture":
+        assert not np.array_equal(call(make(0.9), X[0], 0.4).x0, out.x0)
+        assert len(traces) == 1
+    half = jax.eval_shape(make(1.0), X[0].astype(jnp.bfloat16), 0.4)
+    assert name != "Bridge" or half.x0.dtype == half.eps.dtype == jnp.bfloat16
+
+
 def law_guided(name):
     assert D.Guided._fields == ("x0", "eps", "kick", "aux")
     assert D.Kick._fields == ("x", "x0")
@@ -614,6 +635,7 @@ def law_latent(name):
 
 
 LAWS = {
+    "bridge": law_bridge,
     "denoiser": law_denoiser, "latent": law_latent, "protocol": law_protocol, "prediction": law_prediction, "mixture": law_mixture,
     "empirical": law_empirical, "classifier_free": law_classifier_free, "threshold": law_threshold,
     "contrast": law_contrast, "compose": law_compose, "rescale": law_rescale, "interval": law_interval,
@@ -626,6 +648,8 @@ LAWS = {
 REGISTRY = {
     "APG": "contrast",
     "Auto": "contrast",
+    "Bridge": "bridge",
+    "BridgeMixture": "bridge",
     "Classifier": "classifier",
     "DDNM": "measurement",
     "DPS": "measurement",

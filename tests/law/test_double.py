@@ -69,6 +69,8 @@ def used(name, made, x):
 
 
 def _denoiser_of(name):
+    if name.startswith("solve.interpolant"):
+        return js.denoise.Bridge(js.noise.Interpolant(), good_calls.network, good_calls.network)
     return js.Denoiser(good_calls.network, js.noise.VE() if name == "solve.edm" else good_calls.VP, predicts="x0")
 
 
