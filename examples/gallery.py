@@ -58,6 +58,19 @@ def picture(entry: Entry) -> pathlib.Path | None:
     return kept if kept.exists() else None
 
 
+def shrink(path: pathlib.Path, most: int = 60_000) -> None:
+    """Save a picture with 64 colours, and smaller if it must be, until its file has at most so many bytes."""
+    from PIL import Image
+
+    scale = 1.0
+    while path.stat().st_size > most:
+        with Image.open(path) as whole:
+            size = [max(1, round(scale * side)) for side in whole.size]
+            small = whole.convert("RGB").resize(size, Image.Resampling.LANCZOS).quantize(64)
+        small.save(path, optimize=True)
+        scale = 0.9
+
+
 def run(entry: Entry, target: pathlib.Path) -> float:
     """Run an example, move its picture to a file, and return the seconds it took."""
     with tempfile.TemporaryDirectory() as folder:
@@ -70,6 +83,7 @@ def run(entry: Entry, target: pathlib.Path) -> float:
         if len(made) != 1:
             raise RuntimeError(f"{entry.name} wrote {len(made)} pictures, and the gallery shows one.")
         shutil.copy(made[0], target)
+        shrink(target)
         return time.perf_counter() - start
 
 
