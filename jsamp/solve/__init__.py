@@ -9,12 +9,18 @@ from jsamp.solve._algebra import restart as restart
 from jsamp.solve._algebra import stack as stack
 from jsamp.solve._ancestral import ddim as ddim
 from jsamp.solve._ancestral import ddpm as ddpm
+from jsamp.solve._ancestral_stages import dpm2_ancestral as dpm2_ancestral
+from jsamp.solve._ancestral_stages import dpmpp_2s_ancestral as dpmpp_2s_ancestral
+from jsamp.solve._ancestral_stages import dpmpp_sde as dpmpp_sde
+from jsamp.solve._ancestral_stages import res_multistep as res_multistep
+from jsamp.solve._ancestral_stages import seeds as seeds
 from jsamp.solve._corrected import er_sde as er_sde
 from jsamp.solve._corrected import sa_solver as sa_solver
 from jsamp.solve._corrected import unipc as unipc
 from jsamp.solve._diffusers import Pretrained as Pretrained
 from jsamp.solve._diffusers import from_diffusers as from_diffusers
 from jsamp.solve._fewstep import consistency as consistency
+from jsamp.solve._fewstep import ddgan as ddgan
 from jsamp.solve._fewstep import tcd as tcd
 from jsamp.solve._files import describe as describe
 from jsamp.solve._files import load as load
@@ -60,13 +66,15 @@ from jsamp.solve._state import SolveState as SolveState
 from jsamp.solve._state import StepInfo as StepInfo
 from jsamp.solve._state import init as init
 from jsamp.solve._state import output as output
+from jsamp.solve._velocity import velocity_multistep as velocity_multistep
 
 __all__ = [
     "AdaptiveInfo", "KernelInfo", "KernelState", "OptimisedStart", "Plan", "PlanKernel", "Pretrained", "Row",
     "SampleInfo", "SolveState", "StartSearch", "StepInfo", "adaptive", "assemble", "bits_per_dimension", "concat",
-    "consistency", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm_single", "dpm_solver", "dpmpp", "dpmpp_single",
-    "edm", "er_sde", "from_diffusers", "ghvb", "gradient_estimation", "heavy_ball", "heun", "init",
-    "interpolant_ode", "interpolant_sde", "invert", "ipndm", "jumps", "kernel", "likelihood", "lms", "load",
-    "nesterov", "optimal_start", "optimise_start", "output", "plms", "pndm", "regenerate", "restart", "rho_rk",
-    "sa_solver", "sample", "save", "sdedit", "stack", "step", "tcd", "unipc",
+    "consistency", "ddgan", "ddim", "ddpm", "deis", "describe", "dpm2", "dpm2_ancestral", "dpm_single",
+    "dpm_solver", "dpmpp", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_single", "edm", "er_sde", "from_diffusers",
+    "ghvb", "gradient_estimation", "heavy_ball", "heun", "init", "interpolant_ode", "interpolant_sde", "invert",
+    "ipndm", "jumps", "kernel", "likelihood", "lms", "load", "nesterov", "optimal_start", "optimise_start",
+    "output", "plms", "pndm", "regenerate", "res_multistep", "restart", "rho_rk", "sa_solver", "sample", "save",
+    "sdedit", "seeds", "stack", "step", "tcd", "unipc", "velocity_multistep",
 ]  # fmt: skip

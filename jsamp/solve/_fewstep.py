@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_scalar
+from jsamp._core._checks import check_count, check_scalar
+from jsamp._core._numerics import namespace
 from jsamp._core._types import Grid, Scalar, Schedule
+from jsamp.noise._grid import time_grid
+from jsamp.solve._ancestral import ddpm
 from jsamp.solve._plan import Plan
 from jsamp.solve._rows import Row, assemble
 from jsamp.solve._weights import check_grid
@@ -77,6 +81,42 @@ def tcd(schedule: Schedule, grid: Grid, *, gamma: Scalar = 0.3) -> Plan:
         arXiv:2310.02279. Zheng et al., "Trajectory Consistency Distillation", 2024, arXiv:2402.19159.
     """
     return _renoised("tcd", schedule, grid, gamma)
+
+
+def ddgan(schedule: Schedule, num: int, *, t_min: Any = 1e-3) -> Plan:
+    """Sample a denoising-diffusion GAN: the Gaussian posterior of each of a few steps, around an x0 that is drawn.
+
+    Times t_min + (t_max - t_min) i / num, i = num, ..., 1, then the noiseless time: the last step returns its x0. The
+    posterior is that of `ddpm`. It is exact at any num when the denoiser draws its x0 from p(x0 | x_t), by the `key=`
+    with which it is called; a mean in its place narrows the law, the more the fewer steps.
+
+    Args:
+        schedule: a noise schedule; the paper takes `VP`.
+        num: number of steps (static); the paper takes 2 to 8.
+        t_min: end of the regular times, where the paper's first step begins.
+
+    Returns:
+        A plan of num rows, stochastic where num > 1.
+
+    Raises:
+        ValueError: for num < 1, or a t_min outside the schedule.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.solve.ddgan(js.noise.VP(), 4).t.round(3).tolist()
+        [1.0, 0.75, 0.501, 0.251]
+
+    Cost:
+        num denoiser calls, no history.
+
+    References:
+        Xiao, Kreis and Vahdat, "Tackling the Generative Learning Trilemma with Denoising Diffusion GANs", 2022,
+        arXiv:2112.07804.
+    """
+    check_count("ddgan: num", num)
+    times = time_grid(schedule, num, t_min=t_min)[:-1]
+    clean = schedule.time(np.inf) if isinstance(times, np.ndarray) else schedule.time(jnp.inf)
+    return ddpm(schedule, namespace(times).append(times, clean))
 
 
 def _renoised(name: str, schedule: Any, grid: Any, gamma: Any) -> Plan:

@@ -27,7 +27,8 @@ class Row(NamedTuple):
         take: what the row starts from: 0 what the row before left (a further stage), 1 x, 2 what it left, corrected.
         corrector_newest: coefficient of this row's prediction in its own corrector, where take is 2.
         corrector_state: coefficient of the base in what the row leaves for the next one.
-        corrector_weights: {row: coefficient} of the predictions in what the row leaves for the next one.
+        corrector_weights: {row: coefficient} of the predictions in what the row leaves for the next one; {} where only
+            corrector_state is wanted, None for neither.
         prediction_rate: rate of the moving average of predictions, or None.
 
     Example:
@@ -129,7 +130,7 @@ def assemble(rows: Sequence[Row], *, kind: str) -> Plan:
 
     at, to = (list(zip(*(getattr(row, name) for row in rows), strict=True)) for name in ("at", "to"))
     takes = [row.take for row in rows]
-    corrects = CORRECT in takes
+    corrects = CORRECT in takes or any(row.corrector_weights is not None for row in rows)
     ends = _ends_step(rows)
     return Plan(
         t=column(at[0]), alpha=column(at[1]), sigma=column(at[2]),

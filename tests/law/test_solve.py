@@ -31,6 +31,17 @@ SOLVERS = {
     "consistency": S.consistency,
     "tcd": S.tcd,
     "gradient_estimation": S.gradient_estimation,
+    "dpm2_ancestral": S.dpm2_ancestral,
+    "dpmpp_2s_ancestral": S.dpmpp_2s_ancestral,
+    "dpmpp_sde": S.dpmpp_sde,
+    "dpmpp_sde(eta=.5)": lambda s, g: S.dpmpp_sde(s, g, eta=0.5),
+    "res_multistep": S.res_multistep,
+    "res_multistep(eta=1)": lambda s, g: S.res_multistep(s, g, eta=1.0),
+    "seeds": S.seeds,
+    "seeds(3)": lambda s, g: S.seeds(s, g, order=3, eta=0.7),
+    "seeds(phi_2)": lambda s, g: S.seeds(s, g, variant="phi_2"),
+    "velocity_multistep": S.velocity_multistep,
+    "velocity_multistep(4)": lambda s, g: S.velocity_multistep(s, g, order=4),
     "dpmpp(1)": lambda s, g: S.dpmpp(s, g, order=1),
     "dpmpp(2)": S.dpmpp,
     "dpmpp(2,reference)": lambda s, g: S.dpmpp(s, g, variant="reference"),
@@ -89,7 +100,9 @@ SOLVERS = {
 }  # fmt: skip
 # Traced per-step rates, for the solvers that take them.
 ONLY_VE = {"edm(churn)"}
-CONCRETE_ONLY = {"restart", "heavy_ball(bypass)"}
+CONCRETE_ONLY = {"restart", "heavy_ball(bypass)"} | {
+    name for name in SOLVERS if re.match("dpm2_anc|dpmpp_2s|dpmpp_sde|res_|seeds", name)
+}
 # Lagrange builders in their exact form: their table depends on the grid behind a row through its history alone.
 LAGRANGE = [
     name
@@ -696,7 +709,7 @@ def law_builder(name):
 
 BAD_OPTIONS = {
     "order": 0, "variant": "best", "variable": "x", "tableau": "5rk", "packing": "tight", "spacing": "odd",
-    "predicts": "y", "eta": 2.0, "tau": -1.0, "beta": 0.0, "churn": -1.0, "corrector": 1,
+    "predicts": "y", "eta": -1.0, "tau": -1.0, "beta": 0.0, "churn": -1.0, "corrector": 1,
     "lower_order_final": "yes", "gamma": np.nan, "variance": 2.0,
 }  # fmt: skip
 
@@ -1039,6 +1052,15 @@ def law_interpolant(name):
         getattr(S, name)(VP, np.linspace(0, 1, 3))
 
 
+def law_ddgan(name):
+    plan = S.ddgan(VP, 4)
+    np.testing.assert_allclose(plan.t, 1e-3 + 0.999 * np.array([4, 3, 2, 1]) / 4)
+    assert plan.t_next[-1] == 0 and plan.noise_std[-1] == 0 and S.ddgan(VP, 1).nfe == 1
+    for wrong, match in (({"num": 0}, "num must be >= 1"), ({"num": 2, "t_min": 2.0}, "t_max must be above")):
+        with pytest.raises(ValueError, match=match):
+            S.ddgan(VP, **wrong)
+
+
 def law_bits(name):
     estimate = js.estimate.Estimate(-2.0, 0.1, 5.0)
     bits = S.bits_per_dimension(estimate, 4, bin_width=0.5)
@@ -1049,7 +1071,7 @@ def law_bits(name):
 
 
 LAWS = {
-    "continuous": law_continuous, "inversion": law_inversion, "bits": law_bits, "interpolant": law_interpolant,
+    "continuous": law_continuous, "inversion": law_inversion, "bits": law_bits, "ddgan": law_ddgan, "interpolant": law_interpolant,
     "records": law_record, "plan": law_plan, "slices": law_slices, "stack": law_stack, "momentum": law_momentum,
     "restart": law_restart, "files": law_files, "describe": law_describe, "steps": law_steps, "kernel": law_kernel,
     "sample": law_sample, "rows": law_rows, "builder": law_builder, "start": law_start, "jumps": law_jumps,
@@ -1100,7 +1122,14 @@ REGISTRY = {
     "tcd": "builder",
     "ddim": "builder",
     "ddpm": "builder",
+    "ddgan": "ddgan",
     "deis": "builder",
+    "dpm2_ancestral": "builder",
+    "dpmpp_2s_ancestral": "builder",
+    "dpmpp_sde": "builder",
+    "res_multistep": "builder",
+    "seeds": "builder",
+    "velocity_multistep": "builder",
     "describe": "describe",
     "dpm2": "builder",
     "dpm_single": "builder",
