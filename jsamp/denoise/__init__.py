@@ -27,6 +27,7 @@ from jsamp.denoise._measure import DDNM as DDNM
 from jsamp.denoise._measure import DPS as DPS
 from jsamp.denoise._measure import TMPD as TMPD
 from jsamp.denoise._measure import PiGDM as PiGDM
+from jsamp.denoise._mmps import MMPS as MMPS
 from jsamp.denoise._operator import SVD as SVD
 from jsamp.denoise._operator import LinearOp as LinearOp
 from jsamp.denoise._protocol import DenoiserLike as DenoiserLike
@@ -43,7 +44,7 @@ from jsamp.denoise._twisted import Twist as Twist
 from jsamp.denoise._twisted import Twisted as Twisted
 
 __all__ = [
-    "APG", "DDNM", "DPS", "EDM", "SVD", "TMPD", "Auto", "Bridge", "BridgeMixture", "CFGZero", "CFGpp",
+    "APG", "DDNM", "DPS", "EDM", "MMPS", "SVD", "TMPD", "Auto", "Bridge", "BridgeMixture", "CFGZero", "CFGpp",
     "Classifier", "ClassifierFree", "Compose", "ConservativePart", "Denoiser", "DenoiserLike", "Empirical",
     "Energy", "ForwardModel", "Gauge", "GaussianMixture", "GradientFree", "Guided", "Interval", "Kick", "Latent",
     "LinearOp", "LinearReward", "Minority", "PerStep", "PiGDM", "Prediction", "Rescale", "Reward", "Threshold",

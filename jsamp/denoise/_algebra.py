@@ -112,7 +112,7 @@ def solve_positive(matvec: Callable[[Any], Any], b: Any, iterations: int | None)
     """
     if iterations is None and b.shape[-1] <= SMALL:
         return _solve_dense(matvec, b)
-    return _conjugate_gradients(matvec, b, SMALL if iterations is None else iterations)
+    return conjugate_gradients(matvec, b, SMALL if iterations is None else iterations)
 
 
 def _solve_dense(matvec, b):
@@ -127,7 +127,8 @@ def _solve_dense(matvec, b):
     return jnp.linalg.solve(matrix, b.astype(dtype)[..., None])[..., 0].astype(b.dtype)
 
 
-def _conjugate_gradients(matvec, b, iterations):
+def conjugate_gradients(matvec: Callable[[Any], Any], b: Any, iterations: int) -> Any:
+    """Take steps of conjugate gradients on K x = b [..., m]; they stop where the curvature of K is not positive."""
     tiny = jnp.finfo(b.dtype).eps ** 2 * jnp.sum(b * b, axis=-1, keepdims=True)
 
     def body(carry, _):

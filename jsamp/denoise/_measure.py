@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -273,26 +274,34 @@ class TMPD(Measurement):
 
     def __call__(self, x, t, *, key=None):
         """Predict x0 given y."""
-        prediction, pull = transpose_x0(self.denoiser, x, t, key)
-        alpha, sigma = levels(self.schedule, t, x)
-        batch = batch_ndim("TMPD", prediction.x0, self.event_ndim)
-        _, unflat = ravel_pytree(jax.tree.map(lambda y: jnp.zeros(jnp.shape(y), dtype_of(x)), self.y))
-        variance = 0 if self.noise is None else jnp.asarray(self.noise, dtype_of(x)) ** 2
 
-        def cotangent(u):
-            return pull(over_batch(lambda v, x0: self.op.transpose(unflat(v), x0), batch)(u, prediction.x0))
-
-        def covariance(u):
-            moved = over_batch(lambda v: ravel_pytree(self.op(v))[0], batch)(cotangent(u))
-            return (sigma**2 / alpha) * moved + variance * u
-
-        residual = over_batch(lambda x0: ravel_pytree(self._residual(x0))[0], batch)(prediction.x0)
-        if self.covariance == "full":
-            solved = minimal_residual(covariance, residual, self.iterations)
-        else:
+        def solve(covariance, residual, variance):
+            if self.covariance == "full":
+                return minimal_residual(covariance, residual, self.iterations)
             rows = jnp.abs(covariance(jnp.ones_like(residual)) - variance) + variance
-            solved = jnp.where(rows > 0, residual / jnp.where(rows > 0, rows, 1), 0)
-        return change_score(self.schedule, t, prediction, cotangent(solved))
+            return jnp.where(rows > 0, residual / jnp.where(rows > 0, rows, 1), 0)
+
+        return moment_matched("TMPD", self, x, t, key, solve)
+
+
+def moment_matched(name: str, guidance: Any, x: Any, t: Any, key: Any, solve: Callable[..., Any]) -> Any:
+    """The prediction given y, from `solve(u -> (A C A^T + noise^2 I) u, y - A x0, noise^2)`."""
+    prediction, pull = transpose_x0(guidance.denoiser, x, t, key)
+    alpha, sigma = levels(guidance.schedule, t, x)
+    batch = batch_ndim(name, prediction.x0, guidance.event_ndim)
+    _, unflat = ravel_pytree(jax.tree.map(lambda y: jnp.zeros(jnp.shape(y), dtype_of(x)), guidance.y))
+    variance = 0 if guidance.noise is None else jnp.asarray(guidance.noise, dtype_of(x)) ** 2
+
+    def cotangent(u):
+        return pull(over_batch(lambda v, x0: guidance.op.transpose(unflat(v), x0), batch)(u, prediction.x0))
+
+    def covariance(u):
+        moved = over_batch(lambda v: ravel_pytree(guidance.op(v))[0], batch)(cotangent(u))
+        return (sigma**2 / alpha) * moved + variance * u
+
+    residual = over_batch(lambda x0: ravel_pytree(guidance._residual(x0))[0], batch)(prediction.x0)
+    solved = solve(covariance, residual, variance)
+    return change_score(guidance.schedule, t, prediction, cotangent(solved))
 
 
 @pytree

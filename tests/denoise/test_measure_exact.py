@@ -139,6 +139,24 @@ def test_moment_projection_is_the_denoiser_of_the_posterior(noise, iterations, x
             np.testing.assert_allclose(got.eps, wanted.eps, rtol=1e-6, atol=1e-7)
 
 
+def test_moment_matching_by_conjugate_gradients(x64):
+    """MMPS: exact with as many steps as y has numbers; one step is the published formula r (r.r) / (r.Mr)."""
+    exact = gaussian(*posterior(MEAN, COV, MATRIX, 0.3, Y))
+    for t in (0.05, 0.4, 1.0):
+        got = call(D.MMPS(gaussian(), D.LinearOp.dense(MATRIX), Y, 0.3, 6), X, t)
+        wanted = call(exact, X, t)
+        np.testing.assert_allclose(got.x0, wanted.x0, rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(got.eps, wanted.eps, rtol=1e-6, atol=1e-7)
+    law, t = gaussian(), 0.4
+    alpha, sigma = float(law.schedule.alpha(t)), float(law.schedule.sigma(t))
+    plain = call(law, X, t)
+    spread = sigma**2 / alpha * np.asarray(jax.jacfwd(lambda x: law(x, t).x0)(jnp.asarray(X)))
+    r = Y - MATRIX @ plain.x0
+    step = r @ r / (r @ (MATRIX @ spread @ MATRIX.T + 0.09 * np.eye(3)) @ r)
+    got = call(D.MMPS(law, D.LinearOp.dense(MATRIX), Y, 0.3), X, t)
+    np.testing.assert_allclose(got.x0, plain.x0 + spread @ MATRIX.T @ (step * r), rtol=1e-8)
+
+
 @pytest.mark.parametrize("noise", [0.3, 0.0])
 def test_moment_projection_by_row_sums(noise, x64):
     """Exact for independent numbers; in general the sizes of its row sums stand for A C A^T."""

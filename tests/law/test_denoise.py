@@ -95,6 +95,7 @@ CASES = {
     "PiGDM": (D.PiGDM(NET, SIDES, SEEN, 0.3), D.PiGDM(NOT, SIDES, ELSE, 0.4)),
     "PiGDM(mask)": (D.PiGDM(NET, KEEP, KEEP(SEEN)), D.PiGDM(NOT, KEEP, KEEP(ELSE))),
     "TMPD": (D.TMPD(NET, SIDES, SEEN, 0.3), D.TMPD(NOT, SIDES, ELSE, 0.4)),
+    "MMPS": (D.MMPS(NET, SIDES, SEEN, 0.3), D.MMPS(NOT, SIDES, ELSE, 0.4)),
     "TMPD(mask)": (D.TMPD(NET, KEEP, KEEP(SEEN)), D.TMPD(NOT, KEEP, KEEP(ELSE))),
     "TMPD(iterations)": (D.TMPD(NET, SIDES, SEEN, 0.3, 4), D.TMPD(NOT, SIDES, ELSE, 0.4, 4)),
     "TMPD(diagonal)": (D.TMPD(NET, SIDES, SEEN, 0.3, covariance="diagonal"), None),
@@ -477,6 +478,7 @@ def law_measurement(name):
         "PiGDM": [({"noise": -1.0}, "noise"), ({"step": "half"}, "step"), ({"data_std": 0.0}, "data_std"),
                   ({"iterations": 0}, "iterations")],
         "TMPD": [({"noise": -1.0}, "noise"), ({"iterations": 0}, "iterations"), ({"covariance": "none"}, "covar")],
+        "MMPS": [({"noise": -1.0}, "noise"), ({"iterations": 0}, "iterations")],
         "DDNM": [({"scale": np.inf}, "scale"), ({"iterations": 0}, "iterations")],
     }  # fmt: skip
     for change, match in wrong[name]:
@@ -658,6 +660,7 @@ REGISTRY = {
     "ForwardModel": "signal",
     "Latent": "latent",
     "LinearOp": "operator",
+    "MMPS": "measurement",
     "LinearReward": "linear_reward",
     "Minority": "classifier",
     "PiGDM": "measurement",

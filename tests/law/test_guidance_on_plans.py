@@ -59,6 +59,7 @@ GUIDANCE = {
     "PiGDM": (lambda m, w: D.PiGDM(m, D.LinearOp.mask(MASK), Y, noise=w), None),
     "PiGDM(awd)": (lambda m, w: D.PiGDM(m, D.LinearOp.mask(MASK), Y, noise=w, step="awd"), None),
     "TMPD": (lambda m, w: D.TMPD(m, D.LinearOp.mask(MASK), Y, noise=w), None),
+    "MMPS": (lambda m, w: D.MMPS(m, D.LinearOp.mask(MASK), Y, noise=w), None),
     "DDNM": (lambda m, w: D.DDNM(m, D.LinearOp.mask(MASK), Y, w), 0.0),
     "Threshold(ClassifierFree)": (lambda m, w: D.Threshold(D.ClassifierFree(m, OTHER, w), limit=100.0), 1.0),
     "Threshold(DPS(ClassifierFree))": (
@@ -103,7 +104,18 @@ def draw(name, model, strength, plan, x=X, key=KEY):
 def test_every_guidance_is_here():
     """Whatever wraps a denoiser and takes a strength or a measurement is run on every plan."""
     wrapped = {name.split("(")[0] for name in GUIDANCE}
-    elsewhere = {"Denoiser", "Empirical", "GaussianMixture", "PerStep", "Guided", "Kick", "Prediction", "DenoiserLike"}
+    elsewhere = {
+        "Bridge",
+        "BridgeMixture",
+        "Denoiser",
+        "Empirical",
+        "GaussianMixture",
+        "PerStep",
+        "Guided",
+        "Kick",
+        "Prediction",
+        "DenoiserLike",
+    }
     # Shapes of measurements and rewards, not guidance; the twisted proposal runs with its steer.
     elsewhere |= {"LinearOp", "SVD", "LinearReward", "Reward", "ForwardModel", "Twist", "Twisted", "Batched"}
     # Networks inside a denoiser, and changes of its field: composed with all others in law/test_pairs.py.

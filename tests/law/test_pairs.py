@@ -27,6 +27,7 @@ AROUND = {
     "Energy": lambda d: D.Energy(d, ENERGY), "Energy(x0)": lambda d: D.Energy(d, ENERGY, through="x0"),
     "Reward": lambda d: D.Reward(d, ENERGY, 1.0, 0.1), "DPS": lambda d: D.DPS(d, SIDES, SEEN),
     "PiGDM": lambda d: D.PiGDM(d, KEEP, KEEP(SEEN)), "TMPD": lambda d: D.TMPD(d, SIDES, SEEN, 0.3),
+    "MMPS": lambda d: D.MMPS(d, SIDES, SEEN, 0.3),
     "DDNM": lambda d: D.DDNM(d, KEEP, KEEP(SEEN)), "Threshold": lambda d: D.Threshold(d, 0.9),
     "Twisted": lambda d: D.Twisted(d, TWIST), "Gauge": lambda d: D.add_gauge(d, TURN),
 }  # fmt: skip
