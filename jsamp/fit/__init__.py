@@ -3,6 +3,9 @@
 from jsamp.fit._communities import Communities as Communities
 from jsamp.fit._communities import CommunitiesInfo as CommunitiesInfo
 from jsamp.fit._communities import communities as communities
+from jsamp.fit._effects import EffectInfo as EffectInfo
+from jsamp.fit._effects import EffectMixture as EffectMixture
+from jsamp.fit._effects import effect_mixture as effect_mixture
 from jsamp.fit._evolve import Search as Search
 from jsamp.fit._kmeans import KMeansInfo as KMeansInfo
 from jsamp.fit._kmeans import kmeans as kmeans
@@ -29,8 +32,9 @@ from jsamp.fit._space import Genome as Genome
 from jsamp.fit._space import Space as Space
 
 __all__ = [
-    "Communities", "CommunitiesInfo", "Genome", "KMeansInfo", "LearnInfo", "MinimiseInfo", "MinimiseState", "Mixture",
-    "MixtureInfo", "PPPInfo", "Partition", "PlanScore", "Search", "SearchInfo", "Space", "SurrogateInfo", "communities",
-    "kmeans", "learn_plan", "likelihood_surrogate", "minimise", "mixture", "ppp", "sample_score", "search_grid",
-    "search_plan", "trajectory_score",
+    "Communities", "CommunitiesInfo", "EffectInfo", "EffectMixture", "Genome", "KMeansInfo", "LearnInfo",
+    "MinimiseInfo", "MinimiseState", "Mixture", "MixtureInfo", "PPPInfo", "Partition", "PlanScore", "Search",
+    "SearchInfo", "Space", "SurrogateInfo", "communities", "effect_mixture", "kmeans", "learn_plan",
+    "likelihood_surrogate", "minimise", "mixture", "ppp", "sample_score", "search_grid", "search_plan",
+    "trajectory_score",
 ]  # fmt: skip

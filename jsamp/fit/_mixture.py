@@ -30,8 +30,8 @@ KINDS = ("full", "diagonal", "spherical")
 NUMBERS = 2**22  # of a block: rows x components x columns
 
 
-def _numbers(name: str, value: Any) -> jax.Array:
-    """Floating numbers of a mixture, or a refusal."""
+def numbers(name: str, value: Any) -> jax.Array:
+    """Finite floating numbers of a field, or a refusal."""
     value = as_real(name, value)
     check_finite(name, value)
     return value
@@ -59,9 +59,9 @@ class Mixture:
         ([0.5, 0.5], 2)
     """
 
-    weight: Any = field(convert=_numbers)
-    mean: Any = field(convert=_numbers)
-    chol: Any = field(convert=_numbers)
+    weight: Any = field(convert=numbers)
+    mean: Any = field(convert=numbers)
+    chol: Any = field(convert=numbers)
 
     def __post_init__(self):
         check_rows("Mixture: mean", self.mean, ndim=2)

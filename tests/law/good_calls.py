@@ -232,6 +232,11 @@ BY_CALLABLE = {
     "fit.kmeans": gather(KEY, X, 3), "fit.mixture": gather(KEY, X, 2), "fit.ppp": gather(KEY, X, most=3, restarts=2),
     "fit.Mixture": gather(np.array([0.4, 0.6], np.float32), X[:2], np.stack([np.eye(3, dtype=np.float32)] * 2)),
     "fit.communities": gather(KEY, np.kron(np.eye(2), 1 - np.eye(6)).astype(np.float32), max_communities=4),
+    "fit.effect_mixture": gather(KEY, X, np.arange(12) % 2, SCORES, jnp.tanh, 2, steps=1, batch=4),
+    "fit.EffectMixture": gather(
+        jnp.tanh, np.ones(3, np.float32), 0.5, np.ones((3, 2), np.float32), np.zeros(2, np.float32),
+        np.ones(2, np.float32), np.ones((2, 2), np.float32),
+    ),
     "fit.minimise": gather(
         KEY, js.loss.Match(VP, predicts="x0"), jax.tree_util.Partial(lambda w, x, t: w * x, jnp.float32(0.5)), X,
         optimiser=_optimizer(), steps=1, batch=4,

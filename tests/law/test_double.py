@@ -30,6 +30,7 @@ HOST = {
     "mcmc.stream",
     "mcmc.nested",
     "fit.minimise",
+    "fit.effect_mixture",
     "fit.likelihood_surrogate",
     "select.oversample",
     "select.fit_curve",

@@ -261,7 +261,44 @@ REGISTRY = CLUSTERS | {
         lambda: lambda x: js.fit.MinimiseInfo(x, x, None, None, None), (DATA,), returns=js.fit.MinimiseInfo
     ),
 }
-REGISTRY |= NETWORKS
+TREATED = np.arange(12) % 2
+OUTCOME = np.asarray(DATA[:, 0] + TREATED)
+
+
+def effects(images=DATA, treatment=TREATED, outcome=OUTCOME, encoder=jnp.tanh, clusters=2, key=KEY, **options):
+    return js.fit.effect_mixture(key, images, treatment, outcome, encoder, clusters, **({"steps": 2} | options))
+
+
+HEADS = (jnp.ones(2), 0.5, jnp.array([[0.0, 1.0], [0.0, -0.5]]), jnp.array([0.0, 0.2]), jnp.array([0.0, 1.0]))
+EFFECTS = {
+    "effect_mixture": Case(
+        lambda: jax.tree_util.Partial(jnp.tanh), (np.asarray(DATA),), lambda f, key, x: effects(x, encoder=f, key=key, batch=4),
+        stochastic=True, host=True, dtypes=None,
+        refusals=[
+            (lambda: effects(key=None), "effect_mixture: key is None"),
+            (lambda: effects(images=TREATED[:, None]), "must be floating point"),
+            (lambda: effects(images=DATA[:, 0]), "images must be .n, ...."),
+            (lambda: effects(images=DATA.at[0, 0].set(jnp.nan)), "NaN"),
+            (lambda: effects(treatment=OUTCOME), "must be 0 and 1"),
+            (lambda: effects(treatment=np.ones(12)), "12 of 12 units are treated"),
+            (lambda: effects(treatment=TREATED[:5]), "treatment must be a vector of shape"),
+            (lambda: effects(outcome=np.ones(12)), "outcome is constant"),
+            (lambda: effects(outcome=OUTCOME * np.nan), "outcome must be finite"),
+            (lambda: effects(encoder=3), "encoder must be callable"),
+            (lambda: effects(encoder=jnp.sum), "must map an image"),
+            (lambda: effects(clusters=0), "clusters must be"),
+            (lambda: effects(batch=13), "at most the 12 rows"),
+            (lambda: effects(train_encoder=1), "must be True or False"),
+        ],
+    ),
+    "EffectMixture": Case(
+        lambda: js.fit.EffectMixture(jax.tree_util.Partial(jnp.tanh), *HEADS, jnp.ones((2, 2))), (DATA[0],),
+        lambda found, key, x: (found(x), found.individual(x), found.salience(x)), dtypes=None, smooth=True,
+        refusals=[(lambda: js.fit.EffectMixture(3, *HEADS, jnp.ones((2, 2))), "encoder must be callable")],
+    ),
+    "EffectInfo": Case(lambda: lambda x: js.fit.EffectInfo(x, x, x, x, x), (DATA,), returns=js.fit.EffectInfo),
+}  # fmt: skip
+REGISTRY |= NETWORKS | EFFECTS
 
 
 @pytest.mark.parametrize(("law", "case"), pairs(REGISTRY))

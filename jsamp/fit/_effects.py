@@ -1,0 +1,291 @@
+"""Clusters of treatment effects in a randomised trial, told by images or covariates."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jsamp._core._callable import as_tree
+from jsamp._core._checks import check_count, check_flag, check_key, check_rows, concrete
+from jsamp._core._pytree import field, pytree
+from jsamp._core._types import Array, Key, Model, Result
+from jsamp.estimate import Estimate
+from jsamp.fit._effect_errors import average_error, effect_errors
+from jsamp.fit._minimise import minimise
+from jsamp.fit._mixture import numbers
+from jsamp.select._rows import as_floating, as_real, check_vector, refuse_non_finite
+from jsamp.select._whiten import map_rows, matmul
+
+LEAST = 0.01  # standard deviation of an outcome, in units of all outcomes
+
+
+@pytree
+class EffectMixture:
+    """Hold what `effect_mixture` fitted: how an image tells the cluster of a unit, and what a cluster does.
+
+    With features h = encoder(image), a unit is of cluster k with probability softmax(h gate + gate_offset)_k; without
+    treatment its outcome is normal about h baseline + baseline_offset, with treatment `effect[k]` higher.
+
+    Args:
+        encoder: callable tree, image -> features [h].
+        baseline: [h].
+        baseline_offset: number.
+        gate: [h, K], zeros in the first column.
+        gate_offset: [K], zero first.
+        effect: [K], rising.
+        spread: [2, K], standard deviations of the outcome without and with treatment.
+
+    Example:
+        >>> import jax.numpy as jnp, jsamp as js
+        >>> gate = jnp.array([[0.0, 2.0]])
+        >>> two = js.fit.EffectMixture(
+        ...     lambda x: x, jnp.zeros(1), 0.0, gate, jnp.zeros(2), jnp.array([0.0, 1.0]), jnp.ones((2, 2)))
+        >>> x = jnp.array([0.0])
+        >>> two(x).tolist(), float(two.individual(x)), two.salience(x).tolist()
+        ([0.5, 0.5], 0.5, [0.5])
+    """
+
+    encoder: Any = field(convert=lambda name, value: as_tree(name, value, "encoder(image)"))
+    baseline: Any = field(convert=numbers)
+    baseline_offset: Any = field(convert=numbers)
+    gate: Any = field(convert=numbers)
+    gate_offset: Any = field(convert=numbers)
+    effect: Any = field(convert=numbers)
+    spread: Any = field(convert=numbers)
+
+    def __post_init__(self):
+        k = self.effect.shape[0] if self.effect.ndim == 1 else None
+        shapes = (self.gate.shape[1:], self.gate_offset.shape, self.spread.shape, self.baseline.shape)
+        if k is None or shapes != ((k,), (k,), (2, k), self.gate.shape[:1]):
+            got = ", ".join(map(str, (self.gate.shape, *shapes[1:], self.effect.shape)))
+            raise ValueError(f"EffectMixture: gate [h, K], gate_offset [K], spread [2, K], baseline [h] and effect [K] "
+                             f"needed, got {got}.")  # fmt: skip
+
+    def __call__(self, image: Any) -> jax.Array:
+        """Compute the probabilities [K] of the clusters, given one image."""
+        return jax.nn.softmax(matmul(self.encoder(image), self.gate) + self.gate_offset)
+
+    def individual(self, image: Any) -> jax.Array:
+        """Compute the effect to be expected of a unit with this image: sum_k p_k effect_k."""
+        return jnp.sum(self(image) * self.effect)
+
+    def salience(self, image: Any, cluster: int = -1) -> jax.Array:
+        """Differentiate the probability of one cluster (by default that of the largest effect) in the image."""
+        return jax.grad(lambda x: self(x)[cluster])(jnp.asarray(image))
+
+
+class EffectInfo(NamedTuple):
+    """Report a fit of `effect_mixture`.
+
+    Args:
+        probabilities: [n, K] of the clusters, one row for every unit.
+        effects: `Estimate` [K] of the effects, rising; `ess` is the number of units in each cluster.
+        average: `Estimate` of the average effect, sum_i sum_k p_ik effect_k / n.
+        individual: [n] expected effects of the units.
+        loss: [steps] minus the mean log-likelihood of standardised outcomes.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.fit.EffectInfo(probabilities=[[1.0]], effects=None, average=None, individual=[0.0], loss=[]).individual
+        [0.0]
+    """
+
+    probabilities: Any
+    effects: Any
+    average: Any
+    individual: Any
+    loss: Any
+
+
+@pytree
+class _Free:
+    """Hold the numbers that are fitted, for standardised outcomes; the first cluster's gate is fixed at 0."""
+
+    encoder: Any
+    heads: Any
+
+
+def unit_loglik(heads: Any, features: jax.Array, treated: jax.Array, outcome: jax.Array) -> jax.Array:
+    """The log-likelihood of one unit, its cluster summed over."""
+    rest = matmul(features, heads["gate"]) + heads["gate_offset"]
+    logits = jnp.concatenate([jnp.zeros_like(rest, shape=(1,)), rest])
+    expected = matmul(features, heads["baseline"]) + heads["baseline_offset"] + treated * heads["effect"]
+    arm = jnp.where(treated > 0, heads["log_spread"][1], heads["log_spread"][0])
+    spread = jnp.sqrt(jnp.exp(2 * arm) + LEAST**2)
+    parts = jax.nn.log_softmax(logits) - jnp.log(spread) - 0.5 * ((outcome - expected) / spread) ** 2
+    return jax.nn.logsumexp(parts) - 0.9189385332046727
+
+
+def individual_effect(heads: Any, features: jax.Array) -> jax.Array:
+    """The expected effect of one unit."""
+    rest = matmul(features, heads["gate"]) + heads["gate_offset"]
+    return jnp.sum(jax.nn.softmax(jnp.concatenate([jnp.zeros_like(rest, shape=(1,)), rest])) * heads["effect"])
+
+
+def _loss(key: Any, model: Any, batch: Any) -> Any:
+    images, treated, outcome = batch
+    features = jax.vmap(model.encoder)(images)
+    return -jnp.mean(jax.vmap(functools.partial(unit_loglik, model.heads))(features, treated, outcome)), None
+
+
+def effect_mixture(
+    key: Key,
+    images: Array,
+    treatment: Array,
+    outcome: Array,
+    encoder: Model,
+    clusters: int,
+    *,
+    optimiser: Any = None,
+    steps: int = 1000,
+    batch: int | None = None,
+    train_encoder: bool = True,
+) -> Result:
+    """Fit clusters of treatment effects in a randomised trial: which units the treatment helps, told by their images.
+
+    The paper's model: an image makes a unit's cluster probable, a cluster has an effect, and outcomes are normal with a
+    standard deviation for each arm and cluster. Its cluster is summed over exactly, where the paper draws relaxed ones,
+    and the loss is minus the log-likelihood, where its code takes a robust square. With one cluster this is the
+    regression of the outcome on treatment and features, each arm with its own variance.
+
+    Errors are of the sandwich form (a wrong law of the outcome does not spoil them), with the encoder taken as given.
+
+    Args:
+        key: one key.
+        images: [n, ...] floating point, one image (or row of covariates) for every unit.
+        treatment: [n], 0 and 1 or booleans, randomised.
+        outcome: [n] numbers.
+        encoder: callable tree, image -> features [h]; features of size about 1 are best.
+        clusters: K, static.
+        optimiser: an optax gradient transformation; None takes Adam with a rate that falls from 0.02 to 0.
+        steps: updates.
+        batch: units per update; None takes all, or 256 of more than 1024.
+        train_encoder: whether the arrays of the encoder are fitted, too.
+
+    Returns:
+        `Result(EffectMixture, EffectInfo)`, clusters in the order of their effects.
+
+    Raises:
+        ValueError: for a treatment that is not 0 and 1 or has fewer than two units in an arm, numbers that are not
+            finite, lengths that differ, a constant outcome, or features that are no vector.
+        TypeError: for images of integers, something that is no key, or an encoder that cannot be called.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> a, b, c = jax.random.split(jax.random.key(0), 3)
+        >>> x = jax.random.normal(a, (400, 1))
+        >>> treated = jax.random.bernoulli(b, 0.5, (400,))
+        >>> y = treated * jnp.where(x[:, 0] > 0, 3.0, 0.0) + 0.3 * jax.random.normal(c, (400,))
+        >>> found, info = js.fit.effect_mixture(jax.random.key(1), x, treated, y, lambda x: 3 * x, 2, steps=200)
+        >>> info.effects.value.round(0).tolist()
+        [0.0, 3.0]
+
+    Cost:
+        `steps` gradients of the encoder for `batch` images, by `js.fit.minimise`; one Hessian of the heads.
+
+    References:
+        Jerzak, Johansson and Daoud, "Image-based Treatment Effect Heterogeneity", 2022, arXiv:2206.06417.
+    """
+    check_key(key, "effect_mixture")
+    clusters, steps = check_count("effect_mixture: clusters", clusters), check_count("effect_mixture: steps", steps)
+    check_flag("effect_mixture: train_encoder", train_encoder)
+    encoder = as_tree("effect_mixture: encoder", encoder, "encoder(image)")
+    images, treated, outcome = _checked(images, treatment, outcome)
+    n = images.shape[0]
+    width = _width(encoder, images)
+    center, scale = float(jnp.mean(outcome)), float(jnp.std(outcome))
+    if not scale > 0:
+        raise ValueError("effect_mixture: outcome is constant, so the treatment does nothing. Check the column.")
+    standard = (outcome - center) / scale
+    batch = (n if n <= 1024 else 256) if batch is None else batch
+    optimiser = _adam(steps) if optimiser is None else optimiser
+    begin = _Free(encoder, _start(standard, treated, width, clusters))
+    heads = None if train_encoder else (lambda path, leaf: path.startswith(".heads"))
+    run = minimise(
+        key, _loss, begin, (images, treated, standard), optimiser=optimiser, steps=steps, batch=batch, trainable=heads
+    )
+    return _finished(run, images, treated, standard, center, scale)
+
+
+@functools.cache
+def _adam(steps: int) -> Any:
+    """Adam whose rate falls to 0; one object for every number of steps, so that it compiles once."""
+    return optax.adam(optax.cosine_decay_schedule(0.02, steps))
+
+
+def _checked(images: Any, treatment: Any, outcome: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    images = as_floating("effect_mixture: images", images)
+    check_rows("effect_mixture: images", images)
+    if images.ndim < 2 or 0 in images.shape:
+        raise ValueError(f"effect_mixture: images must be [n, ...], one for every unit, got shape {images.shape}.")
+    if concrete(images) is None:
+        raise TypeError("effect_mixture: images are traced, but fits loop on the host. Leave jit.")
+    refuse_non_finite(images, "effect_mixture: images")
+    n = images.shape[0]
+    treated = check_vector("effect_mixture: treatment", treatment, n)
+    known = np.asarray(treated)
+    if not np.all((known == 0) | (known == 1)):
+        raise ValueError("effect_mixture: treatment must be 0 and 1, or booleans. Code the arm that is treated as 1.")
+    if min(known.sum(), n - known.sum()) < 2:
+        raise ValueError(f"effect_mixture: {int(known.sum())} of {n} units are treated; both arms need two or more.")
+    outcome = check_vector("effect_mixture: outcome", as_real("effect_mixture: outcome", outcome), n)
+    dtype = jnp.promote_types(images.dtype, jnp.float32)
+    return images, treated.astype(dtype), outcome.astype(dtype)
+
+
+def _width(encoder: Any, images: jax.Array) -> int:
+    features = jax.eval_shape(encoder, images[0])
+    shape = getattr(features, "shape", None)
+    if shape is None or len(shape) != 1 or not jnp.issubdtype(features.dtype, jnp.floating):
+        raise ValueError(f"effect_mixture: encoder must map an image {images.shape[1:]} to features [h], got {shape}.")
+    return shape[0]
+
+
+def _start(outcome: jax.Array, treated: jax.Array, width: int, clusters: int) -> dict[str, jax.Array]:
+    """Effects spread about the difference in means, all clusters equally likely, no use made of features."""
+    here = lambda arm, value: jnp.sum(jnp.where(treated == arm, value, 0)) / jnp.sum(treated == arm)
+    low, high = here(0, outcome), here(1, outcome)
+    spread = jnp.sqrt(jnp.stack([here(0, (outcome - low) ** 2), here(1, (outcome - high) ** 2)]) + LEAST**2)
+    place = jnp.linspace(-1, 1, clusters) if clusters > 1 else jnp.zeros(1)
+    zeros = functools.partial(jnp.zeros, dtype=outcome.dtype)
+    return {
+        "baseline": zeros(width), "baseline_offset": low, "gate": zeros((width, clusters - 1)),
+        "gate_offset": zeros(clusters - 1), "effect": (high - low + place * spread[1]).astype(outcome.dtype),
+        "log_spread": jnp.broadcast_to(jnp.log(spread)[:, None], (2, clusters)),
+    }  # fmt: skip
+
+
+def _finished(run: Any, images: Any, treated: Any, standard: Any, center: float, scale: float) -> Result:
+    """Sort the clusters, go back to the units of the outcome, and tell errors."""
+    encoder, heads = run.x.encoder, _sorted(run.x.heads)
+    features = map_rows(jax.vmap(encoder), images, block=256)
+    errors = effect_errors(unit_loglik, individual_effect, heads, features, treated, standard)
+    whole = lambda value: jnp.concatenate([jnp.zeros_like(value[..., :1]), value], -1)
+    spread = scale * jnp.sqrt(jnp.exp(2 * heads["log_spread"]) + LEAST**2)
+    found = EffectMixture(
+        encoder, scale * heads["baseline"], center + scale * heads["baseline_offset"],
+        whole(heads["gate"]) if heads["effect"].size > 1 else jnp.zeros_like(heads["baseline"])[:, None],
+        whole(heads["gate_offset"]) if heads["effect"].size > 1 else jnp.zeros_like(heads["effect"]),
+        scale * heads["effect"], spread,
+    )  # fmt: skip
+    shares = jax.nn.softmax(matmul(features, found.gate) + found.gate_offset[None], 1)
+    single = jnp.sum(shares * found.effect[None], 1)
+    effects = Estimate(found.effect, scale * errors.effect, jnp.sum(shares, 0))
+    average = Estimate(jnp.mean(single), scale * average_error(errors), jnp.asarray(float(len(single)), single.dtype))
+    return Result(found, EffectInfo(shares, effects, average, single, run.info.loss))
+
+
+def _sorted(heads: Any) -> Any:
+    """Clusters in the order of their effects; the gate is measured from the first one again."""
+    order = jnp.argsort(heads["effect"])
+    whole = lambda value: jnp.concatenate([jnp.zeros_like(value, shape=(*value.shape[:-1], 1)), value], -1)[..., order]
+    gate, offset = whole(heads["gate"]), whole(heads["gate_offset"])
+    return heads | {
+        "gate": gate[:, 1:] - gate[:, :1], "gate_offset": offset[1:] - offset[:1],
+        "effect": heads["effect"][order], "log_spread": heads["log_spread"][:, order],
+    }  # fmt: skip

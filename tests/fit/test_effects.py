@@ -1,0 +1,120 @@
+"""Effects in trials against regressions, Neyman's error, and clusters that were put in."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jsamp as js
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
+N = 300
+X = RNG.normal(size=(N, 2)).astype(np.float32)
+W = (RNG.random(N) < 0.4).astype(np.float32)
+Y = (1 + X @ [0.5, -1] + 0.7 * W + RNG.normal(size=N) * np.where(W > 0, 0.4, 1.2)).astype(np.float32)
+LBFGS = optax.lbfgs()
+
+
+def exactly(images, outcome=Y, encoder=lambda x: x, clusters=1, steps=60):
+    """The likeliest fit, by full batches and L-BFGS."""
+    return js.fit.effect_mixture(
+        KEY, images, W, outcome, encoder, clusters, optimiser=LBFGS, steps=steps, batch=N, train_encoder=False
+    )
+
+
+def regression():
+    """Least squares on treatment and covariates, each arm weighted by its own variance, to the fixed point."""
+    design = np.c_[np.ones(N), X, W].astype(float)
+    weight = np.ones(N)
+    for _ in range(200):
+        coef = np.linalg.lstsq(design * np.sqrt(weight)[:, None], Y * np.sqrt(weight), rcond=None)[0]
+        left = (Y - design @ coef) ** 2
+        weight = 1 / np.where(W > 0, left[W > 0].mean(), left[W == 0].mean())
+    bread = np.linalg.inv(design.T @ (weight[:, None] * design))
+    meat = design.T @ ((weight**2 * left)[:, None] * design)
+    return coef, np.sqrt(np.diag(bread @ meat @ bread)), left
+
+
+def test_one_cluster_is_the_regression():
+    found, info = exactly(X)
+    coef, error, left = regression()
+    assert float(found.effect[0]) == pytest.approx(coef[3], abs=2e-4)
+    np.testing.assert_allclose(found.baseline, coef[1:3], atol=5e-4)
+    assert float(found.baseline_offset) == pytest.approx(coef[0], abs=5e-4)
+    spread = np.sqrt([left[W == 0].mean(), left[W > 0].mean()])
+    np.testing.assert_allclose(found.spread[:, 0], spread, rtol=2e-3)
+    assert float(info.effects.stderr[0]) == pytest.approx(error[3], rel=0.01)
+    assert np.all(np.asarray(info.probabilities) == 1)
+    assert float(info.average.value) == pytest.approx(float(found.effect[0]), abs=1e-6)
+    assert float(info.average.stderr) == pytest.approx(float(info.effects.stderr[0]), rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_without_features_it_is_the_difference_in_means(scale):
+    """And its error is Neyman's, in any unit of the outcome."""
+    found, info = exactly(X, scale * Y + 5 * scale, encoder=lambda x: 0 * x)
+    one, other = scale * Y[W > 0], scale * Y[W == 0]
+    assert float(found.effect[0]) == pytest.approx(one.mean() - other.mean(), rel=1e-3)
+    neyman = np.sqrt(one.var() / len(one) + other.var() / len(other))
+    assert float(info.effects.stderr[0]) == pytest.approx(neyman, rel=2e-3)
+    assert float(found.baseline_offset) == pytest.approx(other.mean() + 5 * scale, rel=1e-3)
+
+
+def two_kinds(n, seed):
+    """A scalar tells by a sigmoid whether the effect is 0 or 2."""
+    rng = np.random.default_rng(seed)
+    c = rng.normal(size=(n, 1)).astype(np.float32)
+    helped = rng.random(n) < 1 / (1 + np.exp(-4 * c[:, 0]))
+    treated = rng.random(n) < 0.5
+    return c, treated, (0.3 * c[:, 0] + 2 * helped * treated + 0.5 * rng.normal(size=n)).astype(np.float32), helped
+
+
+def test_two_clusters_are_found_with_honest_errors():
+    c, treated, y, helped = two_kinds(4000, 1)
+    options = {"optimiser": LBFGS, "steps": 60, "batch": 4000, "train_encoder": False}
+    found, info = js.fit.effect_mixture(KEY, c, treated, y, lambda x: x, 2, **options)
+    np.testing.assert_allclose(info.effects.value, [0, 2], atol=0.1)
+    assert np.all(np.abs(np.asarray(info.effects.value) - [0, 2]) < 4.5 * np.asarray(info.effects.stderr))
+    assert np.all(np.asarray(info.effects.stderr) < 0.06)
+    assert found.gate[0, 1] - found.gate[0, 0] == pytest.approx(4, abs=1)
+    means = y[treated].mean() - y[~treated].mean()
+    neyman = np.sqrt(y[treated].var() / treated.sum() + y[~treated].var() / (~treated).sum())
+    assert abs(float(info.average.value) - means) < 3 * neyman  # covariates explain the rest of the difference:
+    design = np.c_[np.ones(4000), c, treated, (c - c.mean()) * treated[:, None]]
+    assert float(info.average.value) == pytest.approx(np.linalg.lstsq(design, y, rcond=None)[0][2], abs=neyman / 4)
+    assert float(info.average.stderr) < 1.1 * neyman
+    assert abs(float(info.average.value) - 2 * helped.mean()) < 4.5 * float(info.average.stderr)
+    np.testing.assert_allclose(info.individual, jax.vmap(found.individual)(jnp.asarray(c)), atol=1e-5)
+    np.testing.assert_allclose(info.probabilities, jax.vmap(found)(jnp.asarray(c)), atol=1e-5)
+    np.testing.assert_allclose(info.effects.ess, jnp.sum(info.probabilities, 0), rtol=1e-5)
+    assert info.loss[-1] < info.loss[0]
+    by_batches = js.fit.effect_mixture(KEY, c, treated, y, lambda x: x, 2, train_encoder=False).info
+    np.testing.assert_allclose(by_batches.effects.value, info.effects.value, atol=0.06)
+
+
+def test_errors_are_those_of_repeated_trials():
+    """The spread of effects over trials is what each trial says, within a quarter."""
+    runs = [two_kinds(1500, seed) for seed in range(30)]
+    fits = [
+        js.fit.effect_mixture(KEY, c, w, y, lambda x: x, 2, train_encoder=False, steps=400).info for c, w, y, _ in runs
+    ]
+    for part in (lambda info: info.effects, lambda info: info.average):
+        values = np.stack([np.asarray(part(info).value) for info in fits])
+        said = np.sqrt(np.mean(np.square([np.asarray(part(info).stderr) for info in fits]), 0))
+        ratio = values.std(0, ddof=1) / said
+        assert np.all((ratio > 0.5) & (ratio < 1.55)), ratio  # chi-square with 29 degrees at 1e-5
+
+
+def test_salience_is_the_slope_of_a_probability():
+    gate = jnp.array([[0.0, 1.0, -2.0], [0.0, 0.5, 0.3]])
+    found = js.fit.EffectMixture(
+        jnp.tanh, jnp.zeros(2), 0.0, gate, jnp.array([0.0, 0.2, 0.1]), jnp.arange(3.0), jnp.ones((2, 3))
+    )
+    x = jnp.array([0.4, -0.3])
+    for cluster in (-1, 1):
+        step = np.array(
+            [(found(x + d)[cluster] - found(x - d)[cluster]) / 0.02 for d in 0.01 * np.eye(2, dtype=np.float32)]
+        )
+        np.testing.assert_allclose(found.salience(x, cluster), step, atol=1e-4)
