@@ -12,6 +12,7 @@ from jsamp.select._classes import undersample as undersample
 from jsamp.select._cluster import kmeans_scores as kmeans_scores
 from jsamp.select._cluster import kmeans_seeds as kmeans_seeds
 from jsamp.select._cluster import lightweight as lightweight
+from jsamp.select._compress import compress as compress
 from jsamp.select._cover import k_center as k_center
 from jsamp.select._curve import Curve as Curve
 from jsamp.select._curve import fit_curve as fit_curve
@@ -39,11 +40,15 @@ from jsamp.select._replay import interpolate_latents as interpolate_latents
 from jsamp.select._reservoir import Reservoir as Reservoir
 from jsamp.select._reservoir import ReservoirState as ReservoirState
 from jsamp.select._retrieve import retrieve as retrieve
+from jsamp.select._rp_cholesky import PartialCholesky as PartialCholesky
+from jsamp.select._rp_cholesky import rp_cholesky as rp_cholesky
 from jsamp.select._sensitivity import Bounds as Bounds
 from jsamp.select._sensitivity import sensitivity as sensitivity
 from jsamp.select._sensitivity import sensitivity_bounds as sensitivity_bounds
 from jsamp.select._smote import Synthetic as Synthetic
 from jsamp.select._smote import smote as smote
+from jsamp.select._stein import stein_error as stein_error
+from jsamp.select._stein import stein_thinning as stein_thinning
 from jsamp.select._strata import balance as balance
 from jsamp.select._strata import stratified as stratified
 from jsamp.select._strata import stratified_masks as stratified_masks
@@ -56,12 +61,12 @@ from jsamp.select._stream import reduce_stream as reduce_stream
 from jsamp.select._subset import Subset as Subset
 
 __all__ = [
-    "Bounds", "Coreset", "Curve", "GaussianKernel", "Lewis", "Nearest", "Replay", "ReplayState", "Reservoir",
-    "ReservoirState", "RowBlocks", "Subset", "Synthetic", "allocate", "allocate_greedy", "balance", "distortion",
-    "draw", "draw_bias", "draw_categorical", "fit_curve", "herding", "inclusion_probs", "influence",
-    "interpolate_latents", "k_center", "kernel_error", "kmeans_scores", "kmeans_seeds", "leverage",
+    "Bounds", "Coreset", "Curve", "GaussianKernel", "Lewis", "Nearest", "PartialCholesky", "Replay", "ReplayState",
+    "Reservoir", "ReservoirState", "RowBlocks", "Subset", "Synthetic", "allocate", "allocate_greedy", "balance",
+    "compress", "distortion", "draw", "draw_bias", "draw_categorical", "fit_curve", "herding", "inclusion_probs",
+    "influence", "interpolate_latents", "k_center", "kernel_error", "kmeans_scores", "kmeans_seeds", "leverage",
     "leverage_stream", "lewis", "lightweight", "loss_history", "merge", "naive_samples", "nearest", "next_group",
-    "otsu", "oversample", "pack_bits", "reduce_stream", "repeated_subsets", "retrieve", "root_leverage",
-    "sample_size", "sensitivity", "sensitivity_bounds", "smote", "stratified", "stratified_masks", "stratum_counts",
-    "thinning", "undersample",
+    "otsu", "oversample", "pack_bits", "reduce_stream", "repeated_subsets", "retrieve", "root_leverage", "rp_cholesky",
+    "sample_size", "sensitivity", "sensitivity_bounds", "smote", "stein_error", "stein_thinning", "stratified",
+    "stratified_masks", "stratum_counts", "thinning", "undersample",
 ]  # fmt: skip

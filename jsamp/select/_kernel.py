@@ -233,22 +233,28 @@ def _thinning(key, X, kernel, rounds, delta, swap, block):
     index = jax.random.permutation(keys[0], n).astype(jnp.int32)
     for r in range(rounds):
         index = _halve(keys[r + 1], X, index, kernel, delta / rounds)
-    m = index.shape[0]
     if swap:
-        mean = _embedding(X, X, kernel, None, block)
-        diagonal = map_rows(lambda x: jax.vmap(lambda row: kernel(row[None], row[None])[0, 0])(x), X)
-        total = map_rows(lambda x: jnp.sum(kernel(x, X[index]), 1), X, block=block)
-
-        def improve(carry, slot):
-            index, total = carry
-            without = total - kernel(X[index[slot]][None], X)[0]
-            cost = (2 * without + diagonal) / m - 2 * mean
-            best = jnp.argmin(cost).astype(jnp.int32)
-            best = jnp.where(cost[best] < cost[index[slot]], best, index[slot])
-            return (index.at[slot].set(best), without + kernel(X[best][None], X)[0]), None
-
-        (index, _), _ = lax.scan(improve, (index, total), jnp.arange(m))
+        index = _swap(X, index, kernel, block)
+    m = index.shape[0]
     return Subset(index, jnp.full((m,), n / m, X.dtype), jnp.ones((m,), bool))
+
+
+def _swap(X, index, kernel, block):
+    """Replace every chosen row, in turn, by the row of X that lowers the discrepancy to X most."""
+    m = index.shape[0]
+    mean = _embedding(X, X, kernel, None, block)
+    diagonal = map_rows(lambda x: jax.vmap(lambda row: kernel(row[None], row[None])[0, 0])(x), X)
+    total = map_rows(lambda x: jnp.sum(kernel(x, X[index]), 1), X, block=block)
+
+    def improve(carry, slot):
+        index, total = carry
+        without = total - kernel(X[index[slot]][None], X)[0]
+        cost = (2 * without + diagonal) / m - 2 * mean
+        best = jnp.argmin(cost).astype(jnp.int32)
+        best = jnp.where(cost[best] < cost[index[slot]], best, index[slot])
+        return (index.at[slot].set(best), without + kernel(X[best][None], X)[0]), None
+
+    return lax.scan(improve, (index, total), jnp.arange(m))[0][0]
 
 
 def kernel_error(

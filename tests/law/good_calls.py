@@ -181,6 +181,8 @@ BY_CALLABLE = {
     "select.repeated_subsets": gather(KEY, 12, 4, 6),
     "select.retrieve": gather({"t": X[0]}, {"t": X}, GROUPS, 2, num_strata=3),
     "select.sample_size": gather(0.5, dim=4, p=1.0),
+    "select.stein_thinning": gather(X, -X, 4), "select.stein_error": gather(X, -X), "select.compress": gather(KEY, X, 2, oversample=1),
+    "select.rp_cholesky": gather(KEY, X, 4),
     "select.smote": gather(KEY, X, np.arange(6), 4, k=3),
     "select.stratified": gather(KEY, GROUPS, (2, 1, 1), scores=SCORES),
     "select.stratified_masks": gather(KEY, GROUPS, X[:, 0] > 0, 3, alpha=1),

@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 NAMES = [name for name, _ in good_calls.public()]
 
 # Where a position of the kernel's own kind is needed.
-POSITIONS = {
+POSITIONS = {"DiscreteLangevin": np.array([0, 1, 1]),
     "Stretch": np.outer(np.arange(1, 9, dtype=np.float32), good_calls.START) + good_calls.START**2,
     "ensemble": np.stack([good_calls.START] * 2), "ParallelTempering": np.stack([good_calls.START] * 2),
     "on": good_calls.SLAB, "Gibbs": good_calls.SLAB, "SelfRepellentWalk": jnp.array(1, jnp.int32),
