@@ -29,18 +29,6 @@ VE = js.noise.VE(sigma_min=0.02, sigma_max=20.0)
 GRID = js.noise.karras_grid(VE, 18)[:-1]
 
 
-def train_teacher(key, data, steps):
-    """The averaged parameters of a denoiser: EDM weights, stratified levels, labels dropped one time in ten."""
-    loss = js.loss.Match(
-        js.noise.VE(), predicts="x0", weight=js.loss.EDMWeight(small.SIGMA_DATA), drop=0.1, null=small.NULL,
-        times=js.loss.LogNormalTimes(-0.6, 1.2), batched=True,
-    )  # fmt: skip
-    optimiser = optax.adam(optax.warmup_cosine_decay_schedule(0, 3e-3, min(200, steps // 4), steps))
-    model = small.edm(small.init(key))
-    info = js.fit.minimise(key, loss, model, data, optimiser=optimiser, steps=steps, batch=128, ema=0.99).info
-    return info.average, float(info.loss[-200:].mean())
-
-
 def judge(params, x, sigma, label):
     """A critic of one row or of rows: the mean output of a network of its own."""
     return 10 * jnp.mean(small.network(params, x, jnp.log(sigma) / 4, label) ** 2, axis=-1) - 1
@@ -91,7 +79,7 @@ def main() -> None:
     print(f"floor, FD of two halves of the real images (n = {len(x) // 2}): {floor:.3f}", flush=True)
 
     start = time.perf_counter()
-    teacher, value = train_teacher(keys[1], (x, y), options.steps)
+    teacher, value = small.train_denoiser(keys[1], (x, y), options.steps)
     print(f"teacher: {options.steps} updates in {time.perf_counter() - start:.0f} s, loss {value:.3f}", flush=True)
     noise = float(GRID[0]) * jax.random.normal(keys[2], x.shape)
     pictures = {"real": x}
