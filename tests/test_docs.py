@@ -219,7 +219,7 @@ def test_every_page_opens_in_a_browser_and_search_works(site, tmp_path):
     if path is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
     handler = functools.partial(Quiet, directory=str(site))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     root, wrong = f"http://127.0.0.1:{server.server_port}", []
     try:
@@ -251,8 +251,16 @@ SEARCH = """(async () => {
 })()"""
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """A server that waits for its threads when it closes, so that they close their sockets."""
+
+    daemon_threads = False
+
+
 class Quiet(http.server.SimpleHTTPRequestHandler):
     """A file server without a log."""
+
+    timeout = 10
 
     def log_message(self, *arguments):
         """Say nothing."""
