@@ -30,6 +30,10 @@ COMMANDS = {
     "active_digits": ["--num", "1", "--particles", "2", "--out", "{tmp}/picture.png"],
     "minority_digits": ["--num", "60", "--steps", "3", "--out", "{tmp}/picture.png"],
     "restore_digits": ["--num", "1", "--out", "{tmp}/picture.png"],
+    "searched_solver": [
+        *("--nfe", "3", "--budget", "4", "--num", "2", "--fine", "4", "--learn", "2", "--out", "{tmp}/picture.png")
+    ],
+    "many_images": ["--num", "6", "--batch", "4", "--steps", "2", "--out", "{tmp}/images"],
     "steer_digits": ["--num", "1", "--population", "2", "--out", "{tmp}/picture.png"],
     "bayesian_logistic": ["--num", "40", "--warmup", "40", "--out", "{tmp}/picture.png"],
     "denoising_mcmc_digits": ["--num", "2", "--evaluations", "4", "--out", "{tmp}/picture.png"],
