@@ -40,6 +40,7 @@ COMMANDS = {
     "digits_coreset": ["--trials", "1", "--out", "{tmp}"],
     "l1_regression": ["--rows", "3000", "--trials", "1", "--out", "{tmp}"],
     "smote_imbalanced": ["--out", "{tmp}"],
+    "mixed_moves": ["--num", "40", "--out", "{tmp}/picture.png"],
     "compare_classifiers": ["--rows", "200"],
     "sensitivity": ["--num", "32", "--out", "{tmp}"],
     "hubble_evidence": ["--live", "40", "--out", "{tmp}/picture.png"],

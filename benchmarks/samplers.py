@@ -1,0 +1,207 @@
+"""Samplers and kernel subsets beside blackjax, numpy and imbalanced-learn: CPU seconds and quality.
+
+python benchmarks/samplers.py [--quick]
+
+CPU seconds of a second call, after compilation, since wall clocks of a shared machine say little. Peers that are not
+installed are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+
+import jax
+import jax.numpy as jnp
+import machine
+import numpy as np
+
+import jsamp as js
+
+KEY = jax.random.key(0)
+
+
+def seconds(call, times=3):
+    """The least CPU seconds of a call after a first one, and its value."""
+    value = jax.block_until_ready(call())
+    best = np.inf
+    for _ in range(times):
+        start = time.process_time()
+        jax.block_until_ready(call())
+        best = min(best, time.process_time() - start)
+    return best, value
+
+
+def report(name, ours, theirs, quality=""):
+    """Print one line of the table."""
+    ratio = "" if theirs is None else f"{theirs / ours:6.2f}"
+    print(
+        f"| {name} | {1000 * ours:.1f} | {'' if theirs is None else f'{1000 * theirs:.1f}'} | {ratio} | {quality} |",
+        flush=True,
+    )
+
+
+def correlated(d):
+    """A correlated normal: its log-density and covariance."""
+    factor = np.random.default_rng(0).normal(size=(d, d))
+    covariance = factor @ factor.T / d + 0.1 * np.eye(d)
+    precision = jnp.asarray(np.linalg.inv(covariance), jnp.float32)
+    return lambda x: -0.5 * x @ precision @ x, covariance
+
+
+def pathfinder(blackjax):
+    """Eight paths on a correlated normal of 20 dimensions: time and evidence lower bound."""
+    target, covariance = correlated(20)
+    starts = 5 * jax.random.normal(KEY, (8, 20))
+    run = lambda: js.mcmc.pathfinder(KEY, target, starts, 100, paths=8, memory=10, elbo_draws=200).info.elbo
+    ours, elbo = seconds(run)
+    truth = np.linalg.slogdet(2 * np.pi * covariance)[1] / 2
+    theirs, other = None, None
+    if blackjax:
+        one = lambda key, x: blackjax.pathfinder(target).init(key, x, num_samples=200)[0].elbo
+        peer = jax.jit(jax.vmap(one))
+        theirs, other = seconds(lambda: peer(jax.random.split(KEY, 8), starts))
+    gap = f"nats below the evidence {truth - float(elbo.mean()):.2f}"
+    report(
+        "pathfinder, 8 paths, d = 20",
+        ours,
+        theirs,
+        gap + (f", peer {truth - float(other.mean()):.2f}" if blackjax else ""),
+    )
+
+
+def svgd(blackjax, num):
+    """100 steps of particles in 10 dimensions."""
+    target = lambda x: -jnp.sum((x - 1) ** 2) / 2
+    x = 2 * jax.random.normal(KEY, (num, 10))
+    kernel = js.mcmc.SVGD(target, step_size=0.3, bandwidth=5.0, scaled=False)
+    ours, end = seconds(lambda: js.chain(KEY, kernel, x, 1, thin=100).x[0])
+    theirs, other = None, None
+    if blackjax:
+        import optax
+
+        peer = blackjax.vi.svgd.build_kernel(optax.sgd(0.3))
+        start = blackjax.svgd(jax.grad(target), optax.sgd(0.3)).init(x, {"length_scale": 5.0})
+        step = lambda state, _: (peer(state, jax.grad(target), blackjax.vi.svgd.rbf_kernel), None)
+        run = jax.jit(lambda state: jax.lax.scan(step, state, None, length=100)[0].particles)
+        theirs, other = seconds(lambda: run(start))
+    same = f"largest difference {float(abs(end - other).max()):.1e}" if blackjax else ""
+    report(f"SVGD, 100 steps of {num} particles, d = 10", ours, theirs, same)
+
+
+def adjusted(blackjax, num):
+    """Microcanonical trajectories of four steps with acceptance, 16 chains, d = 50."""
+    scale = jnp.geomspace(0.5, 2.0, 50)
+    target = lambda x: -jnp.sum((x / scale) ** 2) / 2
+    x = scale * jax.random.normal(KEY, (16, 50))
+    kernel = js.mcmc.MAMS(target, step_size=2.0, length=8.0, jitter=False)
+    ours, draws = seconds(lambda: js.chains(KEY, kernel, x, num).x)
+    quality = f"least ESS {float(js.estimate.ess(draws).min()):.0f}"
+    theirs = None
+    if blackjax:
+        algorithm = blackjax.adjusted_mclmc(target, step_size=2.0, num_integration_steps=4)
+
+        def chain(key, x):
+            step = lambda state, key: (lambda new: (new[0], new[0].position))(algorithm.step(key, state))
+            return jax.lax.scan(step, algorithm.init(x, key), jax.random.split(key, num))[1]
+
+        run = jax.jit(jax.vmap(chain))
+        theirs, other = seconds(lambda: run(jax.random.split(KEY, 16), x))
+        quality += f", peer {float(js.estimate.ess(other).min()):.0f}"
+    report(f"MAMS, 16 chains of {num} draws, d = 50", ours, theirs, quality)
+
+
+def greedy_herding(X, num):
+    """Kernel herding by a numpy loop."""
+    n, squares = len(X), np.sum(X**2, 1)
+    column = lambda rows: np.exp(-np.maximum(squares[:, None] + squares[rows] - 2 * X @ X[rows].T, 0) / 2)
+    mean = np.concatenate([column(slice(i, i + 512)).mean(0) for i in range(0, n, 512)])
+    total, used = np.zeros(n, X.dtype), np.zeros(n, bool)
+    chosen = []
+    for t in range(num):
+        chosen.append(int(np.argmax(np.where(used, -np.inf, mean - total / (t + 1)))))
+        used[chosen[-1]] = True
+        total += column([chosen[-1]])[:, 0]
+    return np.array(chosen)
+
+
+def greedy_centres(X, num, first):
+    """Farthest points by a numpy loop."""
+    chosen, near = [first], np.sum((X - X[first]) ** 2, 1)
+    for _ in range(num - 1):
+        chosen.append(int(np.argmax(near)))
+        near = np.minimum(near, np.sum((X - X[chosen[-1]]) ** 2, 1))
+    return np.array(chosen)
+
+
+def greedy_stein(X, num, length):
+    """Stein thinning of a standard normal by a numpy loop; scores are -X."""
+    d, chosen = X.shape[1], []
+    total = (d / length**2 + np.sum(X**2, 1)) / 2
+    for _ in range(num):
+        i = int(np.argmin(total))
+        chosen.append(i)
+        off = X[i] - X
+        square = np.sum(off**2, 1) / length**2
+        q = 1 + square
+        curved = d / length**2 - np.sum(off**2, 1) / length**2  # scores differ by -off
+        total = total + (-3 * square / length**2 / q**2 + curved / q + X @ X[i]) / np.sqrt(q)
+    return np.array(chosen)
+
+
+def subsets(n, num):
+    """Herding, farthest points, Stein thinning and thinning, against numpy loops."""
+    X = np.random.default_rng(0).normal(size=(n, 16)).astype(np.float32)
+    A, length = jnp.asarray(X), 5.0
+    first = int(js.select.k_center(A, 1).index[0])
+    wide = js.select.GaussianKernel(1.0)
+    pairs = {
+        "herding": (lambda: js.select.herding(A, num, kernel=wide).index, lambda: greedy_herding(X, num)),
+        "k_center": (lambda: js.select.k_center(A, num).index, lambda: greedy_centres(X, num, first)),
+        "stein_thinning": (
+            lambda: js.select.stein_thinning(A, -A, num, length=length).index,
+            lambda: greedy_stein(X, num, length),
+        ),
+    }
+    for name, (ours, peer) in pairs.items():
+        (a, chosen), (b, other) = seconds(ours), seconds(peer, times=1)
+        report(
+            f"{name}, {num} of {n} x 16 (peer: numpy loop)",
+            a,
+            b,
+            f"{np.mean(np.asarray(chosen) == other):.0%} equal rows",
+        )
+    few = A[: min(n, 4096), :2]
+    rounds = 6
+    for name, run in (
+        ("thinning", lambda: js.select.thinning(KEY, few, rounds)),
+        ("compress", lambda: js.select.compress(KEY, few, rounds)),
+    ):
+        a, subset = seconds(run)
+        report(
+            f"{name}, {len(few)} x 2 to {len(few) // 2**rounds}",
+            a,
+            None,
+            f"kernel error {float(js.select.kernel_error(few, subset)):.4f}",
+        )
+    a, low = seconds(lambda: js.select.rp_cholesky(KEY, A, num, kernel=js.select.GaussianKernel(4.0)))
+    report(f"rp_cholesky, {num} of {n} x 16", a, None, f"trace left {float(low.residual.sum()) / n:.3f}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    blackjax = __import__("blackjax") if importlib.util.find_spec("blackjax") else None
+    print(machine.describe())
+    print("| what | jsamp, CPU ms | peer, CPU ms | peer / jsamp | quality |")
+    print("|---|---|---|---|---|")
+    pathfinder(blackjax)
+    svgd(blackjax, 100 if quick else 300)
+    adjusted(blackjax, 200 if quick else 1000)
+    subsets(4_000 if quick else 20_000, 100)
+
+
+if __name__ == "__main__":
+    main()
