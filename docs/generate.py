@@ -61,6 +61,9 @@ def systems() -> list[dict]:
     for row in table:
         parts = [name.split(".") for name in row["names"]]
         row["missing"] = [f"{room}.{name}" for room, name in parts if name not in getattr(_module(room), "__all__", ())]
+        if "example" in row and not (ROOT / "examples" / f"{row['example']}.py").exists():
+            row["missing"] += [] if parts else [f"examples/{row['example']}.py"]
+            del row["example"]
         row["built"] = not row["missing"]
         row["claims"] = _claims_of(row)
     return table
@@ -106,9 +109,10 @@ def map_of_systems() -> str:
             f", [arXiv:{row['arxiv']}](https://arxiv.org/abs/{row['arxiv']})" if "arxiv" in row else ""
         )
         shown = [f"`js.{n}`" if n in row["missing"] else f"[`js.{n}`][jsamp.{n}]" for n in row["names"]]
-        lines += [paper + ".", "", ", ".join(shown) + "."]
+        lines += [paper + ".", "", ", ".join(shown or ["An example made of public names alone"]) + "."]
         if row["missing"]:
-            lines += ["", f'!!! note "Not built yet"\n    Missing: {", ".join(f"`js.{n}`" for n in row["missing"])}.']
+            absent = ", ".join(f"`{n}`" if "/" in n else f"`js.{n}`" for n in row["missing"])
+            lines += ["", f'!!! note "Not built yet"\n    Missing: {absent}.']
         for stem in row["claims"]:
             lines += _shown_claim(stem)
         if row["built"] and not row["claims"]:

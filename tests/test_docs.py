@@ -26,12 +26,6 @@ ROOMS = sorted(name for name in js.__all__ if inspect.ismodule(getattr(js, name)
 SYSTEMS = tomllib.loads((ROOT / "docs" / "systems.toml").read_text())["system"]
 
 
-def exists(dotted):
-    """Whether room.name is public."""
-    room, name = dotted.split(".")
-    return room in ROOMS and name in getattr(js, room).__all__
-
-
 def environment():
     """Where scripts find the package, and the compile cache of this worker."""
     found = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1", "MPLBACKEND": "Agg"}
@@ -50,7 +44,7 @@ def test_the_map_has_each_of_the_58_systems_once():
     assert [row["number"] for row in SYSTEMS] == list(range(1, 59))
     assert all(set(row) <= {"number", "name", "paper", "arxiv", "names", "claims", "example"} for row in SYSTEMS)
     assert all(re.fullmatch(r"\d{4}\.\d{4,5}", row["arxiv"]) for row in SYSTEMS if "arxiv" in row)
-    assert all(row["names"] and row["claims"] for row in SYSTEMS)
+    assert all((row["names"] or row["example"]) and row["claims"] for row in SYSTEMS)
 
 
 @functools.cache
@@ -62,17 +56,16 @@ def module(name):
         sys.path.remove(str(ROOT / "docs"))
 
 
-# May have names without a claim test yet, which the map then says.
-NO_CLAIM = {12, 24, 25, 30, 35, 41, 42, 44, 49, 51, 57, 58}
+UNFINISHED = {12, 24, 35, 42, 49, 51, 57}  # the map says what they lack; all others are built, and have a claim test
 
 
 @pytest.mark.parametrize("row", SYSTEMS, ids=lambda row: str(row["number"]))
-def test_a_system_that_is_built_has_a_claim_test_and_its_example(row):
-    if not all(map(exists, row["names"])):
-        pytest.skip(f"not built yet: {[name for name in row['names'] if not exists(name)]}")
-    found = next(one for one in module("generate").systems() if one["number"] == row["number"])["claims"]
-    assert found or row["number"] in NO_CLAIM, "no claim test, listed or naming the paper's arXiv number"
-    assert (ROOT / "examples" / f"{row.get('example', 'hello_solver')}.py").exists()
+def test_a_system_is_built_and_has_a_claim_test_or_is_known_to_lack_it(row):
+    found = next(one for one in module("generate").systems() if one["number"] == row["number"])
+    if row["number"] in UNFINISHED:
+        pytest.skip(f"unfinished; lacks {found['missing'] or 'nothing'}, claim tests {found['claims']}")
+    assert found["built"], found["missing"]
+    assert found["claims"], "no claim test, listed or naming the paper's arXiv number"
 
 
 def test_every_claim_test_is_on_the_map():
