@@ -19,6 +19,8 @@ from jsamp.loss._box import spectral_density as spectral_density
 from jsamp.loss._consistency import Consistency as Consistency
 from jsamp.loss._consistency import ConsistencyCritic as ConsistencyCritic
 from jsamp.loss._consistency import ConsistencyDrawn as ConsistencyDrawn
+from jsamp.loss._curriculum import consistency_levels as consistency_levels
+from jsamp.loss._curriculum import level_probabilities as level_probabilities
 from jsamp.loss._distil import particle_step as particle_step
 from jsamp.loss._distil import sds as sds
 from jsamp.loss._distil import vsd as vsd
@@ -63,6 +65,7 @@ __all__ = [
     "GANDrawn", "GANGenerator", "InstanceNoise", "Interpolate", "InterpolateDrawn", "LabelledDrawn",
     "LogNormalTimes", "Loss", "LossInfo", "MECOInfo", "MMDFinetune", "Match", "MatchDrawn", "MultiSample", "Noised",
     "PopulationDrawn", "Reconstruction", "Regeneration", "RegenerationDrawn", "SamplesDrawn", "Teacher",
-    "TrajectoryConsistency", "TrajectoryDrawn", "UniformTimes", "Views", "ViewsDrawn", "box_flow", "dropout",
-    "jump", "latent_loglik", "particle_step", "sds", "spectral_density", "vsd",
+    "TrajectoryConsistency", "TrajectoryDrawn", "UniformTimes", "Views", "ViewsDrawn", "box_flow",
+    "consistency_levels", "dropout", "jump", "latent_loglik", "level_probabilities", "particle_step", "sds",
+    "spectral_density", "vsd",
 ]  # fmt: skip

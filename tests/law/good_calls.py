@@ -216,6 +216,7 @@ BY_CALLABLE = {
     "steer.ILVR": gather(MASK, js.denoise.LinearOp.mask(MASK)),
     "loss.Teacher": gather(js.Denoiser(network, js.noise.VE(), predicts="x0")),
     "loss.Contractive": gather(0.1), "loss.InstanceNoise": gather(0.1), "loss.Reconstruction": gather(0.1),
+    "loss.consistency_levels": gather(1, 4), "loss.level_probabilities": gather(np.array([3.0, 1.0, 0.1])),
     "loss.AdversarialSampling": gather(lambda u, x: u(x)), "loss.box_flow": gather(KEY, [0.0, -1.0], [1.0, 1.0]),
     "loss.AdversarialDensity": gather(js.loss.AdversarialSampling(lambda u, x: u(x)), 0.1),
     "loss.BoxGrid": gather(np.ones((2, 3), np.float32), [0.0, -1.0], [1.0, 1.0]),

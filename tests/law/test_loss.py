@@ -247,6 +247,24 @@ REGISTRY = {
         loss_case(lambda: L.Consistency(LEVEL_GRID, TEACHER, "teacher"), X, dtypes="wide", mechanism="student"),
         loss_case(lambda: L.Consistency(LEVEL_GRID, None, "tangent"), X, dtypes="wide", mechanism="student"),
     ],
+    "consistency_levels": Case(
+        lambda: L.consistency_levels, (3, 10), host=True, dtypes=None,
+        refusals=[
+            (lambda: L.consistency_levels(11, 10), "step must be in 0..10"),
+            (lambda: L.consistency_levels(0.5, 10), "step must be a Python int"),
+            (lambda: L.consistency_levels(1, 10, first=5, last=4), "last must be"),
+            (lambda: L.consistency_levels(1, 10, growth="linear"), "growth must be one of"),
+        ],
+    ),
+    "level_probabilities": Case(
+        lambda: L.level_probabilities, (np.array(LEVEL_GRID),), host=True, dtypes=None,
+        refusals=[
+            (lambda: L.level_probabilities([1.0, 2.0]), "decrease to one > 0"),
+            (lambda: L.level_probabilities([1.0]), "decrease to one > 0"),
+            (lambda: L.level_probabilities(LEVEL_GRID, std=0.0), "std must be finite"),
+            (lambda: L.level_probabilities(LEVEL_GRID, mean=500.0, std=0.1), "does not reach"),
+        ],
+    ),
     "ConsistencyCritic": loss_case(
         lambda: L.ConsistencyCritic(L.Consistency(LEVEL_GRID)), X, (net, net, critic), dtypes="wide",
         mechanism="student",

@@ -300,3 +300,20 @@ def test_the_true_generator_samples_exactly_in_any_number_of_steps(num):
     x = np.asarray(jax.vmap(draw)(keys))[:, 0]
     assert abs(x.mean()) < 4.5 * STD / np.sqrt(len(x))
     assert abs(x.var() / STD**2 - 1) < 4.5 * np.sqrt(2 / len(x))
+
+
+def test_curricula_of_levels():
+    """The counts of both papers, and the lognormal weights by their own integral."""
+    assert [L.consistency_levels(k, 100) for k in (0, 10, 25, 50, 100)] == [2, 48, 76, 107, 151]
+    double = lambda k: L.consistency_levels(k, 800, first=10, last=1280, growth="double")
+    assert [double(100 * k) for k in range(9)] == [11, 21, 41, 81, 161, 321, 641, 1281, 1281]
+    assert double(99) == 11
+    grid = np.geomspace(80.0, 0.002, 12)
+    found = L.level_probabilities(grid, mean=-0.7, std=1.3)
+    log = np.linspace(np.log(grid[4]), np.log(grid[3]), 20_001)
+    inside = np.trapezoid(np.exp(-((log + 0.7) ** 2) / (2 * 1.3**2)) / (1.3 * np.sqrt(2 * np.pi)), log)
+    whole = np.linspace(np.log(grid[-1]), np.log(grid[0]), 200_001)
+    total = np.trapezoid(np.exp(-((whole + 0.7) ** 2) / (2 * 1.3**2)) / (1.3 * np.sqrt(2 * np.pi)), whole)
+    np.testing.assert_allclose(found[3], inside / total, rtol=1e-7)
+    np.testing.assert_allclose(found.sum(), 1.0)
+    L.Consistency(grid, probabilities=found)
