@@ -247,6 +247,13 @@ BY_CALLABLE = {
     "fit.likelihood_surrogate": gather(
         KEY, logdensity, lambda u: 2 * u - 1, 8, dim=3, delete=4, stop=1.0, begin=3.0, moves=2, steps=2,
     ),
+    "fit.GPPosterior": gather(
+        js.fit.Matern(0.5), X, SCORES, np.eye(12, dtype=np.float32), SCORES, jnp.sum, 0.0, 1.0, 0.1
+    ),
+    "fit.NetworkPosterior": gather(js.fit.Network(0), js.fit.Network(0).init(KEY, 3), 0.0, 1.0),
+    "fit.nngp": gather(), "fit.ei": gather(SCORES, SCORES, 1.5), "fit.log_ei": gather(SCORES, SCORES, 1.5),
+    "fit.qei": gather(X, 0.5), "fit.maximise_acquisition": gather(None, jnp.sum, abs(X) / 4, starts=1, steps=1),
+    "fit.optimise": gather(KEY, jnp.sum, (np.zeros(2), np.ones(2)), budget=3, start=3, raw=4, starts=1, steps=1),
     "steer.TrajectoryVariance": gather(3, 1),
     "plot.images": gather(X.reshape(2, 3, 6)), "plot.chains": gather(X.reshape(2, 6, 3)),
     "plot.plan": gather(BY_NAME["plan"]), "plot.work_precision": gather({"DDIM": {5: 0.2, 10: 0.1}}),

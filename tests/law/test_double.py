@@ -32,6 +32,8 @@ HOST = {
     "fit.minimise",
     "fit.effect_mixture",
     "fit.likelihood_surrogate",
+    "fit.maximise_acquisition",
+    "fit.optimise",
     "select.oversample",
     "select.fit_curve",
     "select.undersample",

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from cases import Case, pairs
+from surrogate_cases import SURROGATES
 
 import jsamp as js
 
@@ -206,61 +207,67 @@ def stand_in(thing, key, x):
     return found.x, found.info.log_weights
 
 
-REGISTRY = CLUSTERS | {
-    "likelihood_surrogate": Case(
-        lambda: SPACE,
-        (np.asarray(DATA),),
-        stand_in,
-        stochastic=True,
-        host=True,
-        dtypes=None,
-        refusals=[
-            (
-                lambda: js.fit.likelihood_surrogate(KEY, lambda x: x, lambda u: u, 8, dim=2),
-                "likelihood_surrogate: loglikelihood must return",
-            )
-        ],
-    ),
-    "SurrogateInfo": record(js.fit.SurrogateInfo, *[None] * 11),
-    "search_plan": Case(lambda: SPACE, (np.asarray(DATA),), search, stochastic=True, host=True, dtypes=None),
-    "search_grid": Case(lambda: SPACE, (np.asarray(DATA),), search_times, stochastic=True, host=True, dtypes=None),
-    "learn_plan": Case(lambda: SPACE, (np.asarray(DATA),), learn, stochastic=True, host=True, dtypes=None),
-    "Space": Case(
-        lambda: SPACE,
-        (np.asarray(DATA),),
-        lambda space, key, x: space.decode(space.random(key, 1)[0]),
-        stochastic=True,
-        host=True,
-        dtypes=None,
-        refusals=[(lambda: js.fit.Space(SCHEDULE, 1), "Space: nfe must be")],
-    ),
-    "trajectory_score": Case(
-        lambda: PLANS,
-        (DATA,),
-        lambda plans, key, x: js.fit.trajectory_score(GAUSSIAN, x, x)(plans),
-        dtypes=None,
-        refusals=[(lambda: js.fit.trajectory_score(GAUSSIAN, DATA, DATA[:3]), "trajectory_score: reference must have")],
-    ),
-    "sample_score": Case(
-        lambda: PLANS,
-        (DATA,),
-        lambda plans, key, x: js.fit.sample_score(GAUSSIAN, x, jnp.mean)(plans),
-        dtypes=None,
-        refusals=[(lambda: js.fit.sample_score(GAUSSIAN, DATA, 3), "sample_score: distance must be callable")],
-    ),
-    "PlanScore": Case(lambda: SCORE, (DATA,), lambda score, key, x: score(PLANS) + 0 * x[0, 0], dtypes=None),
-    "Genome": record(js.fit.Genome, None, None, None),
-    "Search": record(js.fit.Search, [], []),
-    "SearchInfo": record(js.fit.SearchInfo, None, 1, [], None),
-    "LearnInfo": record(js.fit.LearnInfo, None),
-    "minimise": Case(lambda: LOSS, (np.asarray(DATA),), run, stochastic=True, host=True, refusals=REFUSALS),
-    "MinimiseState": Case(
-        lambda: lambda x: js.fit.MinimiseState(0, x, (), (), None), (DATA,), returns=js.fit.MinimiseState
-    ),
-    "MinimiseInfo": Case(
-        lambda: lambda x: js.fit.MinimiseInfo(x, x, None, None, None), (DATA,), returns=js.fit.MinimiseInfo
-    ),
-}
+REGISTRY = (
+    CLUSTERS
+    | SURROGATES
+    | {
+        "likelihood_surrogate": Case(
+            lambda: SPACE,
+            (np.asarray(DATA),),
+            stand_in,
+            stochastic=True,
+            host=True,
+            dtypes=None,
+            refusals=[
+                (
+                    lambda: js.fit.likelihood_surrogate(KEY, lambda x: x, lambda u: u, 8, dim=2),
+                    "likelihood_surrogate: loglikelihood must return",
+                )
+            ],
+        ),
+        "SurrogateInfo": record(js.fit.SurrogateInfo, *[None] * 11),
+        "search_plan": Case(lambda: SPACE, (np.asarray(DATA),), search, stochastic=True, host=True, dtypes=None),
+        "search_grid": Case(lambda: SPACE, (np.asarray(DATA),), search_times, stochastic=True, host=True, dtypes=None),
+        "learn_plan": Case(lambda: SPACE, (np.asarray(DATA),), learn, stochastic=True, host=True, dtypes=None),
+        "Space": Case(
+            lambda: SPACE,
+            (np.asarray(DATA),),
+            lambda space, key, x: space.decode(space.random(key, 1)[0]),
+            stochastic=True,
+            host=True,
+            dtypes=None,
+            refusals=[(lambda: js.fit.Space(SCHEDULE, 1), "Space: nfe must be")],
+        ),
+        "trajectory_score": Case(
+            lambda: PLANS,
+            (DATA,),
+            lambda plans, key, x: js.fit.trajectory_score(GAUSSIAN, x, x)(plans),
+            dtypes=None,
+            refusals=[
+                (lambda: js.fit.trajectory_score(GAUSSIAN, DATA, DATA[:3]), "trajectory_score: reference must have")
+            ],
+        ),
+        "sample_score": Case(
+            lambda: PLANS,
+            (DATA,),
+            lambda plans, key, x: js.fit.sample_score(GAUSSIAN, x, jnp.mean)(plans),
+            dtypes=None,
+            refusals=[(lambda: js.fit.sample_score(GAUSSIAN, DATA, 3), "sample_score: distance must be callable")],
+        ),
+        "PlanScore": Case(lambda: SCORE, (DATA,), lambda score, key, x: score(PLANS) + 0 * x[0, 0], dtypes=None),
+        "Genome": record(js.fit.Genome, None, None, None),
+        "Search": record(js.fit.Search, [], []),
+        "SearchInfo": record(js.fit.SearchInfo, None, 1, [], None),
+        "LearnInfo": record(js.fit.LearnInfo, None),
+        "minimise": Case(lambda: LOSS, (np.asarray(DATA),), run, stochastic=True, host=True, refusals=REFUSALS),
+        "MinimiseState": Case(
+            lambda: lambda x: js.fit.MinimiseState(0, x, (), (), None), (DATA,), returns=js.fit.MinimiseState
+        ),
+        "MinimiseInfo": Case(
+            lambda: lambda x: js.fit.MinimiseInfo(x, x, None, None, None), (DATA,), returns=js.fit.MinimiseInfo
+        ),
+    }
+)
 TREATED = np.arange(12) % 2
 OUTCOME = np.asarray(DATA[:, 0] + TREATED)
 

@@ -1,0 +1,79 @@
+"""A Gaussian process on the features of a network, fitted together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core import _checks
+from jsamp._core._pytree import field, pytree, static
+from jsamp._core._types import Array
+from jsamp.fit import _protocol as p
+from jsamp.fit._covariance import Matern
+from jsamp.fit._gp import GPPosterior, divide, fitted, noise_or_none
+from jsamp.fit._settle import adam, as_network, as_rate, settle
+from jsamp.fit._weights_prior import Network
+
+
+@pytree
+class DeepKernel:
+    """Learn a function as a Gaussian process on the features of a network, both fitted by marginal likelihood.
+
+    The network is first fitted to the values by least squares; then its last hidden layer feeds a `Matern` covariance,
+    and everything maximises the log marginal likelihood together, by Adam.
+
+    Args:
+        network: a `Network` of at least one hidden layer.
+        noise: as for `GP`.
+        pretrain: steps of least squares (static).
+        steps: steps of the marginal likelihood (static).
+        rate: learning rate (static).
+        capacity: as for `GP` (static).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> X = jnp.linspace(0, 1, 9)[:, None]
+        >>> surrogate = js.fit.DeepKernel(js.fit.Network(1, 8), pretrain=20, steps=20)
+        >>> surrogate.fit(jax.random.key(0), X, jnp.sin(6 * X[:, 0])).mean_var(X)[0].shape
+        (9,)
+
+    Cost:
+        steps times capacity^3 and the network's gradients.
+
+    References:
+        Wilson, Hu, Salakhutdinov and Xing, "Deep kernel learning", 2016, arXiv:1511.02222.
+    """
+
+    network: Network = field(default=None, convert=lambda name, value: as_network(name, value, Network()))
+    noise: Any = field(default=None, convert=noise_or_none)
+    pretrain: int = static(default=300, convert=lambda name, value: _checks.check_count(name, value))
+    steps: int = static(default=300, convert=lambda name, value: _checks.check_count(name, value))
+    rate: float = static(default=1e-2, convert=lambda name, value: as_rate(name, value))
+    capacity: int | None = static(default=None, convert=p.check_capacity)
+
+    def __post_init__(self):
+        if self.network.depth < 1:
+            raise ValueError("DeepKernel: network must have a hidden layer, got depth 0. Use js.fit.GP.")
+
+    def fit(self, key: Any, X: Array, y: Array) -> GPPosterior:
+        """Fit rows [n, d] of the unit cube and values [n]."""
+        _checks.check_key(key, "DeepKernel.fit")
+        data = p.padded("DeepKernel.fit", X, y, self.capacity)
+        weights = self.network.init(jax.random.fold_in(key, 0), data.X.shape[1], data.X.dtype)
+        weights = settle(key, _LEAST, (self.network, data), weights, adam(self.rate, self.pretrain), self.pretrain)
+        kernel = Matern(np.full(self.network.width, math.sqrt(self.network.width)))
+        model, given = divide(kernel, data, self.noise, None, True, "DeepKernel.fit")
+        model, given = model._replace(network=weights), given._replace(network=self.network)
+        return fitted(key, model, given, adam(self.rate, self.steps), self.steps)
+
+
+def _least_squares(given, weights):
+    network, data = given
+    return jnp.sum(data.mask * (network(weights, data.X) - data.y) ** 2) / jnp.sum(data.mask)
+
+
+_LEAST = jax.tree_util.Partial(_least_squares)

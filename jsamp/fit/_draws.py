@@ -1,0 +1,290 @@
+"""Surrogates whose posterior is a number of networks: ensembles, Hamiltonian and stochastic-gradient chains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jsamp import mcmc
+from jsamp._core import _checks
+from jsamp._core._pytree import field, pytree, replace, static
+from jsamp._core._types import Array, Scalar
+from jsamp.fit import _protocol as p
+from jsamp.fit._covariance import positive
+from jsamp.fit._gp import noise_or_none
+from jsamp.fit._laplace import LogPosterior, a_network, count, mode_of, tangent_draw, variance_of
+from jsamp.fit._settle import adam, as_rate, settle
+from jsamp.fit._weights_prior import Network
+
+
+@pytree
+class NetworkPosterior:
+    """Predict by the draws of a network's weights; made by `Ensemble.fit`, `HMCNetwork.fit`, `SGHMCNetwork.fit`.
+
+    Args:
+        network: the `Network`.
+        weights: its weights, with a leading axis [draws].
+        center: mean of the values in their own units.
+        scale: their standard deviation.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> network = js.fit.Network(depth=0)
+        >>> weights = [{"W": jnp.ones((2, 1, 1)), "b": jnp.array([[0.0], [2.0]])}]
+        >>> posterior = js.fit.NetworkPosterior(network, weights, 0.0, 1.0)
+        >>> posterior.mean_var(jnp.zeros((1, 1)))[0].tolist()
+        [1.0]
+
+    Cost:
+        draws times the network.
+    """
+
+    network: Network = field(check=p.check_known)
+    weights: Any = field(check=p.check_known)
+    center: Scalar = field(check=p.check_known)
+    scale: Scalar = field(check=p.check_known)
+
+    def mean_var(self, Xq: Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance [q] over the draws, of the function at rows [q, d]."""
+        Xq = p.queries("NetworkPosterior.mean_var", Xq, self.weights[0]["W"][0].T)
+        values = _values(self, self.weights, Xq)
+        return jnp.mean(values, 0), jnp.var(values, 0)
+
+    def sample(self, key: Any, Xq: Array, num: int) -> jax.Array:
+        """Draw functions at rows [q, d], with replacement from the draws of the weights: [num, q]."""
+        _checks.check_key(key, "NetworkPosterior.sample")
+        Xq = p.queries("NetworkPosterior.sample", Xq, self.weights[0]["W"][0].T)
+        num = _checks.check_count("NetworkPosterior.sample: num", num)
+        size = self.weights[0]["b"].shape[0]
+        pick = jax.random.randint(key, (num,), 0, size)
+        return _values(self, jax.tree.map(lambda leaf: leaf[pick], self.weights), Xq)
+
+
+@jax.jit
+def _values(posterior, weights, Xq):
+    each = jax.vmap(lambda w: posterior.network(w, Xq))(weights)
+    return posterior.center + posterior.scale * each
+
+
+@pytree
+class _RowScore:
+    """Estimate the gradient of the log-posterior without bias, from rows (x, y, how often it counts)."""
+
+    network: Network
+    variance: Any
+    size: Any  # rows of the padded data
+
+    def __call__(self, weights, batch):
+        def value(weights):
+            X, y, times = batch
+            prior = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(weights))
+            square = self.size * jnp.mean(times * (y - self.network(weights, X)) ** 2)
+            return -prior / 2 - square / (2 * self.variance)
+
+        return jax.grad(value)(weights)
+
+
+@pytree
+class Ensemble:
+    """Learn a function by networks fitted from different weights to different parts of the rows.
+
+    Each member is the mode of the posterior given a random share of the rows, drawn anew for each. Members train
+    together, as one model. Their spread is what is not known.
+
+    Args:
+        network: a `Network`; None is the usual one.
+        members: networks (static).
+        share: share of the rows that a member sees, in (0, 1].
+        noise: standard deviation of the values about the function, in their units; None is a tenth of their spread.
+        steps: steps of Adam (static).
+        rate: learning rate (static).
+        capacity: most rows, which fixes the programs; None takes the next power of two, at least 64 (static).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> X = jnp.linspace(0, 1, 9)[:, None]
+        >>> surrogate = js.fit.Ensemble(js.fit.Network(1, 8), members=3, steps=20)
+        >>> surrogate.fit(jax.random.key(0), X, X[:, 0]).sample(jax.random.key(1), X, 5).shape
+        (5, 9)
+
+    Cost:
+        steps times members gradients of the network over all rows.
+
+    References:
+        Lakshminarayanan, Pritzel and Blundell, "Simple and scalable predictive uncertainty estimation using deep
+        ensembles", 2017, arXiv:1612.01474.
+    """
+
+    network: Network = a_network()
+    members: int = static(default=10, convert=count)
+    share: Scalar = field(default=0.8, convert=lambda name, value: _share(name, value))
+    noise: Any = field(default=None, convert=noise_or_none)
+    steps: int = static(default=500, convert=count)
+    rate: float = static(default=1e-2, convert=as_rate)
+    capacity: int | None = static(default=None, convert=p.check_capacity)
+
+    def fit(self, key: Any, X: Array, y: Array) -> NetworkPosterior:
+        """Fit rows [n, d] of the unit cube and values [n]."""
+        _checks.check_key(key, "Ensemble.fit")
+        data = p.padded("Ensemble.fit", X, y, self.capacity)
+        keys = jax.random.split(jax.random.fold_in(key, 0), self.members)
+        start, masks = _members(keys, self.network, data, self.share)
+        given = (self.network, data, masks, variance_of(self.noise, data))
+        found = settle(key, _MEMBERS, given, start, adam(self.rate, self.steps), self.steps)
+        return NetworkPosterior(self.network, found, data.center, data.scale)
+
+
+def _share(name, value):
+    _checks.check_scalar(name, value, low=0.0, high=1.0, open_low=True)
+    return value
+
+
+@jax.jit
+def _members(keys, network, data, share):
+    """Weights to begin with, and the rows that each member sees: the same number for all."""
+
+    def one(key):
+        order = jnp.argsort(jnp.where(data.mask > 0, jax.random.uniform(key, data.mask.shape), 2.0))
+        seen = jnp.maximum(1, jnp.round(share * jnp.sum(data.mask)))
+        mask = jnp.zeros_like(data.mask).at[order].set((jnp.arange(len(order)) < seen).astype(data.mask.dtype))
+        return network.init(jax.random.fold_in(key, 1), data.X.shape[1], data.X.dtype), mask
+
+    return jax.vmap(one)(keys)
+
+
+def _all_members(given, weights):
+    """Sum of the members' losses: each one's gradient is its own."""
+    network, data, masks, variance = given
+    each = jax.vmap(lambda w, mask: -LogPosterior(network, data._replace(mask=mask), variance)(w))(weights, masks)
+    return jnp.sum(each)
+
+
+_MEMBERS = jax.tree_util.Partial(_all_members)
+
+
+@pytree
+class HMCNetwork:
+    """Learn a function by a Bayesian network, its weights drawn by Hamiltonian Monte Carlo.
+
+    `js.mcmc.HMC` starts at a draw of Laplace's approximation around the mode; its step size is tuned to an acceptance
+    of 0.8 and its trajectories have the length given, of varying size.
+
+    Args:
+        network: a `Network`; None is the usual one.
+        noise: as for `Ensemble`.
+        draws: draws kept (static).
+        warmup: steps that tune the step size (static).
+        length: mean integration time > 0.
+        max_steps: bound on the leapfrog steps of a draw.
+        pretrain: steps of Adam towards the mode (static).
+        capacity: as for `Ensemble` (static).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> X = jnp.linspace(0, 1, 9)[:, None]
+        >>> surrogate = js.fit.HMCNetwork(js.fit.Network(1, 4), draws=5, warmup=5, pretrain=5, max_steps=4)
+        >>> surrogate.fit(jax.random.key(0), X, X[:, 0]).mean_var(X)[1].shape
+        (9,)
+
+    Cost:
+        (warmup + draws) times length / step size gradients over all rows.
+
+    References:
+        Izmailov et al., "What are Bayesian neural network posteriors really like?", 2021, arXiv:2104.14421.
+    """
+
+    network: Network = a_network()
+    noise: Any = field(default=None, convert=noise_or_none)
+    draws: int = static(default=100, convert=count)
+    warmup: int = static(default=100, convert=count)
+    length: Scalar = field(default=1.0, convert=positive)
+    max_steps: Scalar = field(default=100, convert=positive)
+    pretrain: int = static(default=300, convert=count)
+    capacity: int | None = static(default=None, convert=p.check_capacity)
+
+    def fit(self, key: Any, X: Array, y: Array) -> NetworkPosterior:
+        """Fit rows [n, d] of the unit cube and values [n]."""
+        _checks.check_key(key, "HMCNetwork.fit")
+        data = p.padded("HMCNetwork.fit", X, y, self.capacity)
+        network, variance = self.network, variance_of(self.noise, data)
+        keys = jax.random.split(key, 4)
+        mode = mode_of(keys[0], network, data, variance, self.pretrain, 1e-2)
+        start, curvature = tangent_draw(keys[1], network, mode, data, variance)
+        density = LogPosterior(network, data, variance)
+        step = 1 / jnp.sqrt(curvature)
+        kernel = mcmc.HMC(density, step_size=step, length=self.length, max_steps=self.max_steps)
+        kernel, start = mcmc.tune(keys[2], kernel, start, self.warmup, metric=None)
+        kernel = replace(kernel, length=jnp.asarray(self.length, data.X.dtype))
+        weights = mcmc.chain(keys[3], kernel, start, self.draws).x
+        return NetworkPosterior(network, weights, data.center, data.scale)
+
+
+@pytree
+class SGHMCNetwork:
+    """Learn a function by a Bayesian network, its weights drawn by stochastic gradient Hamiltonian Monte Carlo.
+
+    `js.mcmc.SGHMC` starts at a draw of Laplace's approximation; its step size is `step` over the largest curvature
+    there, so that one number serves all data.
+
+    Args:
+        network: a `Network`; None is the usual one.
+        noise: as for `Ensemble`.
+        draws: draws kept (static).
+        thin: steps between them (static).
+        burn: steps dropped first (static).
+        step: step size times the largest curvature, in (0, 1].
+        friction: in (0, 1].
+        batch: rows of a gradient, or None for all (static).
+        pretrain: steps of Adam towards the mode (static).
+        capacity: as for `Ensemble` (static).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> X = jnp.linspace(0, 1, 9)[:, None]
+        >>> surrogate = js.fit.SGHMCNetwork(js.fit.Network(1, 4), draws=5, thin=1, burn=5, pretrain=5)
+        >>> surrogate.fit(jax.random.key(0), X, X[:, 0]).mean_var(X)[1].shape
+        (9,)
+
+    Cost:
+        burn + draws thin gradients over `batch` rows.
+
+    References:
+        Springenberg, Klein, Falkner and Hutter, "Bayesian optimization with robust Bayesian neural networks", 2016;
+        Chen, Fox and Guestrin, "Stochastic gradient Hamiltonian Monte Carlo", 2014, arXiv:1402.4102.
+    """
+
+    network: Network = a_network()
+    noise: Any = field(default=None, convert=noise_or_none)
+    draws: int = static(default=100, convert=count)
+    thin: int = static(default=10, convert=count)
+    burn: int = static(default=500, convert=lambda name, value: _checks.check_count(name, value, low=0))
+    step: Scalar = field(default=0.05, convert=lambda name, value: _share(name, value))
+    friction: Scalar = field(default=0.1, convert=lambda name, value: _share(name, value))
+    batch: int | None = static(default=None, convert=p.check_capacity)
+    pretrain: int = static(default=300, convert=count)
+    capacity: int | None = static(default=None, convert=p.check_capacity)
+
+    def fit(self, key: Any, X: Array, y: Array) -> NetworkPosterior:
+        """Fit rows [n, d] of the unit cube and values [n]."""
+        _checks.check_key(key, "SGHMCNetwork.fit")
+        data = p.padded("SGHMCNetwork.fit", X, y, self.capacity)
+        network, variance = self.network, variance_of(self.noise, data)
+        keys = jax.random.split(key, 3)
+        mode = mode_of(keys[0], network, data, variance, self.pretrain, 1e-2)
+        start, curvature = tangent_draw(keys[1], network, mode, data, variance)
+        rows = _repeated(data)
+        score = _RowScore(network, variance, jnp.asarray(len(data.y), data.X.dtype))
+        kernel = mcmc.SGHMC(
+            score, rows, step_size=self.step / curvature, friction=self.friction, batch_size=self.batch
+        )  # fmt: skip
+        weights = mcmc.chain(keys[2], kernel, start, self.draws, thin=self.thin, burn=self.burn).x
+        return NetworkPosterior(network, weights, data.center, data.scale)
+
+
+def _repeated(data):
+    """Fill the padding with the rows there are, in turn; each says how often it counts, so that all count once."""
+    num, place = jnp.sum(data.mask).astype(jnp.int32), jnp.arange(len(data.y))
+    copies = len(data.y) // num + (place % num < len(data.y) % num)
+    return data.X[place % num], data.y[place % num], 1 / copies.astype(data.y.dtype)
