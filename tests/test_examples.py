@@ -42,6 +42,8 @@ COMMANDS = {
     "smote_imbalanced": ["--out", "{tmp}"],
     "mixed_moves": ["--num", "40", "--out", "{tmp}/picture.png"],
     "compare_classifiers": ["--rows", "200"],
+    "normals_to_shape": ["--size", "16", "--shapes", "8", "--out", "{tmp}/picture.png"],
+    "communities": ["--most", "12", "--out", "{tmp}"],
     "sensitivity": ["--num", "32", "--out", "{tmp}"],
     "hubble_evidence": ["--live", "40", "--out", "{tmp}/picture.png"],
     "memorisation": ["--num", "40", "--steps", "4"],
@@ -60,7 +62,11 @@ COMMANDS = {
 }
 
 
-NEEDS = {"train_equinox": "equinox", "bayesian_logistic": "numpyro"}  # beside flax, matplotlib and scikit-learn
+NEEDS = {
+    "communities": "networkx",
+    "train_equinox": "equinox",
+    "bayesian_logistic": "numpyro",
+}  # beside flax, matplotlib and scikit-learn
 
 
 def test_every_example_is_listed():
