@@ -52,7 +52,7 @@ class DiscreteLangevin:
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
-        >>> kernel = js.mcmc.DiscreteLangevin(lambda x: jnp.sum(2 * x[1:] * x[:-1] - x), step_size=0.5)
+        >>> kernel = js.mcmc.DiscreteLangevin(lambda x: 2 * x[1:] @ x[:-1] - x.sum(), step_size=0.5)
         >>> draws = js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(6, int), 10).x
         >>> draws.shape, bool(jnp.all((draws == 0) | (draws == 1)))
         ((10, 6), True)
