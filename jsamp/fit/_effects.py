@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_count, check_flag, check_key, check_rows, concrete
@@ -215,6 +214,8 @@ def effect_mixture(
 @functools.cache
 def _adam(steps: int) -> Any:
     """Adam whose rate falls to 0; one object for every number of steps, so that it compiles once."""
+    import optax
+
     return optax.adam(optax.cosine_decay_schedule(0.02, steps))
 
 

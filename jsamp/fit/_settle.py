@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from jsamp._core import _checks
 from jsamp.fit._minimise import minimise
@@ -32,12 +31,16 @@ def _nothing(step):
 def lbfgs() -> Any:
     """The one L-BFGS of the room: programs are remembered by the optimiser object."""
     # Once converged in float32 a search cannot succeed: it would spend all its steps every time.
+    import optax
+
     return optax.lbfgs(linesearch=optax.scale_by_zoom_linesearch(max_linesearch_steps=8))
 
 
 @functools.cache
 def adam(rate: float, steps: int) -> Any:
     """The one Adam of a learning rate that falls to zero along a cosine, so that a fit ends at rest."""
+    import optax
+
     return optax.adam(optax.cosine_decay_schedule(rate, steps))
 
 
