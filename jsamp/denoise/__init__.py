@@ -34,6 +34,10 @@ from jsamp.denoise._protocol import DenoiserLike as DenoiserLike
 from jsamp.denoise._protocol import Guided as Guided
 from jsamp.denoise._protocol import Kick as Kick
 from jsamp.denoise._protocol import Prediction as Prediction
+from jsamp.denoise._quantise import Normal as Normal
+from jsamp.denoise._quantise import Ranges as Ranges
+from jsamp.denoise._quantise import calibrate as calibrate
+from jsamp.denoise._quantise import quantise as quantise
 from jsamp.denoise._rescale import APG as APG
 from jsamp.denoise._rescale import CFGZero as CFGZero
 from jsamp.denoise._rescale import Rescale as Rescale
@@ -47,6 +51,7 @@ __all__ = [
     "APG", "DDNM", "DPS", "EDM", "MMPS", "SVD", "TMPD", "Auto", "Bridge", "BridgeMixture", "CFGZero", "CFGpp",
     "Classifier", "ClassifierFree", "Compose", "ConservativePart", "Denoiser", "DenoiserLike", "Empirical",
     "Energy", "ForwardModel", "Gauge", "GaussianMixture", "GradientFree", "Guided", "Interval", "Kick", "Latent",
-    "LinearOp", "LinearReward", "Minority", "PerStep", "PiGDM", "Prediction", "Rescale", "Reward", "Threshold",
-    "Twist", "Twisted", "add_gauge", "conservative_part", "from_reconstruction",
+    "LinearOp", "LinearReward", "Minority", "Normal", "PerStep", "PiGDM", "Prediction", "Ranges", "Rescale",
+    "Reward", "Threshold", "Twist", "Twisted", "add_gauge", "calibrate", "conservative_part", "from_reconstruction",
+    "quantise",
 ]  # fmt: skip

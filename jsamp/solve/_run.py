@@ -13,6 +13,7 @@ from jsamp._core import _tree
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_callable, check_floating, check_key, concrete, is_traced
 from jsamp._core._like import dtype_of
+from jsamp._core._runner import set_runner
 from jsamp._core._steering import check_steer, explain_missing_key, stochastic, wrapped
 from jsamp._core._types import Key, Model, Result, Tree
 from jsamp.denoise import Denoiser
@@ -88,6 +89,7 @@ def _run(key, denoiser, x, plan, steer, *, keep, segments):
     return final, ok, kept, report
 
 
+@set_runner
 def sample(key: Key, denoiser: Model, x: Tree, plan: Plan, *, steer: Any = None, keep: Any = None) -> Result:
     """Run a plan from x: a sample of the denoiser's distribution.
 

@@ -69,6 +69,7 @@ def _optimizer():
 
 
 DENOISER = js.Denoiser(network, VP, predicts="x0")
+MATRIX = js.Denoiser(jax.tree_util.Partial(lambda w, x, t: w @ x, np.eye(3, dtype=np.float32) / 3), VP, predicts="x0")
 
 
 def _level(t):
@@ -114,6 +115,14 @@ BY_CALLABLE = {
     "denoise.GaussianMixture": gather(VP, weights=[0.5, 0.5], means=[[0.0, 1.0, 0.0]] * 2, stds=[1.0, 1.0]),
     "denoise.from_reconstruction": gather(lambda x: 0.8 * x, VP, 0.5),
     "denoise.SVD": gather(np.ones(3, np.float32), lambda x: x, lambda x: x, lambda x: x),
+    "denoise.calibrate": gather(None, MATRIX, js.solve.ddim(VP, js.noise.time_grid(VP, 4)), START),
+    "denoise.quantise": gather(
+        MATRIX, js.denoise.calibrate(None, MATRIX, js.solve.ddim(VP, js.noise.time_grid(VP, 4)), START)
+    ),
+    "denoise.Ranges": gather(
+        *(np.ones((1, 1), np.float32),) * 2, *(np.full(1, 7, np.float32),) * 2, np.full(1, 0.5, np.float32),
+        np.zeros(1, np.int32), np.zeros(3, np.float32), (None,),
+    ),
     "denoise.PerStep": gather(BY_NAME["plan"], [1.0, 2.0, 3.0, 4.0]),
     "denoise.Reward": gather(DENOISER, lambda x0: x0[..., 0], 2.0, 0.1),
     "denoise.LinearOp": gather(lambda x: x),

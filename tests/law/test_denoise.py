@@ -636,8 +636,28 @@ def law_latent(name):
             build()
 
 
+def law_quantise(name):
+    """A quantised denoiser is one: jit, vmap, dtypes of x, gradients in x where levels are no obstacle; new bits."""
+    weight = jnp.asarray([[0.4, 0.1], [-0.2, 0.3]])
+    denoiser = js.Denoiser(jax.tree_util.Partial(lambda w, x, t: jnp.tanh(x) @ w * t, weight), VP, predicts="x0")
+    plan = js.solve.ddim(VP, js.noise.time_grid(VP, 3))
+    ranges = [D.calibrate(None, denoiser, plan, jnp.asarray(X), law=D.Normal(), bits=b) for b in (8, 4)]
+    assert isinstance(ranges[0], D.Ranges)
+    assert jax.tree.structure(ranges[0]) == jax.tree.structure(ranges[1])
+    fine, coarse = (D.quantise(denoiser, r) for r in ranges)
+    assert isinstance(fine, js.Denoiser)
+    assert jax.tree.structure(fine) == jax.tree.structure(coarse)
+    call = jax.jit(lambda d, x: d(x, 0.4).x0)
+    np.testing.assert_allclose(call(fine, X), fine(X, 0.4).x0, atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(lambda x: fine(x, 0.4).x0)(X)[1], fine(X[1], 0.4).x0, atol=1e-6)
+    assert jax.eval_shape(call, fine, jnp.asarray(X, jnp.bfloat16)).dtype == jnp.bfloat16
+    call(coarse, X)
+    assert call._cache_size() == 1
+
+
 LAWS = {
     "bridge": law_bridge,
+    "quantise": law_quantise,
     "denoiser": law_denoiser, "latent": law_latent, "protocol": law_protocol, "prediction": law_prediction, "mixture": law_mixture,
     "empirical": law_empirical, "classifier_free": law_classifier_free, "threshold": law_threshold,
     "contrast": law_contrast, "compose": law_compose, "rescale": law_rescale, "interval": law_interval,
@@ -690,6 +710,10 @@ REGISTRY = {
     "Threshold": "threshold",
     "Twist": "guided",
     "Twisted": "twisted",
+    "Normal": "quantise",
+    "Ranges": "quantise",
+    "calibrate": "quantise",
+    "quantise": "quantise",
 }
 
 
@@ -700,7 +724,18 @@ def test_law_of(name, law):
 
 def test_every_denoiser_is_in_the_cases():
     made = {name.split("(")[0] for name in CASES}
-    parts = ("gauge_parts", "protocol", "prediction", "guided", "scale", "operator", "linear_reward", "latent")
+    parts = (
+        "gauge_parts",
+        "protocol",
+        "prediction",
+        "guided",
+        "scale",
+        "operator",
+        "linear_reward",
+        "latent",
+        "bridge",
+        "quantise",
+    )
     callables = {n for n, law in REGISTRY.items() if law not in parts}
     assert made == callables
 
