@@ -45,6 +45,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default=".", help="folder of the picture")
     parser.add_argument("--trials", type=int, default=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64, 128, 256], help="images kept; 32 are shown")
     args = parser.parse_args()
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(X))
@@ -59,7 +60,7 @@ def main():
         "herding": lambda key, m: js.select.herding(X, m, kernel=kernel),
         "thinning": lambda key, m: js.select.thinning(key, X, int(np.log2(1024 / m)), kernel=kernel),
     }
-    sizes = [32, 64, 128, 256]
+    sizes = sorted({32, *args.sizes})
     accuracy, error, example = {}, {}, {}
     for name, pick in choose.items():
         accuracy[name], error[name] = [], []

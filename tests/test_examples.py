@@ -37,7 +37,7 @@ COMMANDS = {
     "steer_digits": ["--num", "1", "--population", "2", "--out", "{tmp}/picture.png"],
     "bayesian_logistic": ["--num", "40", "--warmup", "40", "--out", "{tmp}/picture.png"],
     "denoising_mcmc_digits": ["--num", "2", "--evaluations", "4", "--out", "{tmp}/picture.png"],
-    "digits_coreset": ["--trials", "1", "--out", "{tmp}"],
+    "digits_coreset": ["--trials", "1", "--sizes", "64", "--out", "{tmp}"],
     "l1_regression": ["--rows", "3000", "--trials", "1", "--out", "{tmp}"],
     "smote_imbalanced": ["--out", "{tmp}"],
     "mixed_moves": ["--num", "40", "--out", "{tmp}/picture.png"],

@@ -8,6 +8,7 @@ about the places around it, so the largest variances are not the best five place
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimised
 
 import jsamp as js
 
@@ -49,8 +50,8 @@ def test_measuring_where_particles_disagree_is_best():
     keys = jax.random.split(jax.random.key(0), num)
     random = jax.vmap(lambda k: jax.random.uniform(k, (SIZE,)))(jax.random.split(jax.random.key(1), num))
     order = lambda values: jax.tree_util.Partial(fixed, jnp.asarray(values, jnp.float32))
-    active, count = jax.jit(jax.vmap(lambda k, v: error(k, v, "variance")))(keys, truths)
-    by_order = jax.jit(jax.vmap(lambda k, v, o: error(k, v, order(o))[0]))
+    active, count = optimised.jit(jax.vmap(lambda k, v: error(k, v, "variance")))(keys, truths)
+    by_order = optimised.jit(jax.vmap(lambda k, v, o: error(k, v, order(o))[0]))
     blind = by_order(keys, truths, random)
     variance = by_order(keys, truths, jnp.broadcast_to(jnp.asarray(np.diag(COV), jnp.float32), (num, SIZE)))
     assert np.all(np.asarray(count) == PICKS)

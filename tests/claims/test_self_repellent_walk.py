@@ -45,24 +45,24 @@ def test_the_closed_form_of_the_plain_chain():
 
 
 @pytest.mark.parametrize(
-    ("cls", "kind", "steps"),
+    ("cls", "kind"),
     [
-        (mcmc.SelfRepellentWalk, "srrw", 5000),
-        pytest.param(mcmc.HistoryDrivenWalk, "hdt", 20_000, marks=pytest.mark.slow),
+        (mcmc.SelfRepellentWalk, "srrw"),
+        pytest.param(mcmc.HistoryDrivenWalk, "hdt", marks=pytest.mark.slow),
     ],
 )
-def test_variance_matches_the_closed_form_and_falls_with_alpha(cls, kind, steps):
-    # 3 standard errors of a variance over 1000 walkers (13 %), narrow against the differences between the alphas (factors
+def test_variance_matches_the_closed_form_and_falls_with_alpha(cls, kind):
+    # 4 standard errors of a variance over 1000 walkers (18 %), narrow against the differences between the alphas (factors
     # of 3 and 4). The history-driven walk nears its limit from above like n^(-1/2): other keys, 4000 walkers of 2500
     # steps, stood 7.7 (alpha = 1) and 17.3 (alpha = 5) percent above it, with an error of 2.2, and 1500 walkers of 10,000
     # steps 9.6 (alpha = 5), with an error of 3.7. The budget below is a bound on that; the walks of the other kind need
     # none.
-    walkers, seen = 1000, {}
+    walkers, steps, seen = 1000, 5000, {}
     for alpha in (0.0, 1.0, 5.0):
         seen[alpha], error = simulated(cls(GRAPH, alpha=alpha), steps, walkers)
         want = mcmc.walk_variance(CHAIN, F, alpha=alpha, kind=kind)
         slow = 7 * alpha / np.sqrt((2 * alpha + 1) * steps) if kind == "hdt" else 0.0
-        assert -3 * error < seen[alpha] / want - 1 < 3 * error + slow, (alpha, seen[alpha], want)
+        assert -4 * error < seen[alpha] / want - 1 < 4 * error + slow, (alpha, seen[alpha], want)
     assert seen[5.0] < seen[1.0] / 3 < seen[0.0] / 3
     far, farther = (mcmc.walk_variance(CHAIN, F, alpha=alpha, kind=kind) for alpha in (1e3, 1e4))
     assert np.isclose(far / farther, 10, rtol=0.01)  # O(1 / alpha)
