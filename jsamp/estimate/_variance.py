@@ -188,7 +188,7 @@ def paired(values: Any, kind: str) -> Estimate:
 
     antithetic: pairs are independent of each other, so stderr = sd(pair means) / sqrt(n). stratified: cells are, and
     the two values of a cell tell its own variance, stderr^2 = sum (v1 - v2)^2 / (4 n^2). ess compares with independent
-    draws: var(values) / stderr^2.
+    draws: var(values) / stderr^2; all 2 n of them where every value is the same.
 
     Args:
         values: [n, 2, ...] at the points of `antithetic` or `stratified_pairs`.
@@ -217,4 +217,7 @@ def paired(values: Any, kind: str) -> Estimate:
     if values.ndim < 2 or values.shape[1] != 2:
         raise ValueError(f"paired: values must be [n, 2, ...], got shape {values.shape}.")
     value, error = kinds[kind](values)
-    return Estimate(value, error, jnp.var(values, axis=(0, 1)) / error**2)
+    variance = jnp.var(values, axis=(0, 1))
+    constant = (variance == 0) & (error == 0)
+    ess = jnp.where(constant, 2.0 * values.shape[0], variance / jnp.where(constant, 1, error**2))
+    return Estimate(value, error, ess)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
+from jsamp._core._progress import bar
 from jsamp._core._random import words
 from jsamp._core._types import Key, Result, Tree
 from jsamp.mcmc import _drive as d
@@ -106,30 +108,15 @@ def _resumed(key, kernel, run):
 
 
 def _chunks(key, kernel, keep, reduce, state, done, num, chunk, thin, progress):
-    bar = _bar(num, done) if progress else None
-    try:
+    with contextlib.suppress(KeyboardInterrupt), bar(progress, num, done=done) as advance:
         while done < num:
             size = min(chunk, num - done)
             state, kept, sums = d.advance(key, kernel, reduce, keep, state, 0, num=size, thin=thin, burning=False)
             jax.block_until_ready(kept)
             done += size
-            if bar is not None:
-                bar.update(size)
+            advance(size)
             reduced = tuple(r.value(c) for r, c in zip(reduce, state.reducers, strict=True))
             yield Result(kept, d.ChainInfo(state, sums[0] / (size * thin), sums[1], sums[2], reduced))
-    except KeyboardInterrupt:
-        return
-    finally:
-        if bar is not None:
-            bar.close()
-
-
-def _bar(total, done):
-    try:
-        import tqdm  # pyright: ignore[reportMissingModuleSource]
-    except ImportError:
-        return None
-    return tqdm.tqdm(total=total, initial=done, unit="draw")
 
 
 def _match(name, got, wanted):

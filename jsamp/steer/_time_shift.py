@@ -24,7 +24,7 @@ class _Shift(NamedTuple):
     clean: Any  # whether the plan combines predictions of x0
 
 
-def _check_schedule(name: str, schedule: Any) -> None:
+def _check_discrete(name: str, schedule: Any) -> None:
     if not isinstance(schedule, Discrete):
         raise TypeError(
             f"{name} must be a variance-preserving Discrete schedule, whose indices are matched; got "
@@ -82,7 +82,7 @@ class TimeShift(Hooks):
         arXiv:2305.15583.
     """
 
-    schedule: Any = field(check=_check_schedule)
+    schedule: Any = field(check=_check_discrete)
     window: Any = field(check=_fields.number(0))
     cutoff: Any = field(default=0, check=_fields.number(0))
     mode: Literal["paper", "target", "network_time"] = static(default="paper", check=_fields.one_of(*MODES))

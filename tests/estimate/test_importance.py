@@ -117,6 +117,12 @@ def test_pairs_by_hand():
     assert np.all(np.floor(4 * cells[:, 0]) == np.floor(4 * cells[:, 1]))
 
 
+@pytest.mark.parametrize("kind", ["antithetic", "stratified"])
+def test_pairs_without_spread_are_all_effective(kind):
+    same = estimate.paired(np.full((5, 2), 3.0, np.float32), kind)
+    assert (float(same.value), float(same.stderr), float(same.ess)) == (3.0, 0.0, 10.0)
+
+
 def moments(num):
     """Even moments x^2, x^4, ... of N(0, 1)."""
     powers = 2 * jnp.arange(1.0, num + 1)
