@@ -18,6 +18,11 @@ from jsamp.fit._effects import EffectInfo as EffectInfo
 from jsamp.fit._effects import EffectMixture as EffectMixture
 from jsamp.fit._effects import effect_mixture as effect_mixture
 from jsamp.fit._evolve import Search as Search
+from jsamp.fit._features import RandomFeatures as RandomFeatures
+from jsamp.fit._features import bandlimit_multiplier as bandlimit_multiplier
+from jsamp.fit._features import random_features as random_features
+from jsamp.fit._features import readout as readout
+from jsamp.fit._features import ridgelet as ridgelet
 from jsamp.fit._gp import GP as GP
 from jsamp.fit._gp import GPPosterior as GPPosterior
 from jsamp.fit._gp import nngp as nngp
@@ -55,8 +60,8 @@ __all__ = [
     "GP", "Communities", "CommunitiesInfo", "DeepKernel", "EffectInfo", "EffectMixture", "Ensemble", "GPPosterior",
     "Genome", "HMCNetwork", "KMeansInfo", "LaplaceNetwork", "LearnInfo", "Matern", "MinimiseInfo", "MinimiseState",
     "Mixture", "MixtureInfo", "NNGPKernel", "Network", "NetworkPosterior", "OptimiseInfo", "OptimiseState", "PPPInfo",
-    "Partition", "PlanScore", "SGHMCNetwork", "Search", "SearchInfo", "Space", "Surrogate", "SurrogateInfo",
-    "communities", "effect_mixture", "ei", "kmeans", "learn_plan", "likelihood_surrogate", "log_ei",
-    "maximise_acquisition", "minimise", "mixture", "nngp", "optimise", "ppp", "qei", "sample_score", "search_grid",
-    "search_plan", "trajectory_score",
+    "Partition", "PlanScore", "RandomFeatures", "SGHMCNetwork", "Search", "SearchInfo", "Space", "Surrogate",
+    "SurrogateInfo", "bandlimit_multiplier", "communities", "effect_mixture", "ei", "kmeans", "learn_plan",
+    "likelihood_surrogate", "log_ei", "maximise_acquisition", "minimise", "mixture", "nngp", "optimise", "ppp", "qei",
+    "random_features", "readout", "ridgelet", "sample_score", "search_grid", "search_plan", "trajectory_score",
 ]  # fmt: skip

@@ -259,6 +259,8 @@ BY_CALLABLE = {
     "fit.GPPosterior": gather(
         js.fit.Matern(0.5), X, SCORES, np.eye(12, dtype=np.float32), SCORES, jnp.sum, 0.0, 1.0, 0.1
     ),
+    "fit.RandomFeatures": gather(X, SCORES), "fit.random_features": gather(KEY, 3), "fit.readout": gather(X, SCORES),
+    "fit.bandlimit_multiplier": gather(SCORES, 2.0), "fit.ridgelet": gather(jnp.cos, SCORES, SCORES, nodes=31),
     "fit.NetworkPosterior": gather(js.fit.Network(0), js.fit.Network(0).init(KEY, 3), 0.0, 1.0),
     "fit.nngp": gather(), "fit.ei": gather(SCORES, SCORES, 1.5), "fit.log_ei": gather(SCORES, SCORES, 1.5),
     "fit.qei": gather(X, 0.5), "fit.maximise_acquisition": gather(None, jnp.sum, abs(X) / 4, starts=1, steps=1),

@@ -51,7 +51,60 @@ def _record(kind, *values):
     return Case(lambda: lambda x: kind(x, *values), (jnp.asarray(ROWS),), returns=kind)
 
 
+UNITS = js.fit.random_features(KEY, 5, 2, limit=2.0)
 SURROGATES = {
+    "RandomFeatures": Case(
+        lambda: UNITS,
+        (jnp.asarray(ROWS),),
+        smooth=True,
+        dtypes=None,
+        refusals=[
+            (lambda: UNITS(ROWS[:, 0]), "RandomFeatures: X must be"),
+            (lambda: js.fit.RandomFeatures(ROWS, ROWS[0], "sin"), "kind must be one of"),
+        ],
+    ),
+    "random_features": Case(
+        lambda: lambda key, X: js.fit.random_features(key, 4, 2, limit=3.0, kind="gauss")(X),
+        (jnp.asarray(ROWS),),
+        stochastic=True,
+        dtypes=None,
+        refusals=[
+            (lambda: js.fit.random_features(KEY, 0), "num must be"),
+            (lambda: js.fit.random_features(KEY, 3, limit=0.0), "limit"),
+            (lambda: js.fit.random_features(KEY, 3, dtype=int), "dtype must be a floating"),
+            (lambda: js.fit.random_features(KEY, 3, kind="sin"), "kind must be one of"),
+        ],
+    ),
+    "readout": Case(
+        lambda: lambda X: js.fit.readout(X, X[:, 0], ridge=0.1),
+        (jnp.asarray(ROWS),),
+        dtypes=None,
+        smooth=True,
+        tolerance=2e-4,
+        refusals=[
+            (lambda: js.fit.readout(ROWS, VALUES[:3]), "readout: y must have 8 rows"),
+            (lambda: js.fit.readout(ROWS, VALUES, ridge=-1.0), "readout: ridge"),
+            (lambda: js.fit.readout(ROWS, VALUES, rcond=2.0), "readout: rcond"),
+        ],
+    ),
+    "bandlimit_multiplier": Case(
+        lambda: lambda x: js.fit.bandlimit_multiplier(x, 2.0),
+        (jnp.asarray(ROWS),),
+        smooth=True,
+        dtypes=None,
+        refusals=[(lambda: js.fit.bandlimit_multiplier(1.0, 0.0), "limit must be")],
+    ),
+    "ridgelet": Case(
+        lambda: lambda a, b: js.fit.ridgelet(jnp.cos, a, b, nodes=31),
+        (jnp.asarray(ROWS[0]), jnp.asarray(ROWS[1])),
+        dtypes=None,
+        smooth=True,
+        refusals=[
+            (lambda: js.fit.ridgelet(3, ROWS[0], ROWS[1]), "f must be callable"),
+            (lambda: js.fit.ridgelet(jnp.sum, ROWS[0], ROWS[1]), "f must return"),
+            (lambda: js.fit.ridgelet(jnp.cos, ROWS[0], ROWS[:, 0]), "b must have 2"),
+        ],
+    ),
     "Surrogate": Case(lambda: lambda x: x, (jnp.asarray(ROWS),)),
     "Matern": Case(
         lambda: js.fit.Matern(np.array([0.5, 0.7], np.float32), 2.0),
