@@ -231,7 +231,7 @@ BY_CALLABLE = {
     "loss.BoxGrid": gather(np.ones((2, 3), np.float32), [0.0, -1.0], [1.0, 1.0]),
     "loss.BoxFlow": gather(js.loss.box_flow(KEY, [0.0], [1.0], layers=1, width=2, bins=2).layers, [0.0], [1.0]),
     "loss.spectral_density": gather(np.ones((2, 3), np.float32), [0.0, -1.0], [1.0, 1.0]),
-    "loss.ForwardModelMatch": gather(jnp.sin, VP), "mcmc.chains": gather(KEY, KERNEL, X[:2], 2),
+    "loss.ForwardModelMatch": gather(jnp.multiply, VP), "mcmc.chains": gather(KEY, KERNEL, X[:2], 2),
     "solve.interpolant_ode": gather(js.noise.Interpolant(), np.linspace(0.1, 1, 4)),
     "solve.interpolant_sde": gather(js.noise.Interpolant(), np.linspace(0.1, 1, 4)),
     "denoise.Bridge": gather(js.noise.Interpolant(), network),
