@@ -40,20 +40,25 @@ class Measurement(Wrapper):
     event_ndim: int | None
 
     def _residual(self, x0):
-        """The residual y - A x0 of one sample; refuses a measurement that A cannot give."""
-        seen, name = self.op(x0), type(self).__name__
-        if jax.tree.structure(seen) != jax.tree.structure(self.y):
-            raise TypeError(
-                f"{name}: y must have the structure of op(x0), {jax.tree.structure(seen)}; got "
-                f"{jax.tree.structure(self.y)}. A list is a tree: pass jnp.asarray(y) for an array."
-            )
-        shapes = [tuple(map(jnp.shape, jax.tree.leaves(tree))) for tree in (self.y, seen)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"{name}: y has shapes {shapes[0]}, but op(x0) has {shapes[1]}. y is one measurement; for a batch of x "
-                f"that share it give event_ndim, for a batch of both use jax.vmap."
-            )
-        return jax.tree.map(lambda y, a: jnp.asarray(y, a.dtype) - a, self.y, seen)
+        """The residual y - A x0 of one sample."""
+        return residual(type(self).__name__, self.op, self.y, x0)
+
+
+def residual(name: str, op: Any, y: Any, x0: Any) -> Any:
+    """The residual y - A x0 of one sample; refuses a measurement that A cannot give."""
+    seen = op(x0)
+    if jax.tree.structure(seen) != jax.tree.structure(y):
+        raise TypeError(
+            f"{name}: y must have the structure of op(x0), {jax.tree.structure(seen)}; got "
+            f"{jax.tree.structure(y)}. A list is a tree: pass jnp.asarray(y) for an array."
+        )
+    shapes = [tuple(map(jnp.shape, jax.tree.leaves(tree))) for tree in (y, seen)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"{name}: y has shapes {shapes[0]}, but op(x0) has {shapes[1]}. y is one measurement; for a batch of x "
+            f"that share it give event_ndim, for a batch of both use jax.vmap."
+        )
+    return jax.tree.map(lambda v, a: jnp.asarray(v, a.dtype) - a, y, seen)
 
 
 def _squared(tree):

@@ -4,6 +4,7 @@ from jsamp.steer._active import ActiveReport as ActiveReport
 from jsamp.steer._active import ActiveSubsampling as ActiveSubsampling
 from jsamp.steer._brownian import Brownian as Brownian
 from jsamp.steer._ddrm import DDRM as DDRM
+from jsamp.steer._diffpir import DiffPIR as DiffPIR
 from jsamp.steer._memory import Memory as Memory
 from jsamp.steer._memory import Recall as Recall
 from jsamp.steer._noise import LearnedVariance as LearnedVariance
@@ -24,7 +25,7 @@ from jsamp.steer._time_shift import TimeShift as TimeShift
 from jsamp.steer._trajectory import TrajectoryVariance as TrajectoryVariance
 
 __all__ = [
-    "DDRM", "ILVR", "SMC", "ActiveReport", "ActiveSubsampling", "Brownian", "Chain", "Hooks", "LearnedVariance",
-    "LogProb", "Memory", "OwnNoise", "Project", "Recall", "Repaint", "SMCReport", "SoftValue", "SoftValueReport",
-    "Steer", "TimeShift", "TrajectoryVariance", "chain",
+    "DDRM", "ILVR", "SMC", "ActiveReport", "ActiveSubsampling", "Brownian", "Chain", "DiffPIR", "Hooks",
+    "LearnedVariance", "LogProb", "Memory", "OwnNoise", "Project", "Recall", "Repaint", "SMCReport", "SoftValue",
+    "SoftValueReport", "Steer", "TimeShift", "TrajectoryVariance", "chain",
 ]  # fmt: skip

@@ -125,6 +125,10 @@ class DDRM(Hooks):
         """Remember both."""
         return _Before(x, prediction.x0), x, prediction, None
 
+    def reorder(self, g, index):
+        """Follow particles that another steer reordered."""
+        return jax.tree.map(lambda v: v[index], g)
+
     def post(self, key, g, x, info):
         """Take the step direction by direction."""
         svd, dtype = self.op.svd, info.alpha.dtype

@@ -301,6 +301,6 @@ def test_options_that_are_on_or_off(make, value):
 def test_measurements_that_are_not_finite_are_refused():
     y, op = np.array([np.nan, 1.0]), D.LinearOp.mask(np.ones(2))
     for make in (lambda: js.steer.DDRM(op, y), lambda: js.steer.Project(op, y), lambda: js.steer.ILVR(y, op),
-                 lambda: js.steer.Repaint(np.ones(2), y), lambda: D.TMPD(A, op, y)):  # fmt: skip
+                 lambda: js.steer.DiffPIR(op, y), lambda: js.steer.Repaint(np.ones(2), y), lambda: D.TMPD(A, op, y)):  # fmt: skip
         with pytest.raises(ValueError, match="must be finite, got nan at"):
             make()

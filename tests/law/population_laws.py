@@ -52,6 +52,10 @@ def active(scale, values, score, when=(False, False, True, False, True, False)):
     return T.ActiveSubsampling(bind(dps, np.float32(scale)), bind(truth, values), np.array(when), MASK * 0, score=score)
 
 
+def blur(mask, x):
+    return x[1:] + mask[1:] * x[:-1]
+
+
 POOL = D.LinearOp.pool((4,), (2,))
 ROWS = D.LinearOp.pool((6, 4), (1, 4))
 
@@ -82,6 +86,13 @@ POPULATIONS = {
     "ILVR": (T.ILVR(Y, POOL), T.ILVR(2 * Y, POOL, until=0.2), X[0]),
     "Project": (T.Project(D.LinearOp.mask(MASK), Y), T.Project(D.LinearOp.mask(1 - MASK), 2 * Y), X[0]),
     "DDRM": (T.DDRM(D.LinearOp.mask(MASK), Y, noise=0.1), T.DDRM(D.LinearOp.mask(MASK), 2 * Y, noise=0.2), X[0]),
+    "DiffPIR": (
+        T.DiffPIR(D.LinearOp(bind(blur, MASK)), Y[:3], noise=0.1), T.DiffPIR(D.LinearOp(bind(blur, -MASK)), Y[1:], noise=0.2), X[0],
+    ),
+    "DiffPIR(rows)": (
+        T.DiffPIR(D.LinearOp.mask(MASK), Y, noise=0.1, event_ndim=1),
+        T.DiffPIR(D.LinearOp.mask(MASK), Y, noise=0.1, weight=2.0, zeta=0.6, event_ndim=1), X,
+    ),
     "ActiveSubsampling": (active(0.1, Y, "entropy"), active(0.2, 2 * Y, "entropy"), X),
     "OwnNoise": (T.OwnNoise(Z), T.OwnNoise(-Z), X[0]),
     "OwnNoise(callable)": (T.OwnNoise(bind(wave, np.float32(1.0))), T.OwnNoise(bind(wave, np.float32(2.0))), X[0]),
@@ -90,7 +101,7 @@ POPULATIONS = {
     "LogProb(path)": (T.LogProb(Z), T.LogProb(2 * Z), X[0]),
     "LearnedVariance": (T.LearnedVariance(0.5), T.LearnedVariance(-0.5), X[0]),
     "chain": (chained(0.5), chained(0.2), X),
-}
+}  # fmt: skip
 
 
 # Run on eight devices, not lowered alone: one of each way to draw.

@@ -67,6 +67,7 @@ STEERS = {
     "TimeShift": T.TimeShift(DISCRETE, 30, 5, mode="network_time", event_ndim=1), "SMC": T.SMC(SCORE, END),
     "SoftValue": T.SoftValue(SCORE), "Repaint": T.Repaint(HALF, Y), "ILVR": T.ILVR(CLOUD, D.LinearOp.pool((6, 16), (1, 2))),
     "Project": T.Project(D.LinearOp.mask(WHOLE), CLOUD), "DDRM": T.DDRM(D.LinearOp.mask(WHOLE), CLOUD, noise=0.1),
+    "DiffPIR": T.DiffPIR(D.LinearOp.mask(HALF), Y, noise=0.1, event_ndim=1),
     "ActiveSubsampling": T.ActiveSubsampling(bind(dps, np.float32(0.1)), bind(truth, Y), np.arange(6) == 3, Y),
     "OwnNoise": T.OwnNoise(np.zeros((6, 6, 16))), "LogProb": T.LogProb(event_ndim=1), "LearnedVariance": T.LearnedVariance(0.5),
 }  # fmt: skip
@@ -76,7 +77,7 @@ REMEMBERS = D.APG(
 
 
 def test_every_steer_is_here():
-    records = {"ActiveReport", "Recall", "SMCReport", "SoftValueReport", "Steer", "Chain", "chain"}
+    records = {"ActiveReport", "Brownian", "Recall", "SMCReport", "SoftValueReport", "Steer", "Chain", "chain"}
     assert set(T.__all__) - records == set(STEERS)
 
 

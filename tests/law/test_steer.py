@@ -419,6 +419,7 @@ REGISTRY = {
     "ActiveSubsampling": "population",
     "Brownian": "population",
     "Chain": "chain",
+    "DiffPIR": "population",
     "Hooks": "hooks",
     "LearnedVariance": "population",
     "LogProb": "population",
