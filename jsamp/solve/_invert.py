@@ -8,6 +8,7 @@ from jsamp._core._checks import check_count
 from jsamp._core._numerics import lagrange_basis, safe_log
 from jsamp.solve._algebra import join
 from jsamp.solve._columns import CORRECT, KEEP, MIX
+from jsamp.solve._files import amplification
 from jsamp.solve._multistep import build
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._rows import Row, assemble
@@ -20,8 +21,8 @@ def invert(plan: Plan, *, order: int = 3) -> Plan:
     A plan of one row per step, x' = A x + sum_j W_j m_j, is undone step by step, x = (x' - sum_j W_j m_j) / A, so that
     the way back repeats its own errors: the predictions that are not known yet are extrapolated in lam through `order`
     known ones, and the step is corrected once its newest one is. The round trip is then exact up to O(h^order),
-    whatever the order of the plan. A plan with stages, a corrector or momentum is inverted as the ODE that it solves:
-    eps is interpolated through `order` points and corrected. A plan that ends without noise cannot be asked there: its
+    whatever the order of the plan. A plan with stages, a corrector or momentum, or one whose undoing would amplify errors
+    ten times as much, is inverted as the ODE that it solves: eps is interpolated through `order` points and corrected. A plan that ends without noise cannot be asked there: its
     last step is undone by fixed-point evaluations at the level above.
 
     Args:
@@ -61,7 +62,10 @@ def invert(plan: Plan, *, order: int = 3) -> Plan:
     parts = [_from_clean(path)] if clean else []
     last = path.steps - clean
     if last > 0:
-        parts.append(_undone(plan, path, last, order) if plain else _as_ode(path, last, order))
+        ode = _as_ode(path, last, order)
+        undone = _undone(plan, path, last, order) if plain else ode
+        # Steps that grow in the variable of a high order make its undoing unstable.
+        parts.append(ode if amplification(undone) > 10 * amplification(ode) else undone)
     return join("concatenate", parts)
 
 
