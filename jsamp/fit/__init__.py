@@ -4,6 +4,9 @@ from jsamp.fit._acquire import ei as ei
 from jsamp.fit._acquire import log_ei as log_ei
 from jsamp.fit._acquire import maximise_acquisition as maximise_acquisition
 from jsamp.fit._acquire import qei as qei
+from jsamp.fit._bilevel import Bilevel as Bilevel
+from jsamp.fit._bilevel import BilevelInfo as BilevelInfo
+from jsamp.fit._bilevel import BilevelState as BilevelState
 from jsamp.fit._communities import Communities as Communities
 from jsamp.fit._communities import CommunitiesInfo as CommunitiesInfo
 from jsamp.fit._communities import communities as communities
@@ -57,11 +60,12 @@ from jsamp.fit._space import Space as Space
 from jsamp.fit._weights_prior import Network as Network
 
 __all__ = [
-    "GP", "Communities", "CommunitiesInfo", "DeepKernel", "EffectInfo", "EffectMixture", "Ensemble", "GPPosterior",
-    "Genome", "HMCNetwork", "KMeansInfo", "LaplaceNetwork", "LearnInfo", "Matern", "MinimiseInfo", "MinimiseState",
-    "Mixture", "MixtureInfo", "NNGPKernel", "Network", "NetworkPosterior", "OptimiseInfo", "OptimiseState", "PPPInfo",
-    "Partition", "PlanScore", "RandomFeatures", "SGHMCNetwork", "Search", "SearchInfo", "Space", "Surrogate",
-    "SurrogateInfo", "bandlimit_multiplier", "communities", "effect_mixture", "ei", "kmeans", "learn_plan",
-    "likelihood_surrogate", "log_ei", "maximise_acquisition", "minimise", "mixture", "nngp", "optimise", "ppp", "qei",
-    "random_features", "readout", "ridgelet", "sample_score", "search_grid", "search_plan", "trajectory_score",
+    "GP", "Bilevel", "BilevelInfo", "BilevelState", "Communities", "CommunitiesInfo", "DeepKernel", "EffectInfo",
+    "EffectMixture", "Ensemble", "GPPosterior", "Genome", "HMCNetwork", "KMeansInfo", "LaplaceNetwork", "LearnInfo",
+    "Matern", "MinimiseInfo", "MinimiseState", "Mixture", "MixtureInfo", "NNGPKernel", "Network", "NetworkPosterior",
+    "OptimiseInfo", "OptimiseState", "PPPInfo", "Partition", "PlanScore", "RandomFeatures", "SGHMCNetwork", "Search",
+    "SearchInfo", "Space", "Surrogate", "SurrogateInfo", "bandlimit_multiplier", "communities", "effect_mixture", "ei",
+    "kmeans", "learn_plan", "likelihood_surrogate", "log_ei", "maximise_acquisition", "minimise", "mixture", "nngp",
+    "optimise", "ppp", "qei", "random_features", "readout", "ridgelet", "sample_score", "search_grid", "search_plan",
+    "trajectory_score",
 ]  # fmt: skip

@@ -239,6 +239,7 @@ BY_CALLABLE = {
     "solve.bits_per_dimension": gather(-3.0, 4),
     "solve.assemble": gather([js.solve.Row(_level(1.0), _level(0.5), 0.5, {0: 0.5})], kind="x0"),
     "solve.from_diffusers": gather({"_class_name": "DDIMScheduler"}, 4),
+    "fit.Bilevel": gather(lambda x, y, rows: jnp.sum(y - rows), lambda x, y, rows: jnp.sum((y - x) ** 2), 0.1, 0.3),
     "fit.Space": gather(VP, 3), "fit.trajectory_score": gather(DENOISER, X, X),
     "fit.sample_score": gather(DENOISER, X, jnp.mean),
     "fit.kmeans": gather(KEY, X, 3), "fit.mixture": gather(KEY, X, 2), "fit.ppp": gather(KEY, X, most=3, restarts=2),

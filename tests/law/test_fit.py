@@ -305,7 +305,85 @@ EFFECTS = {
     ),
     "EffectInfo": Case(lambda: lambda x: js.fit.EffectInfo(x, x, x, x, x), (DATA,), returns=js.fit.EffectInfo),
 }  # fmt: skip
-REGISTRY |= NETWORKS | EFFECTS
+
+
+def fit_line(x, y, rows):
+    return jnp.mean((y * rows - jnp.mean(x)) ** 2) / 2 + jnp.sum(y**2) / 2
+
+
+def bilevel(upper=fit_line, lower=fit_line, rate=0.1, lower_rate=0.3, **options):
+    return js.fit.Bilevel(upper, lower, rate, lower_rate, **options)
+
+
+YS, BLOCKS = jnp.array([0.3, -0.2, 0.5]), (DATA.reshape(3, 8)[:, :5], DATA.reshape(3, 8))
+
+
+def begun(key=KEY, x=YS[:2], ys=YS, data=BLOCKS, **options):
+    return lambda: bilevel(**options).init(key, x, ys, data)
+
+
+def stepped(kernel, key, x):
+    data = jax.tree.map(lambda leaf: leaf.astype(x.dtype), BLOCKS)
+    state = kernel.init(key, x[:2], x, data)
+    return kernel.step(key, kernel.step(key, state, data)[0], data)
+
+
+def refused_step(key=KEY, data=BLOCKS, state=None, **options):
+    kernel = bilevel(**({"blocks": 2} | options))
+    return lambda: kernel.step(key, js.fit.BilevelState(*[YS] * 7) if state is None else state, data)
+
+
+BILEVEL = {
+    "Bilevel": (
+        Case(
+            lambda: bilevel(blocks=2, batch=4), (YS,), stepped, stochastic=True, smooth=True, dtypes="refused",
+            refusals=[
+                (lambda: bilevel(upper=3), "Bilevel: upper must be callable"),
+                (lambda: bilevel(lower=lambda x, y: x), "Bilevel: lower must be callable"),
+                (lambda: bilevel(rate=0.0), "Bilevel: rate must be"),
+                (lambda: bilevel(rate=[0.1, 0.2]), "Bilevel: rate must be one number"),
+                (lambda: bilevel(lower_rate=-0.1), "Bilevel: lower_rate must be"),
+                (lambda: bilevel(blocks=0), "Bilevel: blocks must be"),
+                (lambda: bilevel(blocks=1.5), "Bilevel: blocks must be"),
+                (lambda: bilevel(batch=0), "Bilevel: batch must be"),
+                (lambda: bilevel(batch=(1, 2, 3)), "Bilevel: batch must be one count or a pair"),
+                (lambda: bilevel(track="v1"), "Bilevel: track must be one of"),
+                (lambda: bilevel(alpha=0.0), "Bilevel: alpha must be"),
+                (lambda: bilevel(beta=1.1), "Bilevel: beta must be"),
+                (lambda: bilevel(gamma=-1.0), "Bilevel: gamma must be"),
+                (lambda: bilevel(solve_rate=0.0), "Bilevel: solve_rate must be"),
+                (lambda: bilevel(floor=0.0), "Bilevel: floor must be"),
+                (lambda: bilevel(floor=None), "Bilevel: floor must be"),
+                (lambda: bilevel(radius=np.nan), "Bilevel: radius must be"),
+                (begun(key=None, batch=2), "Bilevel.init: key is None"),
+                (begun(key=3), "Bilevel.init: key must be"),
+                (begun(x=np.arange(2)), "Bilevel.init: x must be floating"),
+                (begun(x=jnp.ones(2, jnp.bfloat16)), "must be float32 or float64"),
+                (begun(ys=YS.at[1].set(jnp.nan)), "Bilevel.init: ys must be finite"),
+                (begun(ys=jnp.float32(1)), "ys must have leaves"),
+                (begun(ys=(YS, YS[:2])), "ys must have leaves"),
+                (begun(data=BLOCKS[0]), "data must be a pair"),
+                (begun(data=(BLOCKS[0], None)), "lower data is empty"),
+                (begun(data=(BLOCKS[0], BLOCKS[1][:2])), "with m = 3 blocks"),
+                (begun(data=(BLOCKS[0], YS)), "with m = 3 blocks"),
+                (begun(data=(BLOCKS[0] * jnp.inf, BLOCKS[1])), "upper data must be finite"),
+                (begun(blocks=4), "at most the 3 blocks"),
+                (begun(batch=6), "upper data: batch must be at most the 5 rows"),
+                (begun(upper=lambda x, y, rows: rows), "upper must return a floating scalar"),
+                (begun(lower=lambda x, y, rows: 1), "lower must return a floating scalar"),
+                (refused_step(key=None), "Bilevel.step: key is None"),
+                (refused_step(state=3), "state must be a BilevelState"),
+                (refused_step(data=3.0), "data must be a pair"),
+                (refused_step(alpha=1.0), "Pass gamma=0"),
+            ],
+        ),
+        Case(lambda: bilevel(track="products", batch=(2, None)), (YS,), stepped, stochastic=True, dtypes="refused",
+             mechanism="bilevel products"),
+    ),
+    "BilevelState": record(js.fit.BilevelState, *[None] * 6),
+    "BilevelInfo": record(js.fit.BilevelInfo, *[None] * 3),
+}  # fmt: skip
+REGISTRY |= NETWORKS | EFFECTS | BILEVEL
 
 
 @pytest.mark.parametrize(("law", "case"), pairs(REGISTRY))
