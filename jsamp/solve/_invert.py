@@ -21,9 +21,10 @@ def invert(plan: Plan, *, order: int = 3) -> Plan:
     A plan of one row per step, x' = A x + sum_j W_j m_j, is undone step by step, x = (x' - sum_j W_j m_j) / A, so that
     the way back repeats its own errors: the predictions that are not known yet are extrapolated in lam through `order`
     known ones, and the step is corrected once its newest one is. The round trip is then exact up to O(h^order),
-    whatever the order of the plan. A plan with stages, a corrector or momentum, or one whose undoing would amplify errors
-    ten times as much, is inverted as the ODE that it solves: eps is interpolated through `order` points and corrected. A plan that ends without noise cannot be asked there: its
-    last step is undone by fixed-point evaluations at the level above.
+    whatever the order of the plan. A plan with stages, a corrector or momentum, or one whose undoing would amplify
+    errors ten times as much, is inverted as the ODE that it solves: eps is interpolated through `order` points and
+    corrected. A plan that ends without noise cannot be asked there: its last step is undone by fixed-point evaluations
+    at the level above.
 
     Args:
         plan: a deterministic plan, concrete, whose times fall.
