@@ -58,6 +58,8 @@ class EffectMixture:
     spread: Any = field(convert=numbers)
 
     def __post_init__(self):
+        # A Python number takes the dtype of the coefficients beside it.
+        object.__setattr__(self, "baseline_offset", self.baseline_offset.astype(self.baseline.dtype))
         k = self.effect.shape[0] if self.effect.ndim == 1 else None
         shapes = (self.gate.shape[1:], self.gate_offset.shape, self.spread.shape, self.baseline.shape)
         if k is None or shapes != ((k,), (k,), (2, k), self.gate.shape[:1]):
