@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -14,6 +15,14 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 def find():
     """The path of a Chromium on this machine, or None."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+# Chromium reads commands from 3 and writes to 4. A function run after a fork would wake JAX's warning of forks.
+WIRE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3), os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -25,13 +34,11 @@ class Browser:
         self._write, self._read = pairs[0][1], pairs[1][0]
         os.close(pairs[0][0]), os.close(pairs[1][1])
 
-        def wire():  # Chromium reads commands from 3 and writes to 4
-            os.dup2(theirs[0], 3), os.dup2(theirs[1], 4)
-
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         flags += ["--disable-background-networking", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen([path, *flags], preexec_fn=wire, pass_fds=(3, 4), **quiet)
+        start = [sys.executable, "-c", WIRE, *map(str, theirs), path, *flags]
+        self._process = subprocess.Popen(start, pass_fds=theirs, **quiet)
         for fd in theirs:
             os.close(fd)
         self._number, self._buffer, self._events, self._session = 0, b"", [], None
