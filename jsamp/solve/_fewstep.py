@@ -103,8 +103,8 @@ def ddgan(schedule: Schedule, num: int, *, t_min: Any = 1e-3) -> Plan:
 
     Example:
         >>> import jsamp as js
-        >>> js.solve.ddgan(js.noise.VP(), 4).t.round(3).tolist()
-        [1.0, 0.75, 0.501, 0.251]
+        >>> js.solve.ddgan(js.noise.VP(), 4).t.round(2).tolist()
+        [1.0, 0.75, 0.5, 0.25]
 
     Cost:
         num denoiser calls, no history.
