@@ -7,6 +7,8 @@ from jsamp.fit._acquire import qei as qei
 from jsamp.fit._bilevel import Bilevel as Bilevel
 from jsamp.fit._bilevel import BilevelInfo as BilevelInfo
 from jsamp.fit._bilevel import BilevelState as BilevelState
+from jsamp.fit._channels import ChannelsInfo as ChannelsInfo
+from jsamp.fit._channels import choose_channels as choose_channels
 from jsamp.fit._communities import Communities as Communities
 from jsamp.fit._communities import CommunitiesInfo as CommunitiesInfo
 from jsamp.fit._communities import communities as communities
@@ -26,6 +28,8 @@ from jsamp.fit._features import bandlimit_multiplier as bandlimit_multiplier
 from jsamp.fit._features import random_features as random_features
 from jsamp.fit._features import readout as readout
 from jsamp.fit._features import ridgelet as ridgelet
+from jsamp.fit._gates import Channels as Channels
+from jsamp.fit._gates import ChannelSchedule as ChannelSchedule
 from jsamp.fit._gp import GP as GP
 from jsamp.fit._gp import GPPosterior as GPPosterior
 from jsamp.fit._gp import nngp as nngp
@@ -60,12 +64,12 @@ from jsamp.fit._space import Space as Space
 from jsamp.fit._weights_prior import Network as Network
 
 __all__ = [
-    "GP", "Bilevel", "BilevelInfo", "BilevelState", "Communities", "CommunitiesInfo", "DeepKernel", "EffectInfo",
-    "EffectMixture", "Ensemble", "GPPosterior", "Genome", "HMCNetwork", "KMeansInfo", "LaplaceNetwork", "LearnInfo",
-    "Matern", "MinimiseInfo", "MinimiseState", "Mixture", "MixtureInfo", "NNGPKernel", "Network", "NetworkPosterior",
-    "OptimiseInfo", "OptimiseState", "PPPInfo", "Partition", "PlanScore", "RandomFeatures", "SGHMCNetwork", "Search",
-    "SearchInfo", "Space", "Surrogate", "SurrogateInfo", "bandlimit_multiplier", "communities", "effect_mixture", "ei",
-    "kmeans", "learn_plan", "likelihood_surrogate", "log_ei", "maximise_acquisition", "minimise", "mixture", "nngp",
-    "optimise", "ppp", "qei", "random_features", "readout", "ridgelet", "sample_score", "search_grid", "search_plan",
-    "trajectory_score",
+    "GP", "Bilevel", "BilevelInfo", "BilevelState", "ChannelSchedule", "Channels", "ChannelsInfo", "Communities",
+    "CommunitiesInfo", "DeepKernel", "EffectInfo", "EffectMixture", "Ensemble", "GPPosterior", "Genome", "HMCNetwork",
+    "KMeansInfo", "LaplaceNetwork", "LearnInfo", "Matern", "MinimiseInfo", "MinimiseState", "Mixture", "MixtureInfo",
+    "NNGPKernel", "Network", "NetworkPosterior", "OptimiseInfo", "OptimiseState", "PPPInfo", "Partition", "PlanScore",
+    "RandomFeatures", "SGHMCNetwork", "Search", "SearchInfo", "Space", "Surrogate", "SurrogateInfo",
+    "bandlimit_multiplier", "choose_channels", "communities", "effect_mixture", "ei", "kmeans", "learn_plan",
+    "likelihood_surrogate", "log_ei", "maximise_acquisition", "minimise", "mixture", "nngp", "optimise", "ppp", "qei",
+    "random_features", "readout", "ridgelet", "sample_score", "search_grid", "search_plan", "trajectory_score",
 ]  # fmt: skip

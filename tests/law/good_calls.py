@@ -250,6 +250,11 @@ BY_CALLABLE = {
         jnp.tanh, np.ones(3, np.float32), 0.5, np.ones((3, 2), np.float32), np.zeros(2, np.float32),
         np.ones(2, np.float32), np.ones((2, 2), np.float32),
     ),
+    "fit.choose_channels": gather(
+        KEY, X, SCORES, (2, 1), schedule=js.fit.ChannelSchedule(1, 1, 1, 1, 4), optimiser=_optimizer()
+    ),
+    "fit.ChannelSchedule": gather(), "fit.ChannelsInfo": gather(SCORES, X, SCORES, SCORES, (), ""),
+    "fit.Channels": gather(jnp.tanh, START > 0, START, START, START, START),
     "fit.minimise": gather(
         KEY, js.loss.Match(VP, predicts="x0"), jax.tree_util.Partial(lambda w, x, t: w * x, jnp.float32(0.5)), X,
         optimiser=_optimizer(), steps=1, batch=4,

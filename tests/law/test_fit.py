@@ -383,7 +383,63 @@ BILEVEL = {
     "BilevelState": record(js.fit.BilevelState, *[None] * 6),
     "BilevelInfo": record(js.fit.BilevelInfo, *[None] * 3),
 }  # fmt: skip
-REGISTRY |= NETWORKS | EFFECTS | BILEVEL
+SHORT = js.fit.ChannelSchedule(settle=1, blend=1, fade=1, patience=1, epochs=4)
+KEPT = js.fit.Channels(jax.tree_util.Partial(jnp.tanh), DATA[0] > -9, DATA[0], DATA[1], DATA[2], jnp.ones(2))
+
+
+def choose(X=DATA, y=OUTCOME, sizes=1, key=KEY, **options):
+    return js.fit.choose_channels(key, X, y, sizes, **({"schedule": SHORT, "optimiser": SGD} | options))
+
+
+CHANNELS = {
+    "choose_channels": Case(
+        lambda: SHORT, (np.asarray(DATA),), lambda f, key, x: choose(x, x[:, 0], key=key).info.loss,
+        stochastic=True, host=True, dtypes=None,
+        refusals=[
+            (lambda: choose(key=None), "choose_channels: key is None"),
+            (lambda: choose(TREATED[:, None]), "must be floating point"),
+            (lambda: choose(y=TREATED), "labels as columns of zeros and ones"),
+            (lambda: choose(y=OUTCOME[:5]), "y must have 12 rows"),
+            (lambda: choose(DATA[:, :1]), "want X"),
+            (lambda: choose(DATA.at[0, 0].set(jnp.nan)), "X must be finite"),
+            (lambda: choose(y=OUTCOME * np.nan), "y must be finite"),
+            (lambda: choose(DATA[:1], OUTCOME[:1]), "at least 2 rows"),
+            (lambda: choose(sizes=2), "sizes must be in 1..1"),
+            (lambda: choose(sizes=(1, 1)), "sizes must decrease"),
+            (lambda: choose(sizes=()), "sizes must decrease"),
+            (lambda: choose(sizes="1"), "sizes must be numbers of channels"),
+            (lambda: choose(sizes=1.5), "sizes must be numbers of channels"),
+            (lambda: choose(score=3), "score must be callable"),
+            (lambda: choose(task=lambda X: X), "task must map"),
+            (lambda: choose(schedule=25), "schedule must be a ChannelSchedule"),
+            (lambda: choose(optimiser=0.1), "init and update"),
+            (lambda: choose(batch=10), "batch must be in 1..9"),
+            (lambda: choose(validation=DATA), "validation must be a pair"),
+            (lambda: choose(validation=(DATA[:, :1], OUTCOME)), "want X"),
+            (lambda: choose(validation=(DATA, DATA)), "validation must have the columns"),
+            (lambda: choose(progress=1), "must be True or False"),
+        ],
+    ),
+    "ChannelSchedule": Case(
+        lambda: SHORT, (jnp.float32(2.0),), dtypes="float32",
+        refusals=[
+            (lambda: js.fit.ChannelSchedule(epochs=45), "epochs must exceed"),
+            (lambda: js.fit.ChannelSchedule(settle=0), "settle must be >= 1"),
+            (lambda: SHORT(-1), "epoch must be"),
+        ],
+    ),
+    "Channels": Case(
+        lambda: KEPT, (DATA,), smooth=True, dtypes=None,
+        refusals=[
+            (lambda: KEPT(DATA[0]), "Channels: X must be"),
+            (lambda: js.fit.Channels(3, *[DATA[0]] * 5), "task must be callable"),
+            (lambda: js.fit.Channels(jnp.tanh, DATA[0] > 0, DATA[0], DATA[0], DATA, DATA[0]), "must all be .C."),
+            (lambda: js.fit.Channels(jnp.tanh, *[DATA[0]] * 5), "mask must be boolean"),
+        ],
+    ),
+    "ChannelsInfo": Case(lambda: lambda x: js.fit.ChannelsInfo(x, x, x, x, x, None), (DATA,), returns=js.fit.ChannelsInfo),
+}  # fmt: skip
+REGISTRY |= NETWORKS | EFFECTS | BILEVEL | CHANNELS
 
 
 @pytest.mark.parametrize(("law", "case"), pairs(REGISTRY))

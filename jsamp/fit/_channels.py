@@ -1,0 +1,325 @@
+"""Which channels to measure for a task: channels are closed one after another while the task is learned (TADRED)."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core import _checks
+from jsamp._core._callable import as_tree
+from jsamp._core._progress import bar
+from jsamp._core._types import Array, Result
+from jsamp.fit._covariance import HIGHEST
+from jsamp.fit._gates import Channels, ChannelSchedule, Gate, scores_of, through
+from jsamp.fit._minimise import minimise
+
+WIDTH, BATCH, STEPS, RATE = 64, 128, 16, 3e-3
+
+
+class ChannelsInfo(NamedTuple):
+    """Report a choice of channels, size by size; the first size is all of them.
+
+    Args:
+        sizes: [T] channels left.
+        masks: [T, C], True for those that are left.
+        loss: [T] held-out mean square errors of the targets, in their 99th percentiles.
+        epochs: [T] epochs made.
+        models: a `Channels` for each size.
+        stopped: "" when all sizes were reached, "interrupted" after Ctrl-C.
+
+    Example:
+        >>> import jsamp as js
+        >>> js.fit.ChannelsInfo([2], None, None, None, (), "").sizes
+        [2]
+    """
+
+    sizes: Any
+    masks: Any
+    loss: Any
+    epochs: Any
+    models: Any
+    stopped: str
+
+
+class _Nets(NamedTuple):
+    score: Any
+    task: Any
+
+
+class _Data(NamedTuple):
+    train: tuple
+    held: tuple
+    center: Any
+    scale: Any
+    unit: Any
+
+
+def choose_channels(
+    key: Any,
+    X: Array,
+    y: Array,
+    sizes: Sequence[int] | int,
+    *,
+    score: Any = None,
+    task: Any = None,
+    schedule: ChannelSchedule | None = None,
+    optimiser: Any = None,
+    batch: int | None = None,
+    validation: tuple[Array, Array] | None = None,
+    progress: bool = False,
+) -> Result:
+    """Choose the channels, columns of X, that serve best to predict y, in decreasing numbers.
+
+    Two networks are trained at once. The task sees g * x, where the gates g = mix s(x) + (1 - mix) w go from scores of
+    the row, s = 2 sigmoid(score(x)), to one weight w per channel, their mean. Then the channels of least weight are
+    faded out, to their medians, the task learns to do without them, and the next size begins from these networks. No
+    subset is tried: the price is that of one training for each size. The weights, at most 2, tell channels that serve
+    from those that do not; among channels that all serve they saturate, so that below the number a task needs, and
+    between channels that correlate strongly, the choice need not be the best. Several sizes on the way down help.
+
+    Differences from the paper's program: mean scores are taken at the end of an epoch, the optimiser starts afresh at
+    each size, the score of fresh networks starts at exactly 1 and the first layer of their task small, and batches and
+    rates are for smaller data.
+
+    Args:
+        key: one key.
+        X: [n, C] floating; channels are divided by the 99th percentiles of their absolute values.
+        y: [n] or [n, M] floating targets, scaled likewise; labels as columns of zeros and ones.
+        sizes: a decreasing sequence of numbers of channels below C, or one number.
+        score: callable tree [n, C] -> [n, C]; None is a perceptron of 64 units.
+        task: callable tree [n, C] -> [n, M] of scaled rows and targets; None is a perceptron of 64 units.
+        schedule: a `ChannelSchedule`; None is the paper's.
+        optimiser: as for `minimise`; None is Adam at 3e-3. Pass the same object again to share its compiled step.
+        batch: rows per step; None is 128, or a sixteenth of the rows if that is less.
+        validation: held-out (X, y) that decides when to stop; None holds a fifth of the rows, drawn by the key.
+        progress: draw a tqdm bar over the sizes when tqdm is installed.
+
+    Returns:
+        `Result(Channels, ChannelsInfo)`: the model of the last size, and those of all. Ctrl-C returns the sizes that
+        are done, and raises when there is none.
+
+    Raises:
+        ValueError: for sizes that do not decrease or are out of range, lengths that differ, NaN, fewer than 2 rows.
+        TypeError: for integers in X or y, and networks, schedules or optimisers of the wrong kind.
+
+    Example:
+        >>> import jax, jsamp as js
+        >>> X = jax.random.normal(jax.random.key(1), (200, 4))
+        >>> schedule = js.fit.ChannelSchedule(settle=10, blend=3, fade=3, patience=2, epochs=30)
+        >>> found = js.fit.choose_channels(jax.random.key(0), X, 2 * X[:, 2], 1, schedule=schedule).x
+        >>> found.index.tolist()
+        [2]
+
+    Cost:
+        For each size, at least settle + blend + fade + patience epochs of both networks. The step is compiled once,
+        whatever the sizes and their number. Held-out rows are evaluated at once.
+
+    References:
+        Blumberg, Slator and Alexander, "Experimental design for multi-channel imaging via task-driven feature
+        selection", 2024, arXiv:2210.06891.
+    """
+    _checks.check_key(key, "choose_channels")
+    _checks.check_flag("choose_channels: progress", progress)
+    schedule = ChannelSchedule() if schedule is None else schedule
+    if not isinstance(schedule, ChannelSchedule):
+        raise TypeError(f"choose_channels: schedule must be a ChannelSchedule, got {_checks.shown(schedule)}.")
+    split, first, train = jax.random.split(key, 3)
+    data = _prepared(split, X, y, validation)
+    rows, count = data.train[0].shape
+    sizes = (count, *_decreasing(sizes, count))
+    batch = (
+        min(BATCH, max(1, rows // STEPS))
+        if batch is None
+        else _checks.check_count("choose_channels: batch", batch, high=rows)
+    )
+    fit = _Fit(schedule, _adam() if optimiser is None else optimiser, batch, data)
+    nets = _nets(first, score, task, data)
+    mask, weight, stages, stopped = np.ones(count, bool), jnp.ones_like(data.center), [], ""
+    try:
+        with bar(progress, len(sizes), unit="size") as advance:
+            for stage, size in enumerate(sizes):
+                drop = _least(weight, mask, mask.sum() - size)
+                nets, weight, gate, loss, epochs = fit.stage(
+                    jax.random.fold_in(train, stage), nets, mask, drop, weight, first=not stage
+                )
+                mask = mask & ~drop
+                model = Channels(nets.task, jnp.asarray(mask), gate.weight, data.center, data.scale, data.unit)
+                stages.append((size, mask, loss, epochs, model))
+                advance(1)
+    except KeyboardInterrupt:
+        if not stages:
+            raise
+        stopped = "interrupted"
+    done, masks, losses, epochs, models = zip(*stages, strict=True)
+    return Result(models[-1], ChannelsInfo(*map(np.array, (done, masks, losses, epochs)), models, stopped))
+
+
+def _decreasing(sizes: Any, count: int) -> tuple[int, ...]:
+    if isinstance(sizes, str) or (not hasattr(sizes, "__iter__") and not isinstance(sizes, (int, np.integer))):
+        raise TypeError(f"choose_channels: sizes must be numbers of channels, got {_checks.shown(sizes)}.")
+    if _checks.is_traced(sizes) or np.ndim(sizes) > 1:
+        raise TypeError("choose_channels: sizes must be known numbers, in one sequence: they fix the stages.")
+    listed = [sizes] if np.ndim(sizes) == 0 else list(sizes)
+    listed = [_checks.check_count("choose_channels: sizes", one, high=count - 1) for one in listed]
+    if not listed or any(b >= a for a, b in itertools.pairwise(listed)):
+        raise ValueError(f"choose_channels: sizes must decrease, such as ({count - 1}, 1); got {tuple(listed)}.")
+    return tuple(listed)
+
+
+def _checked(who: str, X: Any, y: Any) -> None:
+    _checks.check_rows(f"{who}: X", X, ndim=2)
+    _checks.check_rows(f"{who}: y", y, num=np.shape(X)[0])
+    _checks.check_floating(f"{who}: X", X)
+    _checks.check_floating(f"{who}: y (labels as columns of zeros and ones)", y)
+    if _checks.is_traced(X, y):
+        raise TypeError(f"{who}: X and y must be known numbers: it runs on the host. Call it outside jit.")
+    _checks.check_finite(f"{who}: X", X)
+    _checks.check_finite(f"{who}: y", y)
+    if np.ndim(y) > 2 or np.shape(X)[1] < 2 or 0 in np.shape(y):
+        raise ValueError(f"{who}: want X [n, C >= 2] and y [n] or [n, M]; got {np.shape(X)} and {np.shape(y)}.")
+
+
+def _prepared(key: Any, X: Any, y: Any, validation: Any) -> _Data:
+    """Check the data, hold some of it out, and scale it by what is trained on."""
+    _checked("choose_channels", X, y)
+    dtype = jnp.promote_types(jnp.result_type(X, y), jnp.float32)
+    X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
+    if validation is None:
+        if len(X) < 2:
+            raise ValueError("choose_channels: X must have at least 2 rows: some are held out. Got 1.")
+        order = np.asarray(jax.random.permutation(key, len(X)))
+        held, kept = np.split(order, [math.ceil(len(X) / 5)])
+        X, y, held_X, held_y = X[kept], y[kept], X[held], y[held]
+    else:
+        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+            raise TypeError(f"choose_channels: validation must be a pair (X, y), got {_checks.shown(validation)}.")
+        _checked("choose_channels: validation", *validation)
+        held_X, held_y = (np.asarray(one, np.float64) for one in validation)
+        if held_X.shape[1:] != X.shape[1:] or held_y.shape[1:] != y.shape[1:]:
+            raise ValueError(
+                f"choose_channels: validation must have the columns of X and y, {X.shape[1:]} and {y.shape[1:]}; got "
+                f"{held_X.shape[1:]} and {held_y.shape[1:]}."
+            )
+    scale, unit = _units(X), _units(y)
+    cast = lambda value: jnp.asarray(value, dtype)
+    table = lambda y: cast((y / unit).reshape(len(y), -1))
+    center = cast(np.median(X / scale, 0))
+    return _Data((cast(X / scale), table(y)), (cast(held_X / scale), table(held_y)), center, cast(scale), cast(unit))
+
+
+def _units(values: np.ndarray) -> np.ndarray:
+    """99th percentiles of absolute values, or their largest, or 1."""
+    size = np.abs(values)
+    found = np.quantile(size, 0.99, axis=0)
+    found = np.where(found > 0, found, size.max(0))
+    return np.where(found > 0, found, 1.0)
+
+
+def _least(weight: Any, mask: np.ndarray, count: int) -> np.ndarray:
+    """Mark the open channels of least weight; of equal ones, the first."""
+    order = np.argsort(np.where(mask, np.asarray(weight), np.inf), kind="stable")
+    marked = np.zeros_like(mask)
+    marked[order[:count]] = True
+    return marked
+
+
+def _nets(key: Any, score: Any, task: Any, data: _Data) -> _Nets:
+    """The networks as trees, fresh ones where none are given, with the shapes of what they return checked."""
+    count, outputs = data.train[0].shape[1], data.train[1].shape[1]
+    keys = jax.random.split(key)
+    given = lambda name, value: as_tree(f"choose_channels: {name}", value, f"{name}(X)")
+    # A gate grows as the square of the task's weight on it less that of the first draw: a large draw drowns the scores.
+    fresh = lambda key, last, gain: jax.tree_util.Partial(_perceptron, _layers(key, (count, WIDTH, last), gain, data))
+    nets = _Nets(
+        fresh(keys[0], count, 0.0) if score is None else given("score", score),
+        fresh(keys[1], outputs, 1.0) if task is None else given("task", task),
+    )
+    # Weakly typed numbers would make the step compile twice.
+    nets = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype) if isinstance(leaf, jax.Array) else leaf, nets)
+    for name, net, width in (("score", nets.score, count), ("task", nets.task, outputs)):
+        got = jax.eval_shape(net, data.held[0])
+        if getattr(got, "shape", None) != (len(data.held[0]), width):
+            shown = getattr(got, "shape", type(got))
+            raise ValueError(f"choose_channels: {name} must map [n, {count}] to [n, {width}], got {shown}.")
+    return nets
+
+
+def _layers(key: Any, sizes: tuple[int, int, int], last: float, data: _Data) -> list[dict[str, jax.Array]]:
+    """Layers of a perceptron with a small first one; a last gain of 0 makes its first output exactly 0."""
+    dtype = data.center.dtype
+    layers = []
+    for k, (a, b, gain) in enumerate(zip(sizes, sizes[1:], (0.1, last), strict=False)):
+        W = gain / math.sqrt(a) * jax.random.normal(jax.random.fold_in(key, k), (a, b), dtype)
+        layers.append({"W": W, "b": jnp.zeros(b, dtype)})
+    return layers
+
+
+def _perceptron(layers: Any, X: jax.Array) -> jax.Array:
+    first, last = layers
+    hidden = jnp.tanh(jnp.matmul(X, first["W"], precision=HIGHEST) + first["b"][None])
+    return jnp.matmul(hidden, last["W"], precision=HIGHEST) + last["b"][None]
+
+
+def _miss(gate: Gate, key: Any, nets: _Nets, batch: Any) -> tuple[jax.Array, None]:
+    """Mean square error of the task behind a gate: the loss of `minimise`."""
+    X, y = batch
+    return jnp.mean((nets.task(through(gate, scores_of(nets.score, X), X)) - y) ** 2), None
+
+
+@jax.jit
+def _held_out(gate: Gate, nets: _Nets, data: Any) -> jax.Array:
+    return _miss(gate._replace(mix=jnp.zeros_like(gate.mix)), None, nets, data)[0]
+
+
+@jax.jit
+def _mean_scores(score: Any, X: jax.Array) -> jax.Array:
+    return jnp.mean(scores_of(score, X), 0)
+
+
+@functools.cache
+def _adam() -> Any:
+    import optax
+
+    return optax.adam(RATE)
+
+
+class _Fit(NamedTuple):
+    schedule: ChannelSchedule
+    optimiser: Any
+    batch: int
+    data: _Data
+
+    def stage(self, key, nets, mask, drop, weight, *, first):
+        """Train at one size: what it starts with, what it closes, the weights so far -> nets, weights, gate, loss."""
+        schedule, data = self.schedule, self.data
+        steps, dtype = len(data.train[0]) // self.batch, data.center.dtype
+        state, best, epoch = None, (math.inf, 0, nets), 0
+        for epoch in range(schedule.epochs):
+            if epoch == schedule.settle:
+                weight = (weight + _mean_scores(nets.score, data.train[0])) / 2
+            mix, left = (jnp.asarray(one, dtype) for one in schedule(epoch, first))
+            gate = Gate(mix, jnp.where(drop, left, jnp.asarray(mask, dtype)), weight, data.center)
+            loss = jax.tree_util.Partial(_miss, gate)
+            state = state if state is None else state._replace(loss=(loss,))
+            nets, info = minimise(
+                key, loss, nets, data.train, optimiser=self.optimiser, steps=steps * (epoch + 1), batch=self.batch,
+                state=state,
+            )  # fmt: skip
+            if info.stopped:
+                raise KeyboardInterrupt
+            state = info.state
+            if epoch >= schedule.warm:
+                error = float(_held_out(gate, nets, data.held))
+                best = (error, epoch, nets) if not error >= best[0] else best
+                if epoch - best[1] >= schedule.patience:
+                    break
+        error, _, nets = best
+        behind = _mean_scores(nets.score, data.train[0]) if first else weight
+        return nets, behind, gate._replace(mix=jnp.zeros_like(gate.mix)), error, epoch + 1
