@@ -158,15 +158,21 @@ def choose_channels(
             raise
         stopped = "interrupted"
     done, masks, losses, epochs, models = zip(*stages, strict=True)
-    return Result(models[-1], ChannelsInfo(*map(np.array, (done, masks, losses, epochs)), models, stopped))
+    info = ChannelsInfo(np.array(done), np.array(masks), np.array(losses), np.array(epochs), models, stopped)
+    return Result(models[-1], info)
 
 
 def _decreasing(sizes: Any, count: int) -> tuple[int, ...]:
-    if isinstance(sizes, str) or (not hasattr(sizes, "__iter__") and not isinstance(sizes, (int, np.integer))):
+    if _checks.is_traced(sizes):
+        raise TypeError("choose_channels: sizes must be known numbers: they fix the stages.")
+    if isinstance(sizes, (list, tuple, range)):
+        listed = list(sizes)
+    elif isinstance(sizes, (int, np.integer)):
+        listed = [sizes]
+    elif hasattr(sizes, "dtype") and jnp.issubdtype(sizes.dtype, jnp.integer) and sizes.ndim <= 1:
+        listed = np.atleast_1d(np.asarray(sizes)).tolist()
+    else:
         raise TypeError(f"choose_channels: sizes must be numbers of channels, got {_checks.shown(sizes)}.")
-    if _checks.is_traced(sizes) or np.ndim(sizes) > 1:
-        raise TypeError("choose_channels: sizes must be known numbers, in one sequence: they fix the stages.")
-    listed = [sizes] if np.ndim(sizes) == 0 else list(sizes)
     listed = [_checks.check_count("choose_channels: sizes", one, high=count - 1) for one in listed]
     if not listed or any(b >= a for a, b in itertools.pairwise(listed)):
         raise ValueError(f"choose_channels: sizes must decrease, such as ({count - 1}, 1); got {tuple(listed)}.")

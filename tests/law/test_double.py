@@ -30,6 +30,7 @@ HOST = {
     "mcmc.stream",
     "mcmc.nested",
     "fit.minimise",
+    "fit.choose_channels",
     "fit.effect_mixture",
     "fit.likelihood_surrogate",
     "fit.maximise_acquisition",
