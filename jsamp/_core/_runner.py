@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+Runner = TypeVar("Runner", bound=Callable)
 _RUNNERS: dict[str, Callable] = {}
 
 
-def set_runner(function: Callable) -> Callable:
+def set_runner(function: Runner) -> Runner:
     """Make a function the runner of plans."""
     _RUNNERS["sample"] = function
     return function
