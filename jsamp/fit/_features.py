@@ -236,8 +236,8 @@ def ridgelet(f: Any, a: Array, b: Array, *, reach: float = 12.0, nodes: int = 24
     a, b = jnp.asarray(a, dtype), jnp.asarray(b, dtype)
     _checks.check_finite("ridgelet: a", a)
     _checks.check_finite("ridgelet: b", b)
-    reach = jnp.asarray(reach, dtype)
-    x = jnp.linspace(-reach, reach, nodes, dtype=dtype)
+    end = jnp.asarray(reach, dtype)
+    x = jnp.linspace(-end, end, nodes, dtype=dtype)
     values = jnp.asarray(f(x), dtype)
     if values.shape != x.shape:
         raise ValueError(f"ridgelet: f must return {x.shape} for {x.shape} points, got shape {values.shape}.")
