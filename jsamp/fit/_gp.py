@@ -16,6 +16,7 @@ from jsamp._core._types import Array, Scalar
 from jsamp.fit import _protocol as p
 from jsamp.fit._covariance import Deep, Matern, NNGPKernel, not_negative
 from jsamp.fit._settle import lbfgs, settle
+from jsamp.select._whiten import matmul
 
 NOISE = 1e-2  # variance at which fits begin, in units of the values' variance
 
@@ -71,7 +72,7 @@ class GPPosterior:
         """Standardised mean [q], and what the data explain: [capacity, q]."""
         across = self.kernel(Xq, self.X) * self.mask[None]
         reach = jax.scipy.linalg.solve_triangular(self.factor, across.T, lower=True)
-        return self.mean(Xq) + product(across, self.weights[:, None])[:, 0], reach
+        return self.mean(Xq) + matmul(across, self.weights[:, None])[:, 0], reach
 
 
 @jax.jit
@@ -86,13 +87,9 @@ def _draw(key, posterior, Xq, num):
     mean, reach = posterior._reach(Xq)
     prior = posterior.kernel(Xq, Xq)
     jitter = 64 * jnp.finfo(Xq.dtype).eps * jnp.trace(prior)
-    own = prior - product(reach.T, reach) + jitter * jnp.eye(len(Xq), dtype=Xq.dtype)
+    own = prior - matmul(reach.T, reach) + jitter * jnp.eye(len(Xq), dtype=Xq.dtype)
     noise = jax.random.normal(key, (num, len(Xq)), Xq.dtype)
-    return posterior.center + posterior.scale * (mean[None] + product(noise, jnp.linalg.cholesky(own).T))
-
-
-def product(a, b):
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return posterior.center + posterior.scale * (mean[None] + matmul(noise, jnp.linalg.cholesky(own).T))
 
 
 @pytree

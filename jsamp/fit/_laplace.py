@@ -12,9 +12,10 @@ from jsamp._core import _checks
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Array
 from jsamp.fit import _protocol as p
-from jsamp.fit._gp import GPPosterior, factorise, noise_or_none, product, solve
+from jsamp.fit._gp import GPPosterior, factorise, noise_or_none, solve
 from jsamp.fit._settle import adam, as_network, as_rate, settle
 from jsamp.fit._weights_prior import Network
+from jsamp.select._whiten import matmul
 
 
 def count(name, value):
@@ -75,7 +76,7 @@ class Tangent:
 
     def __call__(self, X, X2):
         """Covariances of rows."""
-        return product(slopes_of(self.network, self.weights, X), slopes_of(self.network, self.weights, X2).T)
+        return matmul(slopes_of(self.network, self.weights, X), slopes_of(self.network, self.weights, X2).T)
 
     def diag(self, X):
         """Variances of rows."""
@@ -91,14 +92,14 @@ def tangent_draw(key, network, weights, data, variance):
     """
     flat, build = ravel_pytree(weights)
     slopes = data.mask[:, None] * slopes_of(network, weights, data.X)
-    gram = product(slopes, slopes.T)
+    gram = matmul(slopes, slopes.T)
     first, second = jax.random.split(key)
     prior = jax.random.normal(first, flat.shape, flat.dtype)
-    seen = product(slopes, prior[:, None])[:, 0]
+    seen = matmul(slopes, prior[:, None])[:, 0]
     seen = seen + jnp.sqrt(variance) * data.mask * jax.random.normal(second, seen.shape, flat.dtype)
     jitter = jnp.finfo(flat.dtype).eps * jnp.trace(gram)
     factor = jnp.linalg.cholesky(gram + (variance + jitter) * jnp.eye(len(gram), dtype=flat.dtype))
-    corrected = prior - product(slopes.T, solve(factor, seen)[:, None])[:, 0]
+    corrected = prior - matmul(slopes.T, solve(factor, seen)[:, None])[:, 0]
     return build(flat + corrected), 1 + jnp.linalg.eigvalsh(gram)[-1] / variance
 
 
