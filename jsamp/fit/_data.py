@@ -44,13 +44,20 @@ def _rows(data):
     for leaf in jax.tree.leaves(data):
         if not hasattr(leaf, "shape") or np.ndim(leaf) < 1:
             raise TypeError(f"minimise: data must be arrays [n, ...], got {leaf!r}. Convert lists by jnp.asarray.")
-        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        if isinstance(leaf, jax.Array) and floating and not bool(jnp.all(jnp.isfinite(leaf))):
-            raise ValueError("minimise: data holds NaN or infinity. Clean it first.")
+        if not isinstance(leaf, np.memmap):  # a map may be larger than memory: its batches are checked instead
+            _refuse_nan(leaf, "data")
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(data)}
     if len(lengths) != 1 or not min(lengths):
         raise ValueError(f"minimise: data must have one leading axis of rows in all arrays, got {sorted(lengths)}.")
     return lengths.pop()
+
+
+def _refuse_nan(leaf, name):
+    """Refuse floating numbers that are not finite."""
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        xp = jnp if isinstance(leaf, jax.Array) else np
+        if not bool(xp.all(xp.isfinite(leaf))):
+            raise ValueError(f"minimise: {name} holds NaN or infinity. Clean it first.")
 
 
 class _Rows:
@@ -70,7 +77,11 @@ class _Rows:
         if not self.on_host:
             return self.data, self.order, start, self.size
         index = self.order[start : start + self.size]
-        return jax.tree.map(lambda leaf: np.asarray(leaf[index]), self.data), None, 0, 0
+        taken = jax.tree.map(lambda leaf: np.asarray(leaf[index]), self.data)
+        for leaf, whole in zip(jax.tree.leaves(taken), jax.tree.leaves(self.data), strict=True):
+            if isinstance(whole, np.memmap):
+                _refuse_nan(leaf, f"batch {step} of data")
+        return taken, None, 0, 0
 
 
 class _Endless:
@@ -102,6 +113,8 @@ class _Same:
         for leaf in jax.tree.leaves(batch):
             if not hasattr(leaf, "dtype") or np.ndim(leaf) < 1:
                 raise TypeError(f"minimise: batch {step} of data must hold arrays [n, ...], got {leaf!r}.")
+            if isinstance(leaf, np.ndarray):  # a check of what is on the device would wait for it at every step
+                _refuse_nan(leaf, f"batch {step} of data")
         found = jax.tree.map(lambda leaf: f"{leaf.dtype}[n, {', '.join(map(str, leaf.shape[1:]))}]", batch)
         self.wanted = found if self.wanted is None else self.wanted
         if found != self.wanted:

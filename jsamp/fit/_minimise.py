@@ -86,7 +86,8 @@ def minimise(
     Step k uses the key `fold_in(key, k)`. Arrays are drawn without replacement in a fresh order each epoch (rows left
     over at its end wait for the next order). A run continued from `info.state` is bit for bit the run that was not
     interrupted. Gradients flow to the floating arrays of the model; Python numbers, integers and functions inside it
-    stay as they are, as do variables of an nnx module that are not `nnx.Param`. NaN is left visible.
+    stay as they are, as do variables of an nnx module that are not `nnx.Param`. Data in arrays, and batches in numpy
+    arrays, are refused when they hold NaN; that of JAX batches and of the loss is left visible in `info.loss`.
 
     Several players: a tuple of models, a tuple of losses, each of which names its player, and one optimiser or a tuple.
     Within a step the losses act in turn, each on what the ones before it left.

@@ -48,6 +48,8 @@ REFUSALS = [
     refusal("one leading axis", data=(DATA, DATA[:3])),
     refusal("Convert lists", data=[1.0, 2.0]),
     refusal("NaN", data=DATA.at[3, 0].set(jnp.nan)),
+    refusal("data holds NaN or infinity", data=np.where(np.arange(24).reshape(12, 2) == 5, np.inf, DATA)),
+    refusal("batch 0 of data holds NaN", data=lambda step: np.full((4, 2), np.nan, np.float32), batch=None),
     refusal("bytes of images", data=jnp.zeros((12, 2), jnp.uint8)),
     refusal("batch must be None", data=iter([DATA])),
     refusal("batch 1 of data is", data=iter([DATA, DATA[:, :1]]), batch=None),
