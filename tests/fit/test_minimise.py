@@ -237,7 +237,7 @@ def test_the_nan_of_a_memory_map_is_refused_with_the_batch_that_holds_it(tmp_pat
     """The map is not read ahead, so the refusal names the step; every row is in some batch of an epoch."""
     rows = np.lib.format.open_memmap(tmp_path / "rows.npy", "w+", np.float32, (12, 2))
     rows[:], rows[7, 1] = 1.0, np.nan
-    with pytest.raises(ValueError, match="batch [012] of data holds NaN"):
+    with pytest.raises(ValueError, match=r"batch [012] of data holds NaN"):
         js.fit.minimise(KEY, LOSS, gain(), rows, optimiser=ADAM, steps=3, batch=4)
 
 
