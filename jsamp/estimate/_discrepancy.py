@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
 from jsamp.estimate import _arrays
-from jsamp.estimate._pairs import centred, column_sums, is_small, squared
+from jsamp.estimate._pairs import centred, is_small, median, own_sums, pair_sums, product, squared
 from jsamp.estimate._types import Estimate
 
 
@@ -21,7 +22,7 @@ def median_square(y: jax.Array, most: int = 1000) -> jax.Array:
     n = y.shape[0]
     rows = y[np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))]
     square = squared(rows, rows, is_small(rows, rows))
-    return jnp.median(square[np.triu_indices(rows.shape[0], 1)])
+    return median(square[np.triu_indices(rows.shape[0], 1)])
 
 
 def _u_statistic(kernel, x, y, block):
@@ -31,45 +32,57 @@ def _u_statistic(kernel, x, y, block):
     deviation: the value is skewed there and small values come with small errors.
     """
     n, m = jax.tree.leaves(x)[0].shape[0], jax.tree.leaves(y)[0].shape[0]
-    a = column_sums(kernel, x, x, block, same=True) / (n - 1)
-    b = column_sums(kernel, y, x, block) / m
-    c = column_sums(kernel, y, y, block, same=True) / (m - 1)
-    d = column_sums(kernel, x, y, block) / n
+    across, back = pair_sums(kernel, x, y, block)
+    a, b = own_sums(kernel, x, block) / (n - 1), across / m
+    c, d = own_sums(kernel, y, block) / (m - 1), back / n
     value = jnp.mean(a) + jnp.mean(c) - jnp.mean(b) - jnp.mean(d)
     square = 4 * jnp.var(a - b, ddof=1) / n + 4 * jnp.var(c - d, ddof=1) / m
     safe = jnp.where(square > 0, square, 1)  # the root has no slope at 0
     return value, jnp.where(square > 0, jnp.sqrt(safe), 0)
 
 
-def _rbf(width, exact):
-    def kernel(a, b):
-        # exp(-r / 2c) for c = 4, 2, 1, 1/2: each the square of the one before. Without the barrier the compiler forms
-        # the exponential anew for each of its uses.
-        widest = jax.lax.optimization_barrier(jnp.exp(squared(a, b, exact) / (-8 * width)))
-        second = widest * widest
-        third = second * second
-        return (widest + second + third + third * third) / 4
+def _rbf(width, exact, a, b):
+    # exp(-r / 2c) for c = 4, 2, 1, 1/2: each the square of the one before. Without the barrier the compiler forms
+    # the exponential anew for each of its uses.
+    widest = jax.lax.optimization_barrier(jnp.exp(squared(a, b, exact) / (-8 * width)))
+    second = widest * widest
+    third = second * second
+    return (widest + second + third + third * third) / 4
 
-    return kernel
+
+def _negative_distance(exact, a, b):
+    return -jnp.sqrt(squared(a, b, exact) + 1e-30)
+
+
+def _cubic(c, a, b):
+    """(a.b / d + 1)^3 minus what depends on one of a, b alone, in terms of differences from the middle."""
+    (a, p), (b, q) = a, b
+    p, q = p[:, None], q[None]
+    r = product(a, b.T) / a.shape[1]
+    s = c + p + q
+    return r * (3 * s**2 + 3 * s * r + r**2) + 3 * p * q * (2 * c + p + q)
+
+
+def _pairwise(kernel, a, b):
+    return jax.vmap(jax.vmap(kernel, (None, 0)), (0, None))(a, b)
 
 
 @functools.partial(jax.jit, static_argnames="block")
 def _mmd_rbf(x, y, width, block):
     x, y, scale = centred(x, y)
     width = median_square(y) if width is None else width / scale**2
-    return _u_statistic(_rbf(jnp.where(width > 0, width, 1), is_small(x, y)), x, y, block)
+    return _u_statistic(Partial(_rbf, jnp.where(width > 0, width, 1), is_small(x, y)), x, y, block)
 
 
 @functools.partial(jax.jit, static_argnames="block")
 def _mmd_any(kernel, x, y, block):
-    return _u_statistic(jax.vmap(jax.vmap(kernel, (None, 0)), (0, None)), x, y, block)
+    return _u_statistic(Partial(_pairwise, kernel), x, y, block)
 
 
 @functools.partial(jax.jit, static_argnames="block")
 def _energy(x, y, block):
     x, y, scale = centred(x, y)
-    exact = is_small(x, y)
-    value, error = _u_statistic(lambda a, b: -jnp.sqrt(squared(a, b, exact) + 1e-30), x, y, block)
+    value, error = _u_statistic(Partial(_negative_distance, is_small(x, y)), x, y, block)
     return value * scale, error * scale
 
 
@@ -78,18 +91,8 @@ def _kid(x, y, block):
     d = x.shape[1]
     middle = jnp.mean(y, 0)
     x, y = x - middle[None], y - middle[None]
-    c = 1 + jnp.sum(middle**2) / d
-
-    def kernel(a, b):
-        # (a.b / d + 1)^3 minus what depends on one of a, b alone, in terms of differences from the middle.
-        (a, p), (b, q) = a, b
-        p, q = p[:, None], q[None]
-        r = jnp.matmul(a, b.T, precision="highest") / d
-        s = c + p + q
-        return r * (3 * s**2 + 3 * s * r + r**2) + 3 * p * q * (2 * c + p + q)
-
     along = lambda rows: jnp.sum(middle[None] * rows, 1) / d
-    return _u_statistic(kernel, (x, along(x)), (y, along(y)), block)
+    return _u_statistic(Partial(_cubic, 1 + jnp.sum(middle**2) / d), (x, along(x)), (y, along(y)), block)
 
 
 def _estimate(pair, x, y):
@@ -97,7 +100,7 @@ def _estimate(pair, x, y):
     return Estimate(value, error, jnp.asarray(min(x.shape[0], y.shape[0]), value.dtype))
 
 
-def mmd(x: Any, y: Any, *, kernel: Any = "rbf", bandwidth: Any = None, block: int = 256) -> Estimate:
+def mmd(x: Any, y: Any, *, kernel: Any = "rbf", bandwidth: Any = None, block: int = 512) -> Estimate:
     """Estimate the squared maximum mean discrepancy of two laws from samples: unbiased, so it may be below 0.
 
     E k(x, x') + E k(y, y') - 2 E k(x, y), pairs of a row with itself left out. "rbf" is the mean of
@@ -108,9 +111,9 @@ def mmd(x: Any, y: Any, *, kernel: Any = "rbf", bandwidth: Any = None, block: in
     Args:
         x: [n, ...] samples.
         y: [m, ...] reference samples.
-        kernel: "rbf", or a function of two rows [d] -> scalar.
+        kernel: "rbf", or a symmetric function of two rows [d] -> scalar.
         bandwidth: h for "rbf"; None: the median.
-        block: rows at a time (static); memory is block x m.
+        block: rows at a time (static); memory is block x block.
 
     Returns:
         `Estimate` of scalars; ess = min(n, m).
@@ -143,7 +146,7 @@ def mmd(x: Any, y: Any, *, kernel: Any = "rbf", bandwidth: Any = None, block: in
     return _estimate(_mmd_any(as_tree("mmd: kernel", kernel, "kernel(a, b)"), x, y, block), x, y)
 
 
-def kid(x: Any, y: Any, *, block: int = 256) -> Estimate:
+def kid(x: Any, y: Any, *, block: int = 512) -> Estimate:
     """Estimate the kernel distance of two sets of features: squared MMD with the kernel (a . b / d + 1)^3.
 
     Unbiased at every sample size, unlike the Frechet distance. The kernel is formed from differences to the mean of y
@@ -178,7 +181,7 @@ def kid(x: Any, y: Any, *, block: int = 256) -> Estimate:
     return _estimate(_kid(x, y, _checks.check_count("kid: block", block)), x, y)
 
 
-def energy(x: Any, y: Any, *, block: int = 256) -> Estimate:
+def energy(x: Any, y: Any, *, block: int = 512) -> Estimate:
     """Estimate the energy distance of two laws, 2 E|X - Y| - E|X - X'| - E|Y - Y'|, unbiased.
 
     Zero exactly for equal laws; needs no bandwidth and scales as the data do.

@@ -1,12 +1,16 @@
-"""Sums over pairs of rows, a block of rows at a time: never an n x m array, never a lost digit without need."""
+"""Sums over pairs of rows, a tile of pairs at a time: never an n x m array, never a lost digit without need."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jsamp._core._mesh import vary
 
 EXACT = 2**24
 """Multiplications up to which differences are formed one by one, exactly; beyond, by one matrix product."""
@@ -19,8 +23,17 @@ def squared(a: jax.Array, b: jax.Array, exact: bool) -> jax.Array:
     """
     if exact:
         return jnp.sum((a[:, None] - b[None]) ** 2, 2)
-    product = jnp.matmul(a, b.T, precision="highest")
-    return jnp.maximum(jnp.sum(a**2, 1)[:, None] + jnp.sum(b**2, 1)[None] - 2 * product, 0)
+    lengths = jnp.sum(a**2, 1)[:, None] + jnp.sum(b**2, 1)[None]
+    return jnp.maximum(lengths - 2 * product(a, b.T), 0)
+
+
+FEW = 16
+"""Neighbours up to which the nearest are found one after another."""
+
+
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """A matrix product in the full precision of its dtype, on an accelerator too."""
+    return jnp.matmul(a, b, precision="highest")
 
 
 def squared_to(row: jax.Array, rows: jax.Array, exact: bool) -> jax.Array:
@@ -28,37 +41,64 @@ def squared_to(row: jax.Array, rows: jax.Array, exact: bool) -> jax.Array:
     return squared(row[None], rows, exact)[0]
 
 
-def column_sums(kernel: Callable, rows: Any, columns: Any, block: int, *, same: bool = False) -> jax.Array:
-    """Sums [m] over all rows of kernel(rows, columns) -> [block, m], `block` rows at a time.
-
-    A compiler adds the rows of a block up many columns at once; sums along a row would go one number at a time.
+def pair_sums(kernel: Callable, x: Any, y: Any, block: int) -> tuple[jax.Array, jax.Array]:
+    """Sums of kernel(x, y) over the rows of y, [n], and over those of x, [m]: both from each pair, formed once.
 
     Args:
-        kernel: function of a block of rows and of all columns.
-        rows: array or tree of arrays [n, ...].
-        columns: array or tree of arrays [m, ...].
-        block: rows at a time (static).
-        same: whether rows and columns are one set, of which no row is paired with itself.
+        kernel: function of some rows of x and some of y -> [rows, rows], a tree of what else it depends on.
+        x: array or tree of arrays [n, ...].
+        y: array or tree of arrays [m, ...].
+        block: rows at a time of both sets (static), so that what is formed stays in the processor's cache.
     """
-    n, m = (jax.tree.leaves(tree)[0].shape[0] for tree in (rows, columns))
-    size = min(block, n)
-    num = -(-n // size)
+    return _tile_sums(kernel, x, y, block, same=False)
 
-    def parts(a):
-        extra = jnp.broadcast_to(a[:1], (num * size - n, *a.shape[1:]))  # real rows, at which any kernel is finite
-        return jnp.concatenate([a, extra]).reshape(num, size, *a.shape[1:])
 
-    def one(part):
-        place, some = part
-        counted = place < n
-        if same:
-            counted &= place != jnp.arange(m)[None]
-        return jnp.sum(jnp.where(counted, kernel(some, columns), 0), 0)
+def own_sums(kernel: Callable, x: Any, block: int) -> jax.Array:
+    """Sums [n] of a symmetric kernel(x, x') over the other rows of x: each pair is formed once."""
+    before, after = _tile_sums(kernel, x, x, block, same=True)
+    return before + after
 
-    places = jnp.arange(num * size).reshape(num, size, 1)
-    # Under differentiation a block is formed again, so that no n x m array is kept.
-    one = jax.checkpoint(one, prevent_cse=False)
-    return jnp.sum(jax.lax.map(one, (places, jax.tree.map(parts, rows))), 0)
+
+def _tile_sums(kernel, x, y, block, *, same):
+    """Sums of the tiles of a kernel along both axes; of one set with itself, of what lies above the diagonal."""
+    (n, height, rows), (m, width, columns) = _tiles(x, block), _tiles(y, block)
+    down, along = -(-n // height), -(-m // width)
+    pairs = np.triu_indices(down) if same else np.divmod(np.arange(down * along), along)
+
+    def sums(i, j):
+        place, other = i * height + jnp.arange(height)[:, None], j * width + jnp.arange(width)[None]
+        counted = (place < other if same else place < n) & (other < m)
+        tile = kernel(jax.tree.map(lambda a: a[i], rows), jax.tree.map(lambda a: a[j], columns))
+        # Without the barrier the compiler would form the tile anew for each of its sums.
+        tile = jax.lax.optimization_barrier(jnp.where(counted, tile, 0))
+        one = functools.partial(jnp.ones, dtype=tile.dtype)
+        return product(tile, one(width)), product(one(height), tile)
+
+    # Under differentiation a tile is formed again, so that no n x m array is kept.
+    sums = jax.checkpoint(sums, prevent_cse=False)
+
+    def add(carry, place):
+        right, below = sums(*place)
+        return (carry[0].at[place[0]].add(right), carry[1].at[place[1]].add(below)), None
+
+    dtype = jax.eval_shape(sums, 0, 0)[0].dtype
+    start = vary((jnp.zeros((down, height), dtype), jnp.zeros((along, width), dtype)), kernel, x, y)
+    (right, below), _ = jax.lax.scan(add, start, tuple(jnp.asarray(a) for a in pairs))
+    return right.reshape(-1)[:n], below.reshape(-1)[:m]
+
+
+def _tiles(tree, block):
+    """Number of rows, rows in a tile, and the rows [tiles, rows, ...] of every array, the last tile filled up."""
+    n = jax.tree.leaves(tree)[0].shape[0]
+    even = -(-n // -(-n // block))
+    size = min(block, n, -(-even // 8) * 8)  # tiles of nearly one size, in lengths that vector units like
+    extra = -n % size
+
+    def cut(a):
+        filled = jnp.concatenate([a, jnp.broadcast_to(a[:1], (extra, *a.shape[1:]))])  # kernels are finite at real rows
+        return filled.reshape(-1, size, *a.shape[1:])
+
+    return n, size, jax.tree.map(cut, tree)
 
 
 def is_small(x: jax.Array, y: jax.Array) -> bool:
@@ -81,6 +121,39 @@ def centred(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array
     return x / scale, y / scale, scale
 
 
+def kth_smallest(values: jax.Array, k: int) -> jax.Array:
+    """The k-th smallest of some numbers >= 0, repeated ones counted: a pass for each different one, never a sort.
+
+    A compiler's top_k sorts all of the row, at a hundred times the price of its distances; so it serves large k alone.
+    """
+    if k > FEW:
+        return -jax.lax.top_k(-values, k)[0][-1]
+    found = jnp.min(values)
+    for _ in range(k - 1):
+        higher = jnp.min(jnp.where(values > found, values, jnp.inf))
+        found = jnp.where(jnp.sum(values <= found) < k, higher, found)
+    return found
+
+
+def median(values: jax.Array) -> jax.Array:
+    """The exact median of numbers >= 0, by halving an interval of their bits; its slope is that of the middle ones."""
+    bits = jax.lax.bitcast_convert_type(values, f"int{8 * values.dtype.itemsize}")  # in the order of the numbers
+
+    def order(rank):
+        def halve(_, ends):
+            low, high = ends
+            middle = low + (high - low) // 2
+            enough = jnp.sum(bits <= middle) > rank
+            return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
+
+        ends = (jnp.min(bits), jnp.max(bits))
+        at = bits == jax.lax.fori_loop(0, 8 * values.dtype.itemsize, halve, ends)[0]
+        return jnp.sum(jnp.where(at, values / jnp.sum(at), 0))
+
+    low, high = (values.size - 1) // 2, values.size // 2
+    return order(low) if low == high else (order(low) + order(high)) / 2
+
+
 def neighbour_distances(x: jax.Array, y: jax.Array, k: int, block: int, *, same: bool) -> jax.Array:
     """Squared distance [n] of each row of x to its k-th nearest row of y; with `same`, not counting itself."""
     exact, places = is_small(x, y), jnp.arange(y.shape[0])
@@ -88,6 +161,6 @@ def neighbour_distances(x: jax.Array, y: jax.Array, k: int, block: int, *, same:
     def one(i, row):
         distance = squared_to(row, y, exact)
         distance = jnp.where(places == i, jnp.inf, distance) if same else distance
-        return jnp.min(distance) if k == 1 else -jax.lax.top_k(-distance, k)[0][-1]
+        return kth_smallest(distance, k)
 
     return over_rows(one, x, block)

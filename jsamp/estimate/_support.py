@@ -88,7 +88,7 @@ def _check(who, x, y, k, block):
     return x, y, _checks.check_count(f"{who}: k", k, high=low), _checks.check_count(f"{who}: block", block)
 
 
-def precision_recall(x: Any, y: Any, *, k: int = 3, block: int = 256) -> PrecisionRecall:
+def precision_recall(x: Any, y: Any, *, k: int = 3, block: int = 32) -> PrecisionRecall:
     """Estimate precision and recall of samples: which share lies in the other set's support.
 
     The support of a set is the union of balls around its rows up to their k-th nearest other row. Precision is the
@@ -124,7 +124,7 @@ def precision_recall(x: Any, y: Any, *, k: int = 3, block: int = 256) -> Precisi
     return _precision_recall(*_check("precision_recall", x, y, k, block))
 
 
-def density_coverage(x: Any, y: Any, *, k: int = 5, block: int = 256) -> DensityCoverage:
+def density_coverage(x: Any, y: Any, *, k: int = 5, block: int = 32) -> DensityCoverage:
     """Estimate density and coverage of samples: how the balls of the reference fill.
 
     Density is the mean number of reference balls that hold a sample, over k; coverage the share of reference balls that
@@ -171,7 +171,7 @@ def _nearest_ratio(x, train, test, block):
     return Estimate(ratio, jnp.sqrt(spread) / jnp.mean(below), size)
 
 
-def nearest_ratio(x: Any, train: Any, test: Any, *, block: int = 256) -> Estimate:
+def nearest_ratio(x: Any, train: Any, test: Any, *, block: int = 32) -> Estimate:
     """Estimate whether samples repeat training rows: their mean distance to the nearest of these, over a test row's.
 
     1 is what fresh data give; clearly below 1 (0.9, say) is suspicious, 0 are copies.

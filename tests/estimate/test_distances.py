@@ -72,6 +72,21 @@ def test_large_offsets_and_scales_cost_no_digits():
     np.testing.assert_allclose(_pairs.squared_to(x[0], y, False), _pairs.squared_to(x[0], y, True), rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1, 2, 35, 36])
+def test_order_statistics_without_a_sort(size):
+    """The k-th smallest, copies counted, and the median, of distinct numbers, of many equal ones and of zeros."""
+    from jsamp.estimate import _pairs
+
+    for values in (RNG.exponential(size=size), np.round(2 * RNG.exponential(size=size)), np.zeros(size)):
+        values = jnp.asarray(values, jnp.float32)
+        np.testing.assert_allclose(_pairs.median(values), np.median(values), rtol=1e-6)
+        for k in {1, min(3, size), min(_pairs.FEW, size), size}:
+            np.testing.assert_array_equal(_pairs.kth_smallest(values, k), np.sort(values)[k - 1])
+    np.testing.assert_allclose(
+        jax.grad(_pairs.median)(values + jnp.arange(size)), jax.grad(jnp.median)(jnp.arange(0.0, size))
+    )
+
+
 def frechet(x, y):
     s, t = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     w, v = np.linalg.eigh(s)
