@@ -3,16 +3,19 @@
     python benchmarks/estimate.py            # full size: n = m = 10,000, d = 64; a minute or two
     python benchmarks/estimate.py --quick    # n = m = 2,000
 
-The floor of a distance over pairs is the matrix products that it needs at full float32 precision, in blocks of the same
-size: MMD (both sets with themselves, and across from either side) four of them, precision and recall four. The Frechet
-distance needs two Gram products [n, d]^T [n, d] at least, and takes QR factorisations instead, for their digits. The
-bootstrap of a mean is measured against scipy's. Medians, sides taking turns.
+The floor of a distance over pairs is the matrix products that it needs at full float32 precision, in blocks of rows:
+MMD and its like three of them (x x', y y' and x y'), precision and recall four. The Frechet distance needs two Gram
+products [n, d]^T [n, d] at least, and takes QR factorisations instead, for their digits. The bootstrap of a mean is
+measured against scipy's. Medians of seconds on the clock and of the processors' seconds, sides taking turns: on a
+machine that does other work the latter are the ones to read.
 """
 
 import argparse
+import os
+import pathlib
 import resource
-import statistics
 import time
+from datetime import date
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +26,16 @@ import jsamp as js
 
 
 def medians(repeats, **functions):
-    """Median seconds of each function, after one call of each."""
+    """Median seconds (clock, processors) of each function, after one call of each."""
     for function in functions.values():
         jax.block_until_ready(function())
     times = {name: [] for name in functions}
     for _ in range(repeats):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             jax.block_until_ready(function())
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
+            times[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    return {name: np.median(values, 0) for name, values in times.items()}
 
 
 @jax.jit
@@ -48,7 +51,7 @@ def grams(x, y):
 
 
 def distances(n, d, repeats):
-    """Rows (name, seconds, floor seconds, products in the floor)."""
+    """Rows (name, seconds, floor seconds, products in the floor); seconds are pairs, as in `medians`."""
     x, y = jax.random.normal(jax.random.key(0), (2, n, d))
     x = 1.1 * x + 0.1
     found = medians(
@@ -63,11 +66,11 @@ def distances(n, d, repeats):
         frechet=lambda: js.estimate.frechet(x, y).value,
         sliced_wasserstein=lambda: js.estimate.sliced_wasserstein(x, y).value,
     )
-    count = {"mmd": 4, "kid": 4, "energy": 4, "precision_recall": 4, "density_coverage": 3}
+    count = {"mmd": 3, "kid": 3, "energy": 3, "precision_recall": 4, "density_coverage": 3}
     for name, many in count.items():
         yield name, found[name], many * found["product"], f"{many} products"
     yield "frechet", found["frechet"], found["gram"], "2 Grams"
-    yield "sliced_wasserstein", found["sliced_wasserstein"], float("nan"), "256 sorts"
+    yield "sliced_wasserstein", found["sliced_wasserstein"], np.full(2, np.nan), "256 sorts"
 
 
 def resampling(rows, num, repeats):
@@ -89,15 +92,24 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results" / "estimate.md")
     options = parser.parse_args()
     n = 2_000 if options.quick else 10_000
-    print(f"{describe()}; n = m = {n}, d = 64")
-    print("| distance | s | floor s | ratio | floor |\n|---|---|---|---|---|")
+    lines = [
+        f"# Estimates: distances between samples, bootstrap\n\n{describe()}; {date.today()}; n = m = {n}, d = 64; "
+        f"load {os.getloadavg()[1]:.1f}.",
+        "",
+        "| distance | s | ratio to its floor | processor s | ratio to its floor | floor |\n|---|---|---|---|---|---|",
+    ]
     for name, seconds, floor, text in distances(n, 64, options.repeats):
-        print(f"| {name} | {seconds:.3f} | {floor:.3f} | {seconds / floor:.2f} | {text} |", flush=True)
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
-    times = resampling(n, 1_000, options.repeats)
-    print(f"bootstrap, 1,000 means of {n} rows: jsamp {times['jsamp']:.3f} s, scipy {times['scipy']:.3f} s")
+        ratio = seconds / floor
+        lines.append(f"| {name} | {seconds[0]:.2f} | {ratio[0]:.2f} | {seconds[1]:.2f} | {ratio[1]:.2f} | {text} |")
+    lines.append(f"\nPeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB.")
+    lines.append(f"\n| 1,000 bootstrap means of {n} rows | s | processor s |\n|---|---|---|")
+    for name, seconds in resampling(n, 1_000, options.repeats).items():
+        lines.append(f"| {name} | {seconds[0]:.2f} | {seconds[1]:.2f} |")
+    print("\n".join(lines))
+    options.out.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
