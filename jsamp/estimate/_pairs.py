@@ -82,7 +82,8 @@ def _tile_sums(kernel, x, y, block, *, same):
         return (carry[0].at[place[0]].add(right), carry[1].at[place[1]].add(below)), None
 
     dtype = jax.eval_shape(sums, 0, 0)[0].dtype
-    start = vary((jnp.zeros((down, height), dtype), jnp.zeros((along, width), dtype)), kernel, x, y)
+    sources = [leaf for leaf in jax.tree.leaves((kernel, x, y)) if not callable(leaf)]
+    start = vary((jnp.zeros((down, height), dtype), jnp.zeros((along, width), dtype)), sources)
     (right, below), _ = jax.lax.scan(add, start, tuple(jnp.asarray(a) for a in pairs))
     return right.reshape(-1)[:n], below.reshape(-1)[:m]
 

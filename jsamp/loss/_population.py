@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
 from jsamp._core._pytree import field, pytree
-from jsamp.estimate._pairs import column_sums, is_small, squared
+from jsamp.estimate._pairs import is_small, own_sums, pair_sums, squared
 from jsamp.loss import _protocol as p
 from jsamp.select._whiten import matmul
 
@@ -40,10 +40,10 @@ def _kernel(name, value):
 
 def each_mmd(kernel: Any, x: jax.Array, y: jax.Array) -> jax.Array:
     """Share of each row of x in the unbiased squared discrepancy of x [n, d] and y [m, d]; their mean is its value."""
-    own = column_sums(kernel, x, x, BLOCK, same=True) / (x.shape[0] - 1)
-    other = column_sums(kernel, y, y, BLOCK, same=True) / (y.shape[0] - 1)
-    cross = column_sums(kernel, y, x, BLOCK) / y.shape[0]
-    return own + jnp.mean(other) - 2 * cross
+    own = own_sums(kernel, x, BLOCK) / (x.shape[0] - 1)
+    other = own_sums(kernel, y, BLOCK) / (y.shape[0] - 1)
+    cross, _ = pair_sums(kernel, x, y, BLOCK)
+    return own + jnp.mean(other) - 2 * cross / y.shape[0]
 
 
 class PopulationDrawn(NamedTuple):
