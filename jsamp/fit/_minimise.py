@@ -148,9 +148,8 @@ def minimise(
     program = _program(model, losses, optimisers, ema, follow, trainable, keep)
     source = batches(key, data, batch)
     run = program.begin(model, losses) if state is None else state
-    first = run.step
     run, values, kept, stopped = _loop(key, program, source, run, steps, progress)
-    made = jnp.stack(values) if values else jnp.zeros((run.step - first,), jnp.float32)
+    made = jnp.asarray(np.asarray(jax.device_get(values), np.float32))  # jnp.stack would take up each value by itself
     kept = jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept) if kept else None
     return Result(run.model, MinimiseInfo(made, program.averaged(run), kept, run, stopped))
 
@@ -315,10 +314,16 @@ def _averages(program, step, numbers, average):
     return numbers, average
 
 
+def _on_device(numbers):
+    """The numbers as arrays, once: a Python number would be sent anew at each step."""
+    return [leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf) for leaf in numbers]
+
+
 def _loop(key, program, source, run, steps, progress):
     """Call the compiled step until the end, an interrupt, or the end of the data."""
-    carry = (run.step, _layout.take_apart(run.model)[1], run.loss, run.optimiser, run.average)
-    values, kept, stopped, places, make, leaves = [], [], "", program.changed_places(), None, None
+    given, places = _layout.take_apart(run.model)[1], program.changed_places()
+    carry = (run.step, _on_device(given), run.loss, run.optimiser, run.average)
+    values, kept, stopped, make, leaves = [], [], "", None, None
     with bar(progress, steps, done=run.step, unit="step") as advance, contextlib.suppress(KeyboardInterrupt):
         stopped = "interrupted"
         while carry[0] < steps:
@@ -328,7 +333,7 @@ def _loop(key, program, source, run, steps, progress):
                 break
             step, numbers, losses, states, average = carry
             if leaves is None:
-                leaves = tuple(_layout.take_apart(one)[1] for one in losses)
+                leaves = tuple(_on_device(_layout.take_apart(one)[1]) for one in losses)
             make = _compiled(program, found[3]) if make is None else make
             changed, remembered, states, average, value, record = make(
                 key, step, numbers, leaves, states, average, *found[:3]
@@ -346,5 +351,7 @@ def _loop(key, program, source, run, steps, progress):
         else:
             stopped = ""
     done = carry[0] - run.step
-    state = MinimiseState(carry[0], program.layout.build(carry[1]), *carry[2:])
+    for k in places:
+        given[k] = carry[1][k]
+    state = MinimiseState(carry[0], program.layout.build(given), *carry[2:])
     return state, values[:done], [record for record in kept[:done] if record is not None], stopped
