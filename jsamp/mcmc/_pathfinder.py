@@ -23,7 +23,7 @@ from jsamp.mcmc._lbfgs import times
 from jsamp.mcmc._metric import DenseMetric
 from jsamp.select import draw
 
-LAST = 2**31 - 1  # the fold of the key that draws; the searches count from 0
+LAST = 2**31 - 1  # the fold of the key that draws; the search folds in 0
 FIT_FROM = 25  # importance weights, below which no Pareto tail is fitted
 
 
@@ -72,9 +72,8 @@ def _normal_at(x: Any, grad: Any, c: _lbfgs.Curvature) -> _Normal:
     return _Normal(x + _lbfgs.apply_inverse(c, grad), root, basis, factor)
 
 
-def _draw_normal(key: Any, q: _Normal, num: int) -> tuple[jax.Array, jax.Array]:
-    """Draws [num, d] and their log-densities [num]."""
-    noise = jax.random.normal(key, (num, q.mean.shape[0]), q.mean.dtype)
+def _draw_normal(q: _Normal, noise: Any) -> tuple[jax.Array, jax.Array]:
+    """Draws [num, d] that standard normals [num, d] turn into, and their log-densities [num]."""
     inside = times(noise, q.basis)
     bent = noise + times(times(inside, q.factor.T) - inside, q.basis.T)
     return q.mean[None] + bent * q.root[None], _log_normal(q, noise)
@@ -90,7 +89,9 @@ def _log_density(q: _Normal, x: Any) -> jax.Array:
     """Log-densities [num] at x [num, d]; -inf for a law with numbers that are not finite."""
     bent = (x - q.mean[None]) / q.root[None]
     inside = times(bent, q.basis)
-    straight = jax.scipy.linalg.solve_triangular(q.factor, inside.T, lower=True).T
+    # The small inverse, not a solve for every draw: LAPACK on CPU starts threads for many right-hand sides.
+    unit = jnp.eye(q.factor.shape[0], dtype=q.factor.dtype)
+    straight = times(inside, jax.scipy.linalg.solve_triangular(q.factor, unit, lower=True).T)
     value = _log_normal(q, bent + times(straight - inside, q.basis.T))
     return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
@@ -119,11 +120,12 @@ def _one_path(key, logdensity, x, max_steps, *, memory, elbo_draws):
     stuck = jnp.all(evaluate(flat)[1] == 0)
     away = flat + 0.1 * jax.random.normal(key, flat.shape, dtype)
     began = _lbfgs.start(evaluate, jnp.where(stuck, away, flat), memory)
+    noise = jax.random.normal(jax.random.fold_in(key, 0), (elbo_draws, flat.size), dtype)
 
     def body(s):
         ascent = _lbfgs.climb(evaluate, s.ascent)
         here = (ascent.x, ascent.grad, ascent.curvature)
-        draws, log_q = _draw_normal(jax.random.fold_in(key, s.steps), _normal_at(*here), elbo_draws)
+        draws, log_q = _draw_normal(_normal_at(*here), noise)
         elbo = jnp.mean(value(draws) - log_q)
         elbo = jnp.where(jnp.isfinite(elbo) & (ascent.pairs > 0), elbo, -jnp.inf)
         best = jax.tree.map(lambda new, old: jnp.where(elbo > s.elbo, new, old), here, s.best)
@@ -155,7 +157,9 @@ def _pathfinder(key, logdensity, x, max_steps, *, num, memory, elbo_draws, metri
     keys = jax.random.split(key, jax.tree.leaves(starts)[0].shape[0])
     elbo, best, nfe = jax.vmap(lambda key, x: search(key, logdensity, x, max_steps))(keys, starts)
     normals = jax.vmap(_normal_at)(*best)
-    draws, _ = jax.vmap(lambda key, q: _draw_normal(jax.random.fold_in(key, LAST), q, num))(keys, normals)
+    shape = (num, normals.mean.shape[1])
+    noise = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, LAST), shape, normals.mean.dtype))(keys)
+    draws, _ = jax.vmap(_draw_normal)(normals, noise)
     draws = draws.reshape(-1, draws.shape[-1])
     flat, unravel = ravel_pytree(one)
     back = lambda x: k.like(unravel(x.astype(flat.dtype)), one)
@@ -200,10 +204,11 @@ def pathfinder(
     """Draw from the best normal approximation met on a quasi-Newton path uphill; a fast answer, or start and metric.
 
     L-BFGS climbs from x. At every iterate the gradient and the inverse Hessian estimate make a normal law (mean
-    x + H g, covariance H); the one with the largest evidence lower bound is drawn from. Several paths pool `num` draws
-    each, weight them as draws of the mixture of all (the paper weights each by its own path's law, so that a mode with
-    more paths counts more), and resample `num` by Pareto-smoothed weights. Start in the tails, not at the mode: the
-    path is what is searched.
+    x + H g, covariance H); the one with the largest evidence lower bound is drawn from. The bounds of one path share
+    their normal draws (the paper's are fresh at every iterate), so that they differ by the laws alone. Several paths
+    pool `num` draws each, weight them as draws of the mixture of all (the paper weights each by its own path's law, so
+    that a mode with more paths counts more), and resample `num` by Pareto-smoothed weights. Start in the tails, not at
+    the mode: the path is what is searched.
 
     Args:
         key: one JAX key.

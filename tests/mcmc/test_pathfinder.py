@@ -70,7 +70,7 @@ def test_curvature_is_the_naive_recursion(num, d, memory):
     half = np.float64(q.root)[:, None] * (np.eye(d) + basis @ (factor - np.eye(len(factor))) @ basis.T)
     np.testing.assert_allclose(half @ half.T, exact, atol=1e-4 * np.abs(exact).max())
     np.testing.assert_allclose(q.mean, np.float64(x) + exact @ np.float64(grad), atol=1e-3)
-    draws, log_q = _pathfinder._draw_normal(KEY, q, 5)
+    draws, log_q = _pathfinder._draw_normal(q, jax.random.normal(KEY, (5, d)))
     off = np.float64(draws) - np.float64(q.mean)
     dense_log = -np.sum(off * np.linalg.solve(exact, off.T).T, 1) / 2 - np.linalg.slogdet(2 * np.pi * exact)[1] / 2
     np.testing.assert_allclose(log_q, dense_log, atol=2e-3)
