@@ -44,6 +44,7 @@ COMMANDS = {
     "compare_classifiers": ["--rows", "200"],
     "normals_to_shape": ["--size", "16", "--shapes", "8", "--out", "{tmp}/picture.png"],
     "communities": ["--most", "12", "--out", "{tmp}"],
+    "effects": ["--units", "60", "--steps", "10", "--out", "{tmp}/picture.png"],
     "sensitivity": ["--num", "32", "--out", "{tmp}"],
     "hubble_evidence": ["--live", "40", "--out", "{tmp}/picture.png"],
     "random_features": ["--draws", "1", "--units", "40", "--out", "{tmp}/picture.png"],

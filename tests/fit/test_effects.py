@@ -24,17 +24,21 @@ def exactly(images, outcome=Y, encoder=lambda x: x, clusters=1, steps=60):
     )
 
 
-def regression():
+def regression(x=X, w=W, y=Y):
     """Least squares on treatment and covariates, each arm weighted by its own variance, to the fixed point."""
-    design = np.c_[np.ones(N), X, W].astype(float)
-    weight = np.ones(N)
+    design = np.c_[np.ones(len(y)), x, w].astype(float)
+    weight = np.ones(len(y))
     for _ in range(200):
-        coef = np.linalg.lstsq(design * np.sqrt(weight)[:, None], Y * np.sqrt(weight), rcond=None)[0]
-        left = (Y - design @ coef) ** 2
-        weight = 1 / np.where(W > 0, left[W > 0].mean(), left[W == 0].mean())
-    bread = np.linalg.inv(design.T @ (weight[:, None] * design))
-    meat = design.T @ ((weight**2 * left)[:, None] * design)
-    return coef, np.sqrt(np.diag(bread @ meat @ bread)), left
+        coef = np.linalg.lstsq(design * np.sqrt(weight)[:, None], y * np.sqrt(weight), rcond=None)[0]
+        left = (y - design @ coef) ** 2
+        weight = 1 / np.where(w > 0, left[w > 0].mean(), left[w == 0].mean())
+    arm = np.c_[w == 0, w > 0].astype(float)
+    scores = np.c_[design * (weight * (y - design @ coef))[:, None], arm * (weight * left - 1)[:, None]]
+    cross = -2 * design.T @ (arm * (weight * (y - design @ coef))[:, None])  # of coefficients and log deviations
+    inner = np.diag(-2 * (weight * left) @ arm)
+    bread = np.linalg.inv(np.block([[-design.T @ (weight[:, None] * design), cross], [cross.T, inner]]))
+    meat = scores.T @ scores
+    return coef, np.sqrt(np.diag(bread @ meat @ bread))[: len(coef)], left
 
 
 def test_one_cluster_is_the_regression():
@@ -118,3 +122,21 @@ def test_salience_is_the_slope_of_a_probability():
             [(found(x + d)[cluster] - found(x - d)[cluster]) / 0.02 for d in 0.01 * np.eye(2, dtype=np.float32)]
         )
         np.testing.assert_allclose(found.salience(x, cluster), step, atol=1e-4)
+
+
+def test_a_real_trial_is_its_published_difference_and_its_regression():
+    """National Supported Work: 1,794 dollars (Dehejia and Wahba 1999), Neyman's error 671; covariates as by numpy."""
+    reason = "the table of the trial comes with causaldata"
+    data = pytest.importorskip("causaldata", reason=reason).nsw_mixtape.load_pandas().data
+    rows = data[["age", "educ", "black", "hisp", "marr", "nodegree", "re74", "re75"]].to_numpy(float)
+    rows = ((rows - rows.mean(0)) / rows.std(0)).astype(np.float32)
+    treated, earned = data["treat"].to_numpy(), data["re78"].to_numpy(np.float32)
+    options = {"optimiser": LBFGS, "steps": 80, "batch": len(rows), "train_encoder": False}
+    info = js.fit.effect_mixture(KEY, rows, treated, earned, lambda x: 0 * x, 1, **options).info
+    assert float(info.average.value) == pytest.approx(1794.34, abs=2)
+    assert float(info.average.stderr) == pytest.approx(669, abs=4)
+    found, info = js.fit.effect_mixture(KEY, rows, treated, earned, lambda x: x, 1, **options)
+    coef, error, _ = regression(rows, treated, earned)
+    assert float(found.effect[0]) == pytest.approx(coef[-1], abs=5)
+    np.testing.assert_allclose(found.baseline, coef[1:-1], atol=10)
+    assert float(info.average.stderr) == pytest.approx(error[-1], rel=0.01)
