@@ -1,10 +1,11 @@
 """Draw 64 handwritten digits with any jsamp solver, then measure that solver against DDIM.
 
-    python examples/draw_digits.py --solver dpmpp --steps 10 --guidance 2 --seed 0 --out digits.png
+    python examples/draw_digits.py --solver dpmpp --steps 10 --guidance 3 --seed 0 --out digits.png
 
 The network is a 473k-parameter transformer trained on MNIST by `train_digits.py`. Needs jax, numpy and jsamp only.
 The table compares solvers from the same noise: RMSE to the 1000-step solution of the ODE; then the Frechet distance
 FD_32, precision, recall and label fidelity of `digits_metrics` against real images, beside a floor of other real ones.
+The picture has guidance 3, which draws clean strokes of little variety; the table has 2, nearer to the law of the data.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import jsamp as js
 
 SCHEDULE = js.noise.VE(sigma_min=0.1, sigma_max=20.0)  # t is sigma; grids go 20 ... 0.1, then 0
 CHUNK = 100
+PICTURE, TABLE = 3.0, 2.0  # guidance
 HEADER = "solver           NFE     RMSE    FD_32  precision  recall  label  seconds"
 
 
@@ -132,13 +134,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--solver", default="dpmpp", help=", ".join(solvers()))
     parser.add_argument("--steps", type=int, default=10, help="steps of the time grid (default 10)")
-    parser.add_argument("--guidance", type=float, default=2.0, help="classifier-free guidance, 1 is none (default 2)")
+    text = f"classifier-free guidance, 1 is none (default {PICTURE:g} for the picture and {TABLE:g} for the table)"
+    parser.add_argument("--guidance", type=float, help=text)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("digits.png"))
     parser.add_argument("--quick", action="store_true", help="draw the picture, skip the table")
     options = parser.parse_args()
-    if not np.isfinite(options.guidance):
-        parser.error(f"guidance must be finite, got {options.guidance}")
+    picture, table = (PICTURE, TABLE) if options.guidance is None else (options.guidance,) * 2
+    if not np.isfinite(picture):
+        parser.error(f"guidance must be finite, got {picture}")
     if not options.out.absolute().parent.is_dir():
         parser.error(f"no folder {options.out.parent} to write {options.out.name} to")
     try:
@@ -149,16 +153,16 @@ def main() -> None:
     params = digits_net.load(digits_net.MODELS / "mnist_denoiser.npz")
     key, k_noise = jax.random.split(jax.random.key(options.seed))
     noise, labels = jax.random.normal(k_noise, (64, 28, 28)), jnp.arange(64) % 10
-    images, seconds = draw_many(key, params, noise, labels, options.guidance, plan)
+    images, seconds = draw_many(key, params, noise, labels, picture, plan)
     png.write(options.out, png.tile(images))
     print(f"{options.out}: 64 digits by {options.solver}, {plan.nfe} network evaluations, {seconds:.2f} s")
     if options.quick:
         return
 
     num, exact = 500, 16
-    print(f"\nguidance {options.guidance:g}; n = {num} images and {num} real ones; RMSE to 1000 dpmpp steps on {exact}")
+    print(f"\nguidance {table:g}; n = {num} images and {num} real ones; RMSE to 1000 dpmpp steps on {exact}")
     print(HEADER, flush=True)
-    bench = Bench(params, digits_net.load(digits_net.MODELS / "mnist_features.npz"), options.guidance, num, exact)
+    bench = Bench(params, digits_net.load(digits_net.MODELS / "mnist_features.npz"), table, num, exact)
     for solver in (options.solver, "dpmpp" if options.solver == "ddim" else "ddim"):
         for nfe in (5, 10, 20):
             try:

@@ -1,10 +1,13 @@
-"""Train the class-conditional MNIST denoiser that `draw_digits.py` draws with (flax.nnx, optax).
+r"""Train the class-conditional MNIST denoiser that `draw_digits.py` draws with (flax.nnx, optax).
 
-    python examples/train_digits.py --data mnist.npz --steps 31250 --out examples/models/mnist_denoiser.npz
+    python examples/train_digits.py --data mnist.npz --steps 31250 --out first.npz
+    python examples/train_digits.py --data mnist.npz --start first.npz --steps 8000 --rate 1.2e-3 --fall 1 \
+        --centre -0.2 --seed 1 --out examples/models/mnist_denoiser.npz
 
-`--data` is an `.npz` with `x_train` [n, 28, 28] uint8 and `y_train` [n]; without it MNIST comes from OpenML through
-scikit-learn. `--checkpoint FILE` saves everything every thousand steps and resumes from there. The learning rate is
-constant and falls linearly over the last fifth, so a run may be lengthened: resume with more `--steps`.
+The second command goes on from the weights of the first, at higher noise. `--data` is an `.npz` with `x_train`
+[n, 28, 28] uint8 and `y_train` [n]; without it MNIST comes from OpenML through scikit-learn. `--checkpoint FILE` saves
+everything every thousand steps and resumes from there. The learning rate is constant and falls linearly over the last
+share `--fall` of the steps, so a run may be lengthened: resume with more `--steps`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from digits_net import CLASSES, NULL, SIGMA_DATA, denoise, init
+from digits_net import CLASSES, NULL, SIGMA_DATA, denoise, init, load
 from flax import nnx
 
 import jsamp as js
@@ -46,24 +49,26 @@ def load_images(path: str | None) -> tuple[np.ndarray, np.ndarray]:
     return images[:60000].reshape(-1, 28, 28).astype(np.uint8), labels[:60000].astype(np.int32)
 
 
-# EDM denoising: log sigma ~ N(-0.6, 1.3^2) stratified over the batch, labels dropped one time in ten.
-LOSS = js.loss.Match(
-    js.noise.VE(),
-    predicts="x0",
-    weight=js.loss.EDMWeight(SIGMA_DATA),
-    times=js.loss.LogNormalTimes(-0.6, 1.3),
-    drop=0.1,
-    null=NULL,
-    batched=True,
-)
+def loss_of(centre: float) -> js.loss.Match:
+    """EDM denoising: log sigma ~ N(centre, 1.3^2) stratified over the batch, labels dropped one time in ten."""
+    return js.loss.Match(
+        js.noise.VE(),
+        predicts="x0",
+        weight=js.loss.EDMWeight(SIGMA_DATA),
+        times=js.loss.LogNormalTimes(centre, 1.3),
+        drop=0.1,
+        null=NULL,
+        batched=True,
+    )
 
 
-def learning_rate(peak: float, steps: int):
-    """Linear warm-up, constant, then linear to zero over the last fifth."""
-    fall = max(steps // 5, 1)
+def learning_rate(peak: float, steps: int, share: float):
+    """Linear warm-up, constant, then linear to zero over the last share of the steps."""
+    warm = min(500, steps // 10)
+    fall = max(min(round(share * steps), steps - warm), 1)
     return optax.join_schedules(
-        [optax.linear_schedule(0, peak, 500), optax.constant_schedule(peak), optax.linear_schedule(peak, 0, fall)],
-        [500, steps - fall],
+        [optax.linear_schedule(0, peak, warm), optax.constant_schedule(peak), optax.linear_schedule(peak, 0, fall)],
+        [warm, steps - fall],
     )
 
 
@@ -80,15 +85,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=31_250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
+    parser.add_argument("--fall", type=float, default=0.2, help="share of the steps over which the rate falls to zero")
+    parser.add_argument("--centre", type=float, default=-0.6, help="mean of the log noise level")
+    parser.add_argument("--start", type=pathlib.Path, help="weights to begin with, as --out writes them")
     parser.add_argument("--checkpoint", type=pathlib.Path, help="save to and resume from this file")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("examples/models/mnist_denoiser.npz"))
     options = parser.parse_args()
 
     images, labels = load_images(options.data)
     data = (jnp.asarray(images, jnp.float32) / 127.5 - 1, jnp.asarray(labels, jnp.int32))
-    model, rate = DigitsModule(nnx.Rngs(options.seed)), learning_rate(options.rate, options.steps)
+    model, rate = DigitsModule(nnx.Rngs(options.seed)), learning_rate(options.rate, options.steps, options.fall)
+    for name, value in {} if options.start is None else load(options.start).items():
+        model.params[name][...] = value
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.99, weight_decay=0.01))
-    key, state = jax.random.key(options.seed + 1), None
+    loss, key, state = loss_of(options.centre), jax.random.key(options.seed + 1), None
     if options.checkpoint and options.checkpoint.exists():
         state = pickle.loads(options.checkpoint.read_bytes())
     count = sum(p.size for p in jax.tree.leaves(model))
@@ -98,7 +108,15 @@ def main() -> None:
     while done < options.steps:
         done = min(done + 1000, options.steps)
         model, info = js.fit.minimise(
-            key, LOSS, model, data, optimiser=optimiser, steps=done, batch=128, ema=0.9995, state=state
+            key,
+            loss,
+            model,
+            data,
+            optimiser=optimiser,
+            steps=done,
+            batch=128,
+            ema=0.9995,
+            state=state,
         )
         state = info.state
         print(f"step {state.step}: loss {info.loss.mean():.4f}, {time.perf_counter() - start:.0f} s", flush=True)
