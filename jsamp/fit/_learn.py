@@ -1,4 +1,4 @@
-"""Solvers learned: the grid or the weights of a plan, by gradients through the run."""
+"""Solvers learned: the grid, the shares or the weights of a plan, by gradients through the run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from jsamp._core._pytree import pytree, replace
 from jsamp._core._types import Grid, Key, Result, Tree
 from jsamp.denoise._protocol import check_denoiser
 from jsamp.fit._minimise import minimise
+from jsamp.fit._settle import lbfgs
+from jsamp.fit._shares import Shares, follow, shares_of
+from jsamp.noise._protocol import check_schedule
 from jsamp.solve import Plan, sample
 
-PARTS = ("grid", "weights")
+PARTS = ("grid", "shares", "weights")
 LEARNED = ("state_coef", "weights", "corrector_newest", "corrector_state", "corrector_weights")
 """Columns that are learned as weights."""
 
@@ -42,9 +45,10 @@ class LearnInfo(NamedTuple):
 
 @pytree
 class _Solver:
-    """Hold what is learned: the shares of the grid's steps, and corrections of the plan's columns."""
+    """Hold what is learned: log factors of the grid's steps, shares moved, and corrections of the plan's columns."""
 
-    shares: Any
+    steps: Any
+    shares: Shares | None
     columns: Any
 
 
@@ -75,12 +79,14 @@ class _Distance:
 
 def _plan(build, grid, model):
     """The plan of what is learned, and its grid: inner times move, both ends and their order stay."""
-    if model.shares is not None:
-        steps = (grid[:-1] - grid[1:]) * jnp.exp(model.shares)
+    if model.steps is not None:
+        steps = (grid[:-1] - grid[1:]) * jnp.exp(model.steps)
         steps = steps * (grid[0] - grid[-1]) / jnp.sum(steps)
         inner = grid[0] - jnp.cumsum(steps[:-1])
         grid = jnp.concatenate([grid[:1], inner, grid[-1:]])
     plan = build(grid)
+    if model.shares is not None:
+        plan = model.shares(plan)
     if model.columns is not None:
         plan = replace(plan, **{name: getattr(plan, name) + change for name, change in model.columns.items()})
     return plan, grid
@@ -102,18 +108,24 @@ def learn_plan(
 ) -> Result:
     """Learn the grid or the weights of a solver by gradients through its run, towards reference samples.
 
+    A row moves by c x + sum_j w_j m_j. "shares" moves weight among the predictions m_j that it has at hand, its sum and
+    c stay: whatever is learned is exact where the prediction is constant, as every known solver is. "weights" frees all
+    coefficients: more to gain and to overfit, and slower to learn. Sampled at another guidance scale, shares keep more.
+
     Args:
         key: the key of the batches.
         denoiser: the denoiser.
         build: grid [n + 1] -> `Plan`, for example `lambda grid: js.solve.dpmpp(schedule, grid)`; or a plan, of which
-            weights alone can be learned.
+            a grid is learned together with shares or weights only: it does not know how it was built, so its rows
+            keep their shares when their times move.
         x: [m, ...] starts.
         reference: [m, ...] what a fine plan makes of them.
         steps: optimiser steps (static).
-        grid: [n + 1] falling times to start from; needed with a builder.
-        optimiser: an optax transformation; None is Adam with a rate that falls from 0.02 to 0.
-        train: what is learned, "grid" (its inner times; the ends stay), "weights" (the columns that multiply the state
-            and the predictions), or both.
+        grid: [n + 1] falling times to start from; needed with a builder, and a plan has its own.
+        optimiser: an optax transformation; None is L-BFGS where each step sees all starts, which is worth ten times as
+            many steps, and else Adam with a rate that falls from 0.02 to 0.
+        train: what is learned: "grid" (its inner times; the ends stay), "shares" or "weights", or the grid and one of
+            them.
         batch: starts for each step.
         progress: draw a tqdm bar, when tqdm is installed.
 
@@ -121,8 +133,8 @@ def learn_plan(
         `Result(plan, LearnInfo)`. Validate it on fresh starts.
 
     Raises:
-        ValueError: for an unknown part, a grid that is missing or given with a plan, or starts and references of
-            different lengths.
+        ValueError: for an unknown part, shares together with weights, a grid that is missing or given with a plan, the
+            grid of a plan alone or of one with stages or momentum, or starts and references of different lengths.
         TypeError: for something that is not a key, a denoiser or a builder.
 
     Example:
@@ -136,30 +148,30 @@ def learn_plan(
         (3, (5,))
 
     Cost:
-        steps gradients through the run of `batch` starts: about three times the plan's evaluations, and memory of all
-        rows unless the denoiser is wrapped in `jax.checkpoint`.
+        steps gradients through the run of `batch` starts, about three times as many with L-BFGS. A gradient costs about
+        three times the plan's evaluations, and memory of all rows unless the denoiser is wrapped in `jax.checkpoint`.
 
     References:
         Watson, Chan, Ho and Norouzi, "Learning Fast Samplers for Diffusion Models by Differentiating Through Sample
-        Quality", 2022, arXiv:2202.05830.
+        Quality", 2022, arXiv:2202.05830. Its objective is another one; shares are ours.
     """
     import optax
 
     check_key(key, "learn_plan")
     check_denoiser("learn_plan: denoiser", denoiser)
     check_count("learn_plan: steps", steps)
-    builder, grid = _builder(build, grid, train)
+    builder, grid = _builder(build, grid, train, getattr(denoiser, "schedule", None))
     reference = match("learn_plan: reference", reference, x)
+    rows = jax.tree.leaves(x)[0].shape[0]
     if optimiser is None:
-        optimiser = optax.adam(optax.cosine_decay_schedule(0.02, steps))
-    columns = None
+        optimiser = lbfgs() if batch >= rows else optax.adam(optax.cosine_decay_schedule(0.02, steps))
+    start, columns = builder(grid), None
     if "weights" in train:
-        start = builder(grid)
         held = {name: getattr(start, name) for name in LEARNED if getattr(start, name) is not None}
         columns = {name: jnp.zeros(np.shape(column)) for name, column in held.items()}
-    model = _Solver(jnp.zeros(grid.shape[0] - 1) if "grid" in train else None, columns)
+    lengths = jnp.zeros(grid.shape[0] - 1) if "grid" in train else None
+    model = _Solver(lengths, shares_of(start) if "shares" in train else None, columns)
     loss = _Distance(as_tree("learn_plan: denoiser", denoiser, "denoiser(x, t)"), builder, grid)
-    rows = jax.tree.leaves(x)[0].shape[0]
     fitted = minimise(
         key, loss, model, (x, reference), optimiser=optimiser, steps=steps, batch=min(batch, rows), progress=progress
     )
@@ -167,19 +179,29 @@ def learn_plan(
     return Result(plan, LearnInfo(grid, fitted.info.loss))
 
 
-def _builder(build, grid, train):
+def _builder(build, grid, train, schedule):
     if not isinstance(train, tuple) or not train or not set(train) <= set(PARTS):
-        raise ValueError(f"learn_plan: train must be a tuple of {' and '.join(map(repr, PARTS))}, got {train!r}.")
+        raise ValueError(f"learn_plan: train must be a tuple of {', '.join(map(repr, PARTS))}, got {train!r}.")
+    if {"shares", "weights"} <= set(train):
+        raise ValueError("learn_plan: weights hold the shares; train one of them.")
     if isinstance(build, Plan):
-        if "grid" in train or grid is not None:
-            raise ValueError(
-                "learn_plan: a plan does not know how it was built; pass a builder, grid -> Plan, to learn a grid."
-            )
-        plan = build
-        return as_tree("learn_plan: build", lambda grid: plan, "build(grid)"), jnp.zeros(plan.nfe + 1)
+        return _of_plan(build, grid, train, schedule)
     build = as_tree("learn_plan: build", build, "build(grid)")
     if grid is None:
         raise ValueError("learn_plan: pass grid=, the times that the builder starts from.")
     check_rows("learn_plan: grid", grid, ndim=1)
     build(np.asarray(grid))  # its own refusals, on known numbers
     return build, jnp.asarray(grid, jnp.float32)
+
+
+def _of_plan(plan, given, train, schedule):
+    """A builder that gives a plan other times, and its grid."""
+    if given is not None or train == ("grid",):
+        raise ValueError(
+            "learn_plan: a plan does not know how it was built; pass a builder, grid -> Plan, to learn a grid, or "
+            'learn the times of a plan together with its shares, train=("grid", "shares").'
+        )
+    if "grid" not in train:
+        return as_tree("learn_plan: build", lambda grid: plan, "build(grid)"), jnp.zeros(plan.nfe + 1)
+    check_schedule("learn_plan: denoiser", schedule)
+    return follow(plan, schedule)

@@ -102,7 +102,7 @@ def search_plan(
     def start(rng, num):
         return [*known, *space.drawn(rng, num)]
 
-    name, group = (lambda g: tuple(part.tobytes() for part in g)), (lambda g: tuple(part.tobytes() for part in g[1:]))
+    name, group = (lambda g: tuple(part.tobytes() for part in g)), (lambda g: tuple(part.tobytes() for part in g[1:4]))
     moves = Moves(start, space.mutated, space.crossed, space.features, name, group)
     evaluate = lambda genomes: _scored("search_plan", score, stack([space.decode(g) for g in genomes]), len(genomes))
     options = {"budget": budget, "population": population, "surrogate": surrogate, "progress": progress}

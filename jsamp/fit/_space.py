@@ -30,6 +30,7 @@ class Genome(NamedTuple):
         predicts: [n] index of each step's prediction in `space.predicts`.
         order: [n] number of predictions that each step combines; more than it has at hand counts as those.
         corrector: [n] index into `space.correctors`, for the corrector of the step that ended where this one starts.
+        relax: [n] factor of what each step and its corrector add to the first-order step: 1 for the exact integral.
 
     Example:
         >>> import jax, jsamp as js
@@ -42,6 +43,7 @@ class Genome(NamedTuple):
     predicts: np.ndarray
     order: np.ndarray
     corrector: np.ndarray
+    relax: Any = 1.0
 
 
 @pytree
@@ -52,6 +54,9 @@ class Space:
     integrated exactly, by the weights of `js.solve.dpmpp` and `js.solve.dpm_solver`. Steps of both kinds may follow
     each other: past predictions of eps are written as combinations of the state and of predictions of x0, so one
     history serves both. A corrector is that of `js.solve.unipc`: the step is made anew with the prediction at its end.
+    What a step adds to the first-order one may be relaxed, multiplied by a number of its own. The last step to zero
+    noise extrapolates the prediction, linearly in the noise level. Grids start at t_max; where they end at zero noise,
+    their last level before is free, down to t_min.
 
     Args:
         schedule: the noise schedule.
@@ -60,8 +65,8 @@ class Space:
         orders: orders to choose from, 1 to 4 (static).
         correctors: whether steps may be corrected: (False,), (True,) or (False, True) (static).
         t_max: start of every grid; None is the schedule's own, and must have a finite log-SNR.
-        t_min: last regular time of a grid; None is the schedule's own.
-        final: "zero" ends every grid at zero noise after t_min, "sigma_min" at t_min (static).
+        t_min: least time of a grid; None is the schedule's own.
+        final: "zero" ends every grid at zero noise, "sigma_min" at t_min (static).
 
     Raises:
         ValueError: for fewer than two evaluations, an empty choice, or ends without a finite log-SNR.
@@ -139,7 +144,9 @@ class Space:
         lam = np.where(path.noiseless, np.inf, path.lam)
         kind = np.full(self.nfe, self.predicts.index(predicts))
         corrected = np.full(self.nfe, self.correctors.index(corrector))
-        return self.canonical(Genome(lam, kind, orders.astype(int), corrected))
+        relax = np.ones(self.nfe)
+        relax[-1] = 0 if self.final == "zero" else 1
+        return self.canonical(Genome(lam, kind, orders.astype(int), corrected, relax))
 
     def decode(self, genome: Genome) -> Plan:
         """Build the plan of a genome, with the columns that every plan of this space has."""
@@ -149,18 +156,20 @@ class Space:
         path = check_grid("decode", self.schedule, self.schedule.time(lam))
         kinds = [self.predicts[k] for k in genome.predicts]
         common = kinds[0] if len(set(kinds)) == 1 else "x0"
-        rows = _Writer(path, kinds, common).rows(genome.order, [self.correctors[k] for k in genome.corrector])
+        writer = _Writer(path, kinds, common, np.broadcast_to(genome.relax, self.nfe))
+        rows = writer.rows(genome.order, [self.correctors[k] for k in genome.corrector])
         return extend(assemble(rows, kind=common), self.nfe, COLUMNS, "mixed")
 
     def canonical(self, genome: Genome) -> Genome:
-        """Write equal solvers equally: no order beyond the predictions at hand, none but 1 to zero noise."""
+        """Write equal solvers equally: no order beyond the predictions at hand, at most 2 to zero noise."""
         held = np.arange(1, self.nfe + 1)
-        held[-1] = 1 if self.final == "zero" else held[-1]
+        held[-1] = 2 if self.final == "zero" else held[-1]
         lowest = min(self.orders)
         order = np.where(genome.order > held, np.maximum(held, lowest), genome.order)
         corrector = genome.corrector.copy()
         corrector[0] = 0
-        return genome._replace(order=order, corrector=corrector)
+        relax = np.array(np.broadcast_to(genome.relax, self.nfe), np.float64)
+        return genome._replace(order=order, corrector=corrector, relax=relax)
 
     def random(self, key: Key, num: int) -> list[Genome]:
         """Draw genomes: log-SNR uniform, warped towards one end by a random power, and choices uniform."""
@@ -173,13 +182,15 @@ class Space:
         for _ in range(num):
             even = np.linspace(0, 1, self.regular) ** np.exp(rng.normal(0, 0.4))
             jitter = np.cumsum(np.append(0, np.exp(rng.normal(0, 0.5, self.regular - 1)) * np.diff(even)))
-            lam = self._finish(low + (high - low) * jitter / jitter[-1])
+            top = high if self.final == "sigma_min" else low + (high - low) * rng.uniform(0.5, 1)
+            lam = self._finish(low + (top - low) * jitter / jitter[-1])
             kinds, corrected = (rng.integers(0, len(c), self.nfe) for c in (self.predicts, self.correctors))
-            genomes.append(self.canonical(Genome(lam, kinds, rng.choice(self.orders, self.nfe), corrected)))
+            orders, relax = rng.choice(self.orders, self.nfe), rng.uniform(0.5, 1.2, self.nfe)
+            genomes.append(self.canonical(Genome(lam, kinds, orders, corrected, relax)))
         return genomes
 
     def mutate(self, key: Key, genome: Genome) -> Genome:
-        """Change a genome: stretch steps of its grid by log-normal factors, and redraw some choices.
+        """Change a genome: stretch its grid and steps of it by log-normal factors, relax steps, redraw some choices.
 
         How far is drawn as well, so that children range from fine adjustments to other solvers.
         """
@@ -190,16 +201,18 @@ class Space:
         """As `mutate`, by a generator of numpy's."""
         lam, regular = genome.lam.copy(), self.regular
         scale, rate = 0.4 * 10 ** -rng.uniform(0, 1.5), rng.choice([0.0, 0.15, 0.4])
-        factors = np.exp(scale * rng.normal(size=regular - 1) * (rng.random(regular - 1) < 0.6))
-        steps = np.diff(lam[:regular]) * factors
-        lam[1:regular] = lam[0] + np.cumsum(steps) * (lam[regular - 1] - lam[0]) / steps.sum()
+        moves = lambda num: scale * rng.normal(size=num) * (rng.random(num) < 0.6)
+        steps, length = np.diff(lam[:regular]) * np.exp(moves(regular - 1)), lam[regular - 1] - lam[0]
+        if self.final == "zero":
+            length = min(length * np.exp(moves(1)[0]), self._ends()[1] - lam[0])
+        lam[1:regular] = lam[0] + np.cumsum(steps) * length / steps.sum()
 
         def redraw(held, choices):
             return np.where(rng.random(self.nfe) < rate, rng.choice(choices, self.nfe), held)
 
         kinds, corrected = range(len(self.predicts)), range(len(self.correctors))
         chosen = redraw(genome.predicts, kinds), redraw(genome.order, self.orders), redraw(genome.corrector, corrected)
-        return self.canonical(Genome(lam, *chosen))
+        return self.canonical(Genome(lam, *chosen, genome.relax + moves(self.nfe)))
 
     def cross(self, key: Key, first: Genome, second: Genome) -> Genome:
         """Mix two genomes: their grids by a random share, their choices step by step."""
@@ -208,17 +221,18 @@ class Space:
 
     def crossed(self, rng: np.random.Generator, first: Genome, second: Genome) -> Genome:
         """As `cross`, by a generator of numpy's."""
-        share, finite = rng.random(), np.isfinite(first.lam)
-        lam = np.where(finite, share * np.where(finite, first.lam, 0) + (1 - share) * np.where(finite, second.lam, 0),
-                       np.inf)  # fmt: skip
-        pick = rng.random(self.nfe) < 0.5
-        return Genome(lam, *(np.where(pick, a, b) for a, b in zip(first[1:], second[1:], strict=True)))
+        share, pick = rng.random(), rng.random(self.nfe) < 0.5
+        mix = lambda a, b: share * a + (1 - share) * b
+        lam = self._finish(mix(first.lam[: self.regular], second.lam[: self.regular]))
+        chosen = (np.where(pick, a, b) for a, b in zip(first[1:4], second[1:4], strict=True))
+        return Genome(lam, *chosen, mix(first.relax, second.relax))
 
     def features(self, genome: Genome) -> np.ndarray:
-        """Numbers that describe a genome: scaled log steps of the grid, and its choices."""
+        """Numbers that describe a genome: log steps of the grid, its choices, its factors."""
         steps = np.log(np.diff(genome.lam[: self.regular]))
         orders = [genome.order == order for order in self.orders]
-        return np.concatenate([steps - steps.mean(), genome.predicts, *orders, genome.corrector]).astype(float)
+        numbers = [steps - steps.mean(), [steps.mean()], genome.predicts, *orders, genome.corrector, genome.relax]
+        return np.concatenate(numbers).astype(float)
 
 
 class _Writer:
@@ -228,8 +242,8 @@ class _Writer:
     the state that the current step starts from, {row: coefficient of its prediction}).
     """
 
-    def __init__(self, path: Path, kinds: list[str], common: str):
-        self.path, self.kinds, self.common = path, kinds, common
+    def __init__(self, path: Path, kinds: list[str], common: str, relax: np.ndarray):
+        self.path, self.kinds, self.common, self.relax = path, kinds, common, relax
         self.points: list[tuple[float, dict[int, float]]] = []
 
     def rows(self, orders: np.ndarray, corrected: list[bool]) -> list[Row]:
@@ -242,16 +256,28 @@ class _Writer:
                 rows[-1], row = self._correct(rows[-1], row, i, orders)
             else:
                 self._start_from_point()
-            size = min(int(orders[i]), i + 1, 1 if path.noiseless[i + 1] else i + 1)
+            size = min(int(orders[i]), i + 1, 2 if path.noiseless[i + 1] else i + 1)
             coef, weights = self._native(i, list(range(i, i - size, -1)), kind)
             rows.append(row._replace(state_coef=coef, weights=weights))
         return rows
 
     def _native(self, i: int, nodes: list[int], kind: str) -> tuple[float, dict[int, float]]:
-        """Step i through predictions of its own kind at `nodes`, in the common basis."""
-        coef = float(first_order(self.path, i, kind, 0.0)[0])
-        native = as_weights(self.path, i, nodes, kind, "lam", 0.0, "exact")
-        return self._common(coef, dict(zip(nodes, map(float, native), strict=True)), kind)
+        """Step i through predictions of its own kind at `nodes`, relaxed, in the common basis."""
+        coef, flat, _ = map(float, first_order(self.path, i, kind, 0.0))
+        if self.path.noiseless[i + 1] and len(nodes) > 1:
+            native = self._to_zero(i, kind, flat)
+        else:
+            native = as_weights(self.path, i, nodes, kind, "lam", 0.0, "exact")
+        weights = {j: self.relax[i] * float(w) for j, w in zip(nodes, native, strict=True)}
+        weights[i] += (1 - self.relax[i]) * flat
+        return self._common(coef, weights, kind)
+
+    def _to_zero(self, i: int, kind: str, flat: float) -> tuple[float, float]:
+        """Weights of the last step's predictions at nodes i and i - 1, on a line in the noise level down to zero."""
+        near, far = (self.path.node(j, "rho") for j in (i, i - 1))
+        # eps is averaged over the way down, x0 is taken at its end.
+        share = float(near / (far - near)) / (2 if kind == "eps" else 1)
+        return flat * (1 + share), -flat * share
 
     def _common(self, coef: float, native: dict[int, float], kind: str) -> tuple[float, dict[int, float]]:
         """A combination of the state and native predictions, written with predictions of the common kind."""
@@ -286,10 +312,7 @@ class _Writer:
         """The next step starts from the last one made anew, with the prediction at its end among the nodes."""
         kind = self.kinds[i - 1]
         size = min(int(orders[i - 1]), i) + 1
-        coef = float(first_order(self.path, i - 1, kind, 0.0)[0])
-        nodes = list(range(i, i - size, -1))
-        native = as_weights(self.path, i - 1, nodes, kind, "lam", 0.0, "exact")
-        coef, weights = self._common(coef, dict(zip(nodes, map(float, native), strict=True)), kind)
+        coef, weights = self._native(i - 1, list(range(i, i - size, -1)), kind)
         self._rebase(coef, weights)
         known = {k: w for k, w in weights.items() if k != i}
         before = before._replace(corrector_state=coef, corrector_weights=known)

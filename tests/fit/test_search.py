@@ -1,5 +1,6 @@
 """Solvers searched and learned: genomes are the named solvers, searches find what is there, claims by size."""
 
+import functools
 import itertools
 
 import jax
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 
 import jsamp as js
+from jsamp._core._pytree import replace
 from jsamp.fit._evolve import kendall
+from jsamp.fit._shares import follow, shares_of
 from jsamp.fit._space import _Writer
 from jsamp.solve._weights import check_grid
 
@@ -69,22 +72,43 @@ def test_named_solvers_are_genomes(name, x64):
     x = SCHEDULE.prior(jax.random.key(0), (4, 2), jnp.float64)
     np.testing.assert_allclose(run(decoded, x), run(direct, x), rtol=0, atol=1e-12)
     if options["predicts"] == "eps":
-        writer = _Writer(check_grid("test", SCHEDULE, grid), ["eps"] * 6, "x0")
+        writer = _Writer(check_grid("test", SCHEDULE, grid), ["eps"] * 6, "x0", np.ones(6))
         rows = writer.rows(np.full(6, options["order"]), [options.get("corrector", False)] * 6)
         np.testing.assert_allclose(run(js.solve.assemble(rows, kind="x0"), x), run(direct, x), rtol=0, atol=1e-11)
 
 
-def test_mixed_steps_are_what_a_loop_makes_of_them(x64):
-    """Kinds, orders and correctors that change from step to step, against a loop that keeps both predictions."""
-    space = js.fit.Space(SCHEDULE, 5, final="sigma_min")
-    grid = js.noise.karras_grid(SCHEDULE, 5, final="sigma_min")
-    lam = SCHEDULE.lam(grid)
-    genome = js.fit.Genome(lam, np.array([0, 1, 1, 0, 1]), np.array([1, 2, 3, 2, 3]), np.array([0, 0, 1, 1, 0]))
+@pytest.mark.parametrize(("final", "last"), [("sigma_min", 1), ("zero", 0), ("zero", 1)])
+def test_mixed_steps_are_what_a_loop_makes_of_them(final, last, x64):
+    """Kinds, orders, correctors and factors that change from step to step, against a loop that keeps both predictions.
+
+    The last step to zero noise extrapolates x0, or integrates eps, on a line in the noise level.
+    """
+    space = js.fit.Space(SCHEDULE, 5, final=final)
+    grid = js.noise.karras_grid(SCHEDULE, 5, final=final, t_min=0.2 if final == "zero" else None)
+    with np.errstate(divide="ignore"):
+        lam = SCHEDULE.lam(grid)
+    relax = np.array([1.0, 0.7, 1.2, -0.3, 0.6])
+    orders = np.array([1, 2, 3, 2, 2 if final == "zero" else 3])
+    genome = js.fit.Genome(lam, np.array([0, 1, 1, 0, last]), orders, np.array([0, 0, 1, 1, 0]), relax)
     x = np.array([0.3, -1.2])
     alpha, sigma = SCHEDULE.alpha(grid), SCHEDULE.sigma(grid)
 
+    def to_zero(base, kind, history):
+        rho = sigma / alpha
+        lines = [np.polyfit(rho[3:5], [history[j][k] for j in (3, 4)], 1) for k in (0, 1)]
+        if kind == "x0":
+            return relax[4] * lines[0][1] + (1 - relax[4]) * history[4][0]
+        mean = relax[4] * (lines[1][1] + lines[1][0] * rho[4] / 2) + (1 - relax[4]) * history[4][1]
+        return base / alpha[4] - rho[4] * mean
+
     def step(i, base, nodes, kind, history):
-        """The exact integral of the polynomial through the nodes, by fine quadrature."""
+        """First order, and `relax` times what the exact integral of the polynomial adds, by fine quadrature."""
+        if sigma[i + 1] == 0:
+            return to_zero(base, kind, history)
+        exact, first = integral(i, base, nodes, kind, history), integral(i, base, [i], kind, history)
+        return relax[i] * exact + (1 - relax[i]) * first
+
+    def integral(i, base, nodes, kind, history):
         u, w = np.polynomial.legendre.leggauss(60)
         places = lam[i] + (lam[i + 1] - lam[i]) * (u + 1) / 2
         w = w * (lam[i + 1] - lam[i]) / 2
@@ -131,6 +155,10 @@ def test_every_move_gives_a_solver_of_the_space():
             assert set(genome.order) <= set(space.orders) | {1}
         assert len(shapes) == 1
         np.testing.assert_allclose([g.lam[0] for g in genomes], genomes[0].lam[0])
+        ends = np.array([g.lam[space.regular - 1] for g in genomes])
+        least = float(SCHEDULE.lam(np.float64(SCHEDULE.t_min)))
+        assert np.all(ends <= least + 1e-9)
+        assert np.ptp(ends) > 0.1 if space.final == "zero" else np.allclose(ends, least)
         assert np.ptp([g.lam[1] for g in genomes]) > 0.1
 
 
@@ -200,6 +228,46 @@ def test_learned_weights_beat_their_start():
     assert after < before / 1.5
 
 
+@functools.cache
+def searched():
+    """A plan with correctors and steps of both kinds, and the program that runs it on given starts."""
+    space = js.fit.Space(SCHEDULE, 4)
+    lam = np.append(np.linspace(float(SCHEDULE.lam(1.0)), 2.0, 4), np.inf)
+    choices = np.array([0, 1, 0, 1]), np.array([1, 2, 3, 2]), np.array([0, 1, 0, 1])
+    return space.decode(js.fit.Genome(lam, *choices, np.array([1.0, 0.8, 0.7, 0.5])))
+
+
+def test_shares_stay_exact_where_the_prediction_is_constant(x64):
+    """Whatever the shares and the times are: alpha c + sigma z is carried along for a network that predicts c."""
+    plan = searched()
+    build, grid = follow(plan, SCHEDULE)
+    constant = js.Denoiser(lambda x, t: jnp.full_like(x, 0.7), SCHEDULE, predicts="x0")
+    shares = shares_of(plan)
+    rng = np.random.default_rng(0)
+    drawn = replace(shares, step=rng.normal(size=shares.step.shape), corrector=rng.normal(size=shares.step.shape))
+    assert shares.corrected.sum() == 2
+    for moved in (drawn(build(grid)), drawn(build(np.linspace(0.9, 0.1, 5))), build(np.linspace(0.9, 0.1, 5))):
+        x = SCHEDULE.alpha(moved.t[0]) * 0.7 + SCHEDULE.sigma(moved.t[0]) * np.array([1.3, -0.4])
+        end = SCHEDULE.alpha(moved.t_next[-1]) * 0.7 + SCHEDULE.sigma(moved.t_next[-1]) * np.array([1.3, -0.4])
+        np.testing.assert_allclose(js.sample(None, constant, x, moved).x, end, rtol=0, atol=2e-7)
+    np.testing.assert_allclose(build(grid).weights, plan.weights, atol=1e-7)
+    x = np.array([0.4, -1.0])
+    gap = js.sample(None, LAW, x, drawn(build(grid))).x - js.sample(None, LAW, x, plan).x
+    assert np.abs(gap).max() > 1e-2  # elsewhere they do something
+
+
+def test_learned_shares_halve_the_error_of_a_plan():
+    """Times and shares of a plan by L-BFGS, on fresh starts; the start is a searched plan's kind, with correctors."""
+    plan, (x, reference) = searched(), starts(1)
+    learned = js.fit.learn_plan(
+        KEY, LAW, plan, x=x, reference=reference, steps=15, train=("grid", "shares"), batch=len(x)
+    )
+    fresh = js.fit.trajectory_score(LAW, *starts(2))
+    before, after = (float(fresh(js.solve.stack([p]))[0]) for p in (plan, learned.x))
+    assert after < before / 2
+    assert np.all(np.diff(learned.info.grid) < 0)
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -229,7 +297,19 @@ def test_learned_weights_beat_their_start():
         (
             lambda: js.fit.learn_plan(KEY, LAW, len, x=jnp.ones((2, 2)), reference=jnp.ones((2, 2)), steps=1,
                                       train=("times",)),
-            "train must be a tuple of 'grid' and 'weights'",
+            "train must be a tuple of 'grid', 'shares', 'weights'",
+        ),
+        (
+            lambda: js.fit.learn_plan(KEY, LAW, js.solve.ddim(SCHEDULE, js.noise.time_grid(SCHEDULE, 3)),
+                                      x=jnp.ones((2, 2)), reference=jnp.ones((2, 2)), steps=1,
+                                      train=("shares", "weights")),
+            "weights hold the shares",
+        ),
+        (
+            lambda: js.fit.learn_plan(KEY, LAW, js.solve.heun(SCHEDULE, js.noise.time_grid(SCHEDULE, 3)),
+                                      x=jnp.ones((2, 2)), reference=jnp.ones((2, 2)), steps=1,
+                                      train=("grid", "shares")),
+            "the grid of a plan is learned where every row is a step",
         ),
         (
             lambda: js.fit.trajectory_score(LAW, jnp.ones((2, 2)), jnp.ones((3, 2))),
