@@ -14,6 +14,7 @@ from jsamp._core import _checks, _tree
 from jsamp._core._log_weights import effective_size, log_mean_exp, normalise
 from jsamp._core._mesh import vary
 from jsamp._core._types import Array, Key, LogDensity, Result, Scalar, Tree
+from jsamp.estimate import Estimate
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc import _protocol as protocol
 from jsamp.mcmc._drive import as_kernel, walk
@@ -26,11 +27,10 @@ class EvidenceInfo(NamedTuple):
     """Report the evidence and the weights of `ais` and `smc`.
 
     Args:
-        log_evidence: log of the ratio of normalising constants, target over reference; -inf when no particle lies in
-            the target's support.
-        stderr: its standard error; infinite where the evidence is not finite.
+        log_evidence: an `Estimate` of the log of the ratio of normalising constants, target over reference: -inf when
+            no particle lies in the target's support, and its standard error then infinite; `ess` is the effective
+            number of particles (AIS), or the smallest on the way (SMC).
         log_weights: [N] of the returned particles; all zero after resampling.
-        ess: effective number of particles (AIS), or the smallest on the way (SMC).
         nfe: model evaluations over all particles.
         accept: mean acceptance of the moves.
         levels: temperatures visited.
@@ -39,13 +39,11 @@ class EvidenceInfo(NamedTuple):
     Example:
         >>> import jsamp as js
         >>> js.mcmc.EvidenceInfo._fields[:2]
-        ('log_evidence', 'stderr')
+        ('log_evidence', 'log_weights')
     """
 
     log_evidence: Any
-    stderr: Any
     log_weights: Any
-    ess: Any
     nfe: Any
     accept: Any
     levels: Any
@@ -126,9 +124,8 @@ def _ais(key, kernel, x, betas, reference, *, moves):
     stderr = jnp.where(known, jnp.std(ratio, ddof=1) / math.sqrt(num), jnp.inf)
     nfe = jnp.sum(nfe, dtype=jnp.int32) + steps * num
     ok = known & _tree.all_finite(x)
-    return Result(
-        x, EvidenceInfo(evidence, stderr, log_weights, effective_size(log_weights), nfe, jnp.mean(accept), betas, ok)
-    )
+    found = Estimate(evidence, stderr, effective_size(log_weights))
+    return Result(x, EvidenceInfo(found, log_weights, nfe, jnp.mean(accept), betas, ok))
 
 
 def ais(
@@ -162,7 +159,7 @@ def ais(
         >>> kernel = js.mcmc.MALA(lambda x: -jnp.sum(x**2) / 2, step_size=0.5)
         >>> x = jax.random.normal(jax.random.key(1), (50, 2))
         >>> out = js.mcmc.ais(jax.random.key(0), kernel, x, jnp.linspace(0, 1, 5), reference=kernel.logdensity)
-        >>> abs(float(out.info.log_evidence)) < 1e-4
+        >>> abs(float(out.info.log_evidence.value)) < 1e-4
         True
 
     Cost:
@@ -253,9 +250,8 @@ def _smc(key, kernel, x, reference, share, *, moves, max_levels):
     known = jnp.isfinite(c.evidence)
     stderr = jnp.where(known, jnp.sqrt(jnp.maximum(variance, 0)), jnp.inf)
     ok = (c.beta >= 1) & known & _tree.all_finite(c.x)
-    return Result(
-        c.x, EvidenceInfo(c.evidence, stderr, jnp.zeros(num, dtype), c.least, c.nfe, c.accept / c.level, c.betas, ok)
-    )
+    found = Estimate(c.evidence, stderr, c.least)
+    return Result(c.x, EvidenceInfo(found, jnp.zeros(num, dtype), c.nfe, c.accept / c.level, c.betas, ok))
 
 
 def smc(

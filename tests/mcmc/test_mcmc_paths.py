@@ -83,19 +83,27 @@ def prior(x):
 EVIDENCE = float(np.sum(-(MEAN**2) / 2 / (1 + S**2) - 0.5 * np.log(1 + S**2) + np.log(S)))
 
 
+def check_evidence(found):
+    """Of 100 runs: Z has no bias, errors are the spread that is seen, 95% intervals cover 85 to 99 times.
+
+    Of a coverage of .95, fewer than 85 have probability 6e-5.
+    """
+    ratio = np.exp(np.asarray(found.value, np.float64) - EVIDENCE)
+    assert abs(ratio.mean() - 1) < 5 * ratio.std(ddof=1) / 10
+    assert abs(np.sqrt(np.mean(np.square(found.stderr))) / ratio.std(ddof=1) - 1) < 0.36  # 5 / sqrt(2 * 99)
+    assert 85 <= np.sum(abs(found.value - EVIDENCE) < 1.96 * found.stderr) < 100
+
+
 def test_ais_evidence():
     def run(key):
         start, move = jax.random.split(key)
         x = jax.random.normal(start, (500, 2))
         info = mcmc.ais(move, mcmc.MALA(posterior, step_size=0.1), x, jnp.linspace(0, 1, 15), reference=prior).info
-        return info.log_evidence, info.stderr, info.ok
+        return info.log_evidence, info.ok
 
-    log_evidence, stderr, ok = jax.vmap(run)(jax.random.split(KEY, 40))
+    found, ok = jax.jit(jax.vmap(run))(jax.random.split(KEY, 100))
     assert np.all(ok)
-    ratio = np.exp(np.asarray(log_evidence, np.float64) - EVIDENCE)
-    assert abs(ratio.mean() - 1) < 5 * ratio.std(ddof=1) / np.sqrt(40)
-    # The reported error is the spread that is seen, within its own sampling error (5 / sqrt(2 * 39)).
-    assert abs(np.mean(stderr) / ratio.std(ddof=1) - 1) < 0.57
+    check_evidence(found)
 
 
 def test_smc_evidence_and_population():
@@ -103,15 +111,13 @@ def test_smc_evidence_and_population():
         start, move = jax.random.split(key)
         x = jax.random.normal(start, (500, 2))
         out = mcmc.smc(move, mcmc.MALA(posterior, step_size=0.1), x, reference=prior, max_levels=20)
-        return out.info.log_evidence, out.info.stderr, out.info.ok, out.x.mean(0), out.info.ess
+        return out.info.log_evidence, out.info.ok, out.x.mean(0)
 
-    log_evidence, stderr, ok, mean, ess = jax.vmap(run)(jax.random.split(KEY, 40))
+    found, ok, mean = jax.jit(jax.vmap(run))(jax.random.split(KEY, 100))
     assert np.all(ok)
-    assert np.all(ess >= 0.49 * 500)
-    ratio = np.exp(np.asarray(log_evidence, np.float64) - EVIDENCE)
-    assert abs(ratio.mean() - 1) < 5 * ratio.std(ddof=1) / np.sqrt(40)
-    assert abs(np.sqrt(np.mean(np.square(stderr))) / ratio.std(ddof=1) - 1) < 0.57
-    spread = np.asarray(mean).std(0, ddof=1) / np.sqrt(40)
+    assert np.all(found.ess >= 0.49 * 500)
+    check_evidence(found)
+    spread = np.asarray(mean).std(0, ddof=1) / np.sqrt(100)
     assert np.all(np.abs(np.asarray(mean).mean(0) - MEAN / (1 + S**2)) < 5 * spread + 2e-3)
 
 
