@@ -239,13 +239,13 @@ def _program(model, losses, optimisers, ema, follow, trainable, keep) -> _Progra
     return _Program(layout, shapes, trained, optimisers, followers, ema, follow, keep)
 
 
-def _step(program: _Program, key, step, numbers, losses, states, average, data, order, position, size):
+def _step(program: _Program, form, key, step, numbers, losses, states, average, data, order, position, size):
     """One update of every player, on one batch."""
     if order is not None:
         index = jax.lax.dynamic_slice_in_dim(order, position, size)
         data = jax.tree.map(lambda leaf: leaf[index], data)
     key, numbers, values, auxes, remembered = jax.random.fold_in(key, step), list(numbers), [], [], ()
-    before = program.layout.build(numbers)
+    before, states = program.layout.build(numbers), jax.tree.unflatten(form, states)
     for i, chosen in enumerate(program.trained):
         loss = program.losses[i].build(losses[i])
         one = key if len(losses) == 1 else jax.random.fold_in(key, i)
@@ -274,13 +274,14 @@ def _step(program: _Program, key, step, numbers, losses, states, average, data, 
     numbers, average = _averages(program, step, numbers, average)
     record = None if program.keep is None else program.keep(before, auxes[0] if len(auxes) == 1 else tuple(auxes))
     changed = [numbers[k] for k in program.changed_places()]
-    return changed, remembered, states, average, values[0] if len(values) == 1 else jnp.stack(values), record
+    value = values[0] if len(values) == 1 else jnp.stack(values)
+    return changed, remembered, _flat(states, form), average, value, record
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(program: _Program, size: int):
+def _compiled(program: _Program, form: Any, size: int):
     """One compiled step for all runs with the same static parts: a call need not hash them again."""
-    return jax.jit(functools.partial(_step, program, size=size))
+    return jax.jit(functools.partial(_step, program, form, size=size))
 
 
 def _scalar(found):
@@ -289,6 +290,13 @@ def _scalar(found):
     if jnp.shape(found[0]) != ():
         raise TypeError(f"minimise: the loss must be a scalar, got shape {jnp.shape(found[0])}. Take its mean.")
     return found
+
+
+def _flat(states, form):
+    found = jax.tree.structure(states)
+    if found != form:
+        raise TypeError(f"minimise: an optimiser must keep the structure of its state, {form}, got {found}.")
+    return jax.tree.leaves(states)
 
 
 def _takes_extra(optimiser):
@@ -322,7 +330,8 @@ def _on_device(numbers):
 def _loop(key, program, source, run, steps, progress):
     """Call the compiled step until the end, an interrupt, or the end of the data."""
     given, places = _layout.take_apart(run.model)[1], program.changed_places()
-    carry = (run.step, _on_device(given), run.loss, run.optimiser, run.average)
+    states, form = jax.tree.flatten(run.optimiser)  # a state of trees is taken apart in Python: once, not at each call
+    carry = (run.step, _on_device(given), run.loss, states, run.average)
     values, kept, stopped, make, leaves = [], [], "", None, None
     with bar(progress, steps, done=run.step, unit="step") as advance, contextlib.suppress(KeyboardInterrupt):
         stopped = "interrupted"
@@ -334,7 +343,7 @@ def _loop(key, program, source, run, steps, progress):
             step, numbers, losses, states, average = carry
             if leaves is None:
                 leaves = tuple(_on_device(_layout.take_apart(one)[1]) for one in losses)
-            make = _compiled(program, found[3]) if make is None else make
+            make = _compiled(program, form, found[3]) if make is None else make
             changed, remembered, states, average, value, record = make(
                 key, step, numbers, leaves, states, average, *found[:3]
             )
@@ -353,5 +362,6 @@ def _loop(key, program, source, run, steps, progress):
     done = carry[0] - run.step
     for k in places:
         given[k] = carry[1][k]
-    state = MinimiseState(carry[0], program.layout.build(given), *carry[2:])
+    _, _, losses, states, average = carry
+    state = MinimiseState(carry[0], program.layout.build(given), losses, jax.tree.unflatten(form, states), average)
     return state, values[:done], [record for record in kept[:done] if record is not None], stopped
