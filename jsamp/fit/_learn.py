@@ -169,7 +169,7 @@ def learn_plan(
     if "weights" in train:
         held = {name: getattr(start, name) for name in LEARNED if getattr(start, name) is not None}
         columns = {name: jnp.zeros(np.shape(column)) for name, column in held.items()}
-    lengths = jnp.zeros(grid.shape[0] - 1) if "grid" in train else None
+    lengths = jnp.zeros(np.shape(grid)[0] - 1) if "grid" in train else None
     model = _Solver(lengths, shares_of(start) if "shares" in train else None, columns)
     loss = _Distance(as_tree("learn_plan: denoiser", denoiser, "denoiser(x, t)"), builder, grid)
     fitted = minimise(

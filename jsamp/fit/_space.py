@@ -30,7 +30,8 @@ class Genome(NamedTuple):
         predicts: [n] index of each step's prediction in `space.predicts`.
         order: [n] number of predictions that each step combines; more than it has at hand counts as those.
         corrector: [n] index into `space.correctors`, for the corrector of the step that ended where this one starts.
-        relax: [n] factor of what each step and its corrector add to the first-order step: 1 for the exact integral.
+        relax: [n] factor of what each step and its corrector add to the first-order step: 1 for the exact integral;
+            None is 1 everywhere.
 
     Example:
         >>> import jax, jsamp as js
@@ -43,7 +44,7 @@ class Genome(NamedTuple):
     predicts: np.ndarray
     order: np.ndarray
     corrector: np.ndarray
-    relax: Any = 1.0
+    relax: Any = None
 
 
 @pytree
@@ -156,7 +157,7 @@ class Space:
         path = check_grid("decode", self.schedule, self.schedule.time(lam))
         kinds = [self.predicts[k] for k in genome.predicts]
         common = kinds[0] if len(set(kinds)) == 1 else "x0"
-        writer = _Writer(path, kinds, common, np.broadcast_to(genome.relax, self.nfe))
+        writer = _Writer(path, kinds, common, self._relax(genome))
         rows = writer.rows(genome.order, [self.correctors[k] for k in genome.corrector])
         return extend(assemble(rows, kind=common), self.nfe, COLUMNS, "mixed")
 
@@ -168,8 +169,10 @@ class Space:
         order = np.where(genome.order > held, np.maximum(held, lowest), genome.order)
         corrector = genome.corrector.copy()
         corrector[0] = 0
-        relax = np.array(np.broadcast_to(genome.relax, self.nfe), np.float64)
-        return genome._replace(order=order, corrector=corrector, relax=relax)
+        return genome._replace(order=order, corrector=corrector, relax=self._relax(genome))
+
+    def _relax(self, genome: Genome) -> np.ndarray:
+        return np.array(np.broadcast_to(1.0 if genome.relax is None else genome.relax, self.nfe), np.float64)
 
     def random(self, key: Key, num: int) -> list[Genome]:
         """Draw genomes: log-SNR uniform, warped towards one end by a random power, and choices uniform."""
@@ -212,7 +215,7 @@ class Space:
 
         kinds, corrected = range(len(self.predicts)), range(len(self.correctors))
         chosen = redraw(genome.predicts, kinds), redraw(genome.order, self.orders), redraw(genome.corrector, corrected)
-        return self.canonical(Genome(lam, *chosen, genome.relax + moves(self.nfe)))
+        return self.canonical(Genome(lam, *chosen, self._relax(genome) + moves(self.nfe)))
 
     def cross(self, key: Key, first: Genome, second: Genome) -> Genome:
         """Mix two genomes: their grids by a random share, their choices step by step."""
@@ -225,13 +228,20 @@ class Space:
         mix = lambda a, b: share * a + (1 - share) * b
         lam = self._finish(mix(first.lam[: self.regular], second.lam[: self.regular]))
         chosen = (np.where(pick, a, b) for a, b in zip(first[1:4], second[1:4], strict=True))
-        return Genome(lam, *chosen, mix(first.relax, second.relax))
+        return Genome(lam, next(chosen), next(chosen), next(chosen), mix(self._relax(first), self._relax(second)))
 
     def features(self, genome: Genome) -> np.ndarray:
         """Numbers that describe a genome: log steps of the grid, its choices, its factors."""
         steps = np.log(np.diff(genome.lam[: self.regular]))
         orders = [genome.order == order for order in self.orders]
-        numbers = [steps - steps.mean(), [steps.mean()], genome.predicts, *orders, genome.corrector, genome.relax]
+        numbers = [
+            steps - steps.mean(),
+            [steps.mean()],
+            genome.predicts,
+            *orders,
+            genome.corrector,
+            self._relax(genome),
+        ]
         return np.concatenate(numbers).astype(float)
 
 
