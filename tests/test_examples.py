@@ -53,6 +53,7 @@ COMMANDS = {
     "draw_digits": ["--quick", "--steps", "4", "--out", "{tmp}/digits.png"],
     "distil_digits": ["--steps", "40", "--distil", "2", "--out", "{tmp}/picture.png"],
     "mmd_digits": ["--steps", "20", "--tune", "2", "--classifier", "5", "--out", "{tmp}/picture.png"],
+    "bridge_digits": ["--steps", "10", "--num", "2", "--out", "{tmp}/picture.png"],
     "ambient_digits": ["--steps", "20", "--out", "{tmp}/picture.png"],
     "dominoes": ["--steps", "5", "--num", "40", "--out", "{tmp}/picture.png"],
     "pinn_peak": ["--steps", "40", "--out", "{tmp}/picture.png"],
