@@ -56,6 +56,8 @@ COMMANDS = {
     "mmd_digits": ["--steps", "20", "--tune", "2", "--classifier", "5", "--out", "{tmp}/picture.png"],
     "bridge_digits": ["--steps", "10", "--num", "2", "--out", "{tmp}/picture.png"],
     "ambient_digits": ["--steps", "20", "--out", "{tmp}/picture.png"],
+    "deblur_digits": ["--steps", "4", "--out", "{tmp}/picture.png"],
+    "edit_digits": [*("--steps", "20", "--distil", "2", "--num", "3", "--updates", "2", "--out", "{tmp}/picture.png")],
     "dominoes": ["--steps", "5", "--num", "40", "--out", "{tmp}/picture.png"],
     "pinn_peak": ["--steps", "40", "--out", "{tmp}/picture.png"],
     "train_digits": ["--data", "{tmp}/mnist.npz", "--steps", "3", "--out", "{tmp}/weights.npz"],
