@@ -71,12 +71,14 @@ EDM_DPM = {
     "lower_order_final": True, "euler_at_final": False,
 }  # fmt: skip
 
+COGVIDEO = {
+    **DDIM, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "snr_shift_scale": 3.0,
+}  # fmt: skip
+
 SCHEDULERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "DDIMScheduler": ("indexed", DDIM),
-    "CogVideoXDDIMScheduler": (
-        "indexed",
-        {**DDIM, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "snr_shift_scale": 3.0},
-    ),
+    "CogVideoXDDIMScheduler": ("indexed", COGVIDEO),
+    "CogVideoXDPMScheduler": ("indexed", {k: v for k, v in COGVIDEO.items() if k not in {**CLIPS, **THRESHOLDS}}),
     "DDPMScheduler": ("indexed", {**DDIM, "variance_type": "fixed_small"}),
     "PNDMScheduler": ("indexed", {**TABLE, "set_alpha_to_one": False, "skip_prk_steps": False}),
     "LCMScheduler": ("indexed", {**DISTILLED, "timestep_scaling": 10.0}),
@@ -90,6 +92,7 @@ SCHEDULERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "LMSDiscreteScheduler": ("karras_style", EULER),
     "HeunDiscreteScheduler": ("karras_style", {**KATHERINE, "clip_sample": False, "clip_sample_range": 1.0}),
     "KDPM2DiscreteScheduler": ("karras_style", KATHERINE),
+    "KDPM2AncestralDiscreteScheduler": ("karras_style", KATHERINE),
     "DPMSolverMultistepScheduler": ("solver_style", DPM),
     "DPMSolverSinglestepScheduler": ("solver_style", {**DPM, "lower_order_final": False}),
     "UniPCMultistepScheduler": ("solver_style", UNIPC),

@@ -10,6 +10,7 @@ import numpy as np
 from jsamp._core._checks import check_choice
 from jsamp._core._pytree import replace
 from jsamp.solve._ancestral import ddim, ddpm
+from jsamp.solve._ancestral_stages import dpm2_ancestral
 from jsamp.solve._columns import KEEP
 from jsamp.solve._corrected import unipc
 from jsamp.solve._index import adams, pndm
@@ -57,6 +58,23 @@ def _transfer(at: Any, to: Any, shares: Mapping[int, float], kind: str, **others
         weight = sigma_to - base * sigma
     weights = {k: share * weight for k, share in shares.items()}
     return Row(at=at, to=to, state_coef=base, weights=weights, **others)
+
+
+def _dpm_indexed(read: Read) -> Plan:
+    """Stochastic steps of DPM-Solver++(2M) between indices; the first one, and one to the end, are of first order."""
+    lam = lambda level: -np.inf if level[1] == 0 else np.inf if level[2] == 0 else np.log(level[1] / level[2])
+    rows = []
+    for i, t in enumerate(read.grid[:-1]):
+        at, to = read.level(t), read.landing(i)
+        h, after = lam(to) - lam(at), t - read.options["num_train_timesteps"] // read.n
+        slope = 0.0
+        if i and after >= 0:
+            slope = h / (lam(at) - lam(read.level(read.grid[i - 1]))) / 2
+        weight = -to[1] * np.expm1(-2 * h)
+        weights = {i: weight * (1 + slope), **({i - 1: -weight * slope} if slope else {})}
+        noise = to[2] * np.sqrt(-np.expm1(-2 * h))
+        rows.append(Row(at, to, to[2] / at[2] * np.exp(-h), weights, noise_std=noise))
+    return assemble(rows, kind="x0")
 
 
 def _pndm(read: Read) -> Plan:
@@ -189,6 +207,7 @@ def _unscaled(plan: Plan) -> Plan:
 PLANS: dict[str, Callable[[Read], Plan]] = {
     "DDIMScheduler": _ddim,
     "CogVideoXDDIMScheduler": _ddim,
+    "CogVideoXDPMScheduler": _dpm_indexed,
     "DDPMScheduler": _ddpm,
     "PNDMScheduler": _pndm,
     "LCMScheduler": _lcm,
@@ -198,6 +217,7 @@ PLANS: dict[str, Callable[[Read], Plan]] = {
     "LMSDiscreteScheduler": lambda read: lms(read.schedule, read.grid, order=4),
     "HeunDiscreteScheduler": lambda read: heun(read.schedule, read.grid),
     "KDPM2DiscreteScheduler": lambda read: dpm2(read.schedule, read.grid),
+    "KDPM2AncestralDiscreteScheduler": lambda read: dpm2_ancestral(read.schedule, read.grid),
     "DPMSolverMultistepScheduler": _dpm,
     "DPMSolverSinglestepScheduler": _dpm_single,
     "UniPCMultistepScheduler": _unipc,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import jsamp as js
+from jsamp._core._pytree import replace
 from jsamp.solve import from_diffusers
 
 ENTRIES = json.loads((pathlib.Path(__file__).parent / "diffusers.json").read_text())["entries"]
@@ -124,6 +125,56 @@ def test_rows_of_distilled_models():
     np.testing.assert_allclose(tcd.plan.state_coef[0], lift * low[1] / tcd.schedule.sigma(999.0), rtol=1e-12)
     # Noise of the prediction and fresh noise together are the noise of the level.
     np.testing.assert_allclose(lift**2 * low[1] ** 2 + 1 - lift**2, tcd.schedule.sigma(759.0) ** 2, rtol=1e-9)
+
+
+def test_ancestral_dpm2():
+    """Against the scheduler's own levels: noise up, midpoint in log sigma, and an Euler step to the end."""
+    for options in ({}, {"use_karras_sigmas": True}):
+        got = from_diffusers({**SD, "_class_name": "KDPM2AncestralDiscreteScheduler", **options}, 6)
+        twin = from_diffusers({**SD, "_class_name": "KDPM2DiscreteScheduler", **options}, 6)
+        np.testing.assert_array_equal(got.timesteps, twin.timesteps)
+        now, after = got.sigmas[:-1], got.sigmas[1:]
+        up = np.sqrt(after**2 * (now**2 - after**2) / now**2)
+        down = np.sqrt(after**2 - up**2)
+        middle = np.sqrt(now * down)[:-1]
+        plan, ends = got.plan, np.append(np.arange(1, 10, 2), 10)
+        assert plan.nfe == 11
+        np.testing.assert_allclose(plan.noise_std[ends] / plan.alpha_next[ends], up, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(plan.sigma[1::2] / plan.alpha[1::2], middle, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "snr_shift_scale": 1.0}],
+    ids=["leading", "zero snr"],
+)
+def test_the_stochastic_solver_of_cogvideox(options):
+    """Against the scheduler's step, written out: x0 extrapolated by half, noise of the exact SDE, on indices."""
+    n, law = 6, (0.5, 0.3)
+    got = from_diffusers({"_class_name": "CogVideoXDPMScheduler", "clip_sample": False, **options}, n)
+    product = lambda t: 1.0 if t < 0 else float(got.schedule.alpha(t)) ** 2
+    gap, x, old, spread = 1000 // n, np.linspace(-1.5, 1.5, 5), None, []
+    steps = got.timesteps
+    with np.errstate(divide="ignore"):
+        lam = lambda t: np.log(np.sqrt(product(t) / max(1 - product(t), 0.0))) if product(t) < 1 else np.inf
+        for i, t in enumerate(steps):
+            now, to = product(t), product(t - gap)
+            alpha = np.sqrt(now)
+            x0 = law[0] + alpha * law[1] ** 2 / (now * law[1] ** 2 + 1 - now) * (x - alpha * law[0])
+            h = lam(t - gap) - lam(t)
+            held = x0
+            if old is not None and t - gap >= 0:
+                r = (lam(t) - lam(steps[i - 1])) / h
+                held = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * old
+            x = np.sqrt((1 - to) / (1 - now)) * np.exp(-h) * x - np.expm1(-2 * h) * np.sqrt(to) * held
+            spread.append(np.sqrt((1 - to) * (1 - np.exp(-2 * h))))
+            old = x0
+    np.testing.assert_allclose(got.plan.noise_std, spread, rtol=1e-6, atol=1e-9)
+    mixture = js.denoise.GaussianMixture(got.schedule, weights=[1.0], means=[[law[0]]], stds=[law[1]])
+    quiet = replace(got.plan, noise_std=None)
+    with jax.enable_x64(True):
+        ours = np.asarray(run(mixture, jnp.linspace(-1.5, 1.5, 5)[:, None], quiet))[:, 0]
+    np.testing.assert_allclose(ours, x, rtol=0, atol=1e-6)
 
 
 def test_clipping_comes_with_the_configuration():
