@@ -3,8 +3,10 @@
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
+import warnings
 
 import jax
 import numpy as np
@@ -77,9 +79,18 @@ NEEDS = {
 }  # beside flax, matplotlib and scikit-learn
 
 
+# These run in this process, which saves an interpreter and its imports. The others have one of their own: some choose
+# devices or x64 for the whole process or start others, and some stay there as a reader starts them.
+HERE = {
+    "active_digits", "bayesian_logistic", "communities", "compare_classifiers", "hello_chain", "hello_coreset",
+    "minority_digits", "sensitivity", "smote_imbalanced", "train_equinox", "train_linen", "train_nnx",
+}  # fmt: skip
+
+
 def test_every_example_is_listed():
     found = {path.stem for path in EXAMPLES.glob("*.py")}
     assert found == LIBRARIES | set(COMMANDS)
+    assert set(COMMANDS) >= HERE
     index = (EXAMPLES / "README.md").read_text()
     assert all(f"{name}.py" in index for name in found)
     pictures = set(re.findall(r"\((gallery/\w+\.png|\w+\.png)\)", index))
@@ -104,13 +115,32 @@ def folder(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_example_runs(name, folder):
+def test_example_runs(name, folder, monkeypatch):
     pytest.importorskip(NEEDS.get(name, "numpy"), reason=f"{name} needs it")
     arguments = [part.format(tmp=folder) for part in COMMANDS[name]]
-    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *arguments]
+    if name in HERE:
+        run_here(EXAMPLES / f"{name}.py", arguments, monkeypatch)
+    else:
+        run_alone(EXAMPLES / f"{name}.py", arguments)
+
+
+def run_alone(path, arguments):
+    """In an interpreter of its own."""
     environment = dict(os.environ)
     if cache := jax.config.jax_compilation_cache_dir:  # the folder of this worker, which waits meanwhile
         environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     options = {"capture_output": True, "text": True, "timeout": 600, "check": False, "env": environment}
-    done = subprocess.run(command, cwd=EXAMPLES.parent, **options)
+    done = subprocess.run([sys.executable, str(path), *arguments], cwd=EXAMPLES.parent, **options)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def run_here(path, arguments, monkeypatch):
+    """As a script, but without the price of an interpreter, of importing JAX and of compiling what others compiled."""
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+    monkeypatch.setattr(sys, "path", [str(path.parent), *sys.path])
+    monkeypatch.chdir(EXAMPLES.parent)
+    with warnings.catch_warnings(), jax.numpy_rank_promotion("allow"):  # as in a fresh interpreter
+        warnings.simplefilter("default")
+        runpy.run_path(str(path), run_name="__main__")
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
