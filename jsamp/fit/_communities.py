@@ -105,7 +105,7 @@ class CommunitiesInfo(NamedTuple):
     ok: Any
 
 
-def communities(key: Key, adjacency: Any, *, max_communities: int = 64, restarts: int = 4) -> Result:
+def communities(key: Key, adjacency: Any, *, max_communities: int | None = None, restarts: int = 4) -> Result:
     """Find the communities of a network, their number, and the tree in which they merge.
 
     The Bethe-Hessian H = (r^2 - 1) I + D - r A, r^2 = sum d^2 / sum d - 1, has one negative eigenvalue for each
@@ -117,7 +117,7 @@ def communities(key: Key, adjacency: Any, *, max_communities: int = 64, restarts
         key: one key.
         adjacency: [N, N], symmetric, 0 and 1 (or booleans), zeros on the diagonal: an array, or a
             `jax.experimental.sparse.BCOO` without duplicates (of a scipy matrix: `BCOO.from_scipy_sparse(A)`).
-        max_communities: slots, at most N; static.
+        max_communities: slots, at most N; None takes 64, or N of a smaller network; static.
         restarts: runs of k-means; static.
 
     Returns:
@@ -126,7 +126,7 @@ def communities(key: Key, adjacency: Any, *, max_communities: int = 64, restarts
 
     Raises:
         ValueError: for a matrix that is not square, symmetric, 0 and 1, or has loops, duplicates or no link.
-        TypeError: for something that is no matrix, or no key.
+        TypeError: for something that is no array or BCOO (a graph of networkx, a matrix of scipy), or no key.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -149,7 +149,8 @@ def communities(key: Key, adjacency: Any, *, max_communities: int = 64, restarts
     """
     check_key(key, "communities")
     network = as_network(adjacency)
-    most = check_count("communities: max_communities", max_communities, high=network.shape[0])
+    most = min(64, network.shape[0]) if max_communities is None else max_communities
+    most = check_count("communities: max_communities", most, high=network.shape[0])
     restarts = check_count("communities: restarts", restarts)
     return Result(*_communities(key, network, most, restarts))
 

@@ -23,6 +23,7 @@ def as_network(adjacency: Any) -> Any:
 
     sparse = isinstance(adjacency, BCOO)
     if not sparse:
+        _refuse_others(adjacency)
         adjacency = as_array("communities: adjacency", adjacency)
     if adjacency.ndim != 2 or adjacency.shape[0] != adjacency.shape[1] or adjacency.shape[0] < 2:
         raise ValueError(f"communities: adjacency must be square [N, N] with N >= 2, got shape {adjacency.shape}.")
@@ -37,6 +38,16 @@ def as_network(adjacency: Any) -> Any:
     if sparse:
         return BCOO((adjacency.data.astype(dtype), adjacency.indices), shape=adjacency.shape)
     return adjacency.astype(dtype)
+
+
+def _refuse_others(adjacency: Any) -> None:
+    """Name the way from networkx, scipy and the other sparse forms of jax."""
+    remedies = {"nodes": "networkx.to_numpy_array(graph, weight=None)", "tocoo": "BCOO.from_scipy_sparse(adjacency)"}
+    remedies["to_bcoo"] = "adjacency.to_bcoo()"
+    for name, remedy in remedies.items():
+        if hasattr(adjacency, name):
+            kind = type(adjacency).__name__
+            raise TypeError(f"communities: adjacency must be an array or a BCOO, got {kind}. Pass {remedy}.")
 
 
 def _links(adjacency: Any, sparse: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,15 @@
 """The laws of the house for jsamp.fit."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.sparse
 from cases import Case, pairs
+from jax.experimental.sparse import BCSR
 from surrogate_cases import SURROGATES
 
 import jsamp as js
@@ -122,6 +126,9 @@ NETWORKS = {
             (lambda: js.fit.communities(KEY, RING, max_communities=13), "max_communities must be in 1..12"),
             (lambda: js.fit.communities(KEY, RING, max_communities=4, restarts=0), "communities: restarts"),
             (lambda: js.fit.communities(KEY, RING[:3]), "must be square"),
+            (lambda: js.fit.communities(KEY, scipy.sparse.csr_array(RING)), "Pass BCOO.from_scipy_sparse"),
+            (lambda: js.fit.communities(KEY, BCSR.fromdense(RING)), "Pass adjacency.to_bcoo"),
+            (lambda: js.fit.communities(KEY, SimpleNamespace(nodes=[0, 1])), "Pass networkx.to_numpy_array"),
             (network(lambda a: 0 * a), "has no links"),
             (network(lambda a: 2 * a), "zeros and ones"),
             (network(entry(3, 3, 1)), "links to itself"),
@@ -447,3 +454,8 @@ REGISTRY |= NETWORKS | EFFECTS | BILEVEL | CHANNELS
 @pytest.mark.parametrize(("law", "case"), pairs(REGISTRY))
 def test_laws(law, case):
     law(case)
+
+
+def test_slots_of_a_small_network_are_its_nodes():
+    found = jax.eval_shape(lambda links: js.fit.communities(KEY, links).x, RING)
+    assert found.merges.shape == (11, 2)
