@@ -85,7 +85,7 @@ def follow(plan: Plan, schedule: Any) -> tuple[Any, Any]:
 
 
 def _kind(plan: Plan) -> str | None:
-    """What all rows of a plan combine; None where they differ."""
+    """Name the prediction that all rows of a plan combine; None where they differ."""
     if plan.mix is None:
         return plan.kind
     return next((kind for kind, mix in MIX.items() if np.allclose(plan.mix, mix)), None)
