@@ -95,6 +95,16 @@ def _kid(x, y, block):
     return _u_statistic(Partial(_cubic, 1 + jnp.sum(middle**2) / d), (x, along(x)), (y, along(y)), block)
 
 
+def _check_symmetric(kernel, a, b):
+    """Refuse a kernel that depends on the order of its rows: each pair is formed once."""
+    there, back = _checks.concrete(kernel(a, b)), _checks.concrete(kernel(b, a))
+    if there is not None and back is not None and not np.allclose(there, back, rtol=1e-3, equal_nan=True):
+        raise ValueError(
+            f"mmd: kernel must be symmetric, got {there} for two rows and {back} for them in the other order. "
+            f"Pass the mean of the two."
+        )
+
+
 def _estimate(pair, x, y):
     value, error = pair
     return Estimate(value, error, jnp.asarray(min(x.shape[0], y.shape[0]), value.dtype))
@@ -119,7 +129,8 @@ def mmd(x: Any, y: Any, *, kernel: Any = "rbf", bandwidth: Any = None, block: in
         `Estimate` of scalars; ess = min(n, m).
 
     Raises:
-        ValueError: for fewer than 4 rows, features that differ, NaN, or a bandwidth that is not positive.
+        ValueError: for fewer than 4 rows, features that differ, NaN, a bandwidth that is not positive, or a kernel that
+            is seen to depend on the order of its rows.
 
     Example:
         >>> import jax, jsamp as js
@@ -143,7 +154,9 @@ def mmd(x: Any, y: Any, *, kernel: Any = "rbf", bandwidth: Any = None, block: in
         return _estimate(_mmd_rbf(x, y, bandwidth, block), x, y)
     if isinstance(kernel, str):
         _checks.check_choice("mmd: kernel", kernel, ("rbf",))
-    return _estimate(_mmd_any(as_tree("mmd: kernel", kernel, "kernel(a, b)"), x, y, block), x, y)
+    kernel = as_tree("mmd: kernel", kernel, "kernel(a, b)")
+    _check_symmetric(kernel, x[0], y[0])
+    return _estimate(_mmd_any(kernel, x, y, block), x, y)
 
 
 def kid(x: Any, y: Any, *, block: int = 512) -> Estimate:

@@ -179,7 +179,7 @@ def learn_plan(
     return Result(plan, LearnInfo(grid, fitted.info.loss))
 
 
-def _builder(build, grid, train, schedule):
+def _builder(build, grid, train, schedule) -> tuple[Any, Any]:
     if not isinstance(train, tuple) or not train or not set(train) <= set(PARTS):
         raise ValueError(f"learn_plan: train must be a tuple of {', '.join(map(repr, PARTS))}, got {train!r}.")
     if {"shares", "weights"} <= set(train):

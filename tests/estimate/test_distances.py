@@ -51,6 +51,11 @@ def test_kernel_distances_by_hand(block):
     )
 
 
+def test_a_kernel_that_depends_on_the_order_of_its_rows_is_refused():
+    with pytest.raises(ValueError, match="mmd: kernel must be symmetric"):
+        estimate.mmd(X, Y, kernel=lambda a, b: jnp.exp(-jnp.sum(a**2)) * b[0])
+
+
 def test_large_offsets_and_scales_cost_no_digits():
     """Features around 1000, units of 1e-12 and 1e12; the product form of squares agrees with differences."""
     far = lambda f: (np.asarray(f(X + 1000, Y + 1000).value, float), float(f(X, Y).value))
