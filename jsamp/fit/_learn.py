@@ -160,26 +160,26 @@ def learn_plan(
     check_key(key, "learn_plan")
     check_denoiser("learn_plan: denoiser", denoiser)
     check_count("learn_plan: steps", steps)
-    builder, grid = _builder(build, grid, train, getattr(denoiser, "schedule", None))
+    builder, times = _builder(build, grid, train, getattr(denoiser, "schedule", None))
     reference = match("learn_plan: reference", reference, x)
     rows = jax.tree.leaves(x)[0].shape[0]
     if optimiser is None:
         optimiser = lbfgs() if batch >= rows else optax.adam(optax.cosine_decay_schedule(0.02, steps))
-    start, columns = builder(grid), None
+    start, columns = builder(times), None
     if "weights" in train:
         held = {name: getattr(start, name) for name in LEARNED if getattr(start, name) is not None}
         columns = {name: jnp.zeros(np.shape(column)) for name, column in held.items()}
-    lengths = jnp.zeros(np.shape(grid)[0] - 1) if "grid" in train else None
+    lengths = jnp.zeros(len(times) - 1) if "grid" in train else None
     model = _Solver(lengths, shares_of(start) if "shares" in train else None, columns)
-    loss = _Distance(as_tree("learn_plan: denoiser", denoiser, "denoiser(x, t)"), builder, grid)
+    loss = _Distance(as_tree("learn_plan: denoiser", denoiser, "denoiser(x, t)"), builder, times)
     fitted = minimise(
         key, loss, model, (x, reference), optimiser=optimiser, steps=steps, batch=min(batch, rows), progress=progress
     )
-    plan, grid = jax.jit(lambda model: _plan(builder, loss.grid, model))(fitted.x)
-    return Result(plan, LearnInfo(grid, fitted.info.loss))
+    plan, times = jax.jit(lambda model: _plan(builder, loss.grid, model))(fitted.x)
+    return Result(plan, LearnInfo(times, fitted.info.loss))
 
 
-def _builder(build, grid, train, schedule) -> tuple[Any, Any]:
+def _builder(build, grid, train, schedule):
     if not isinstance(train, tuple) or not train or not set(train) <= set(PARTS):
         raise ValueError(f"learn_plan: train must be a tuple of {', '.join(map(repr, PARTS))}, got {train!r}.")
     if {"shares", "weights"} <= set(train):
