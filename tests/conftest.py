@@ -2,18 +2,11 @@
 
 import os
 import pathlib
-from importlib import metadata
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Thousands of small programs are compiled and run a few times: the time goes into making them fast. Fusion emitters
-# build every loop through MLIR, at more than half of the cost of compiling a small program. XLA aborts on a flag that it
-# does not know, and later ones do not know this.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    + (" --xla_cpu_use_fusion_emitters=false" if metadata.version("jaxlib").startswith("0.10.") else ""),
-)
+# Thousands of small programs are compiled and run a few times: the time goes into making them fast.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import compile_cache
 import jax
