@@ -13,8 +13,9 @@ from jax.tree_util import Partial
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
 from jsamp.estimate import _arrays
-from jsamp.estimate._pairs import centred, is_small, median, own_sums, pair_sums, product, squared
+from jsamp.estimate._pairs import centred, is_small, median, own_sums, pair_sums, squared
 from jsamp.estimate._types import Estimate
+from jsamp.select._whiten import matmul
 
 
 def median_square(y: jax.Array, most: int = 1000) -> jax.Array:
@@ -58,7 +59,7 @@ def _cubic(c, a, b):
     """(a.b / d + 1)^3 minus what depends on one of a, b alone, in terms of differences from the middle."""
     (a, p), (b, q) = a, b
     p, q = p[:, None], q[None]
-    r = product(a, b.T) / a.shape[1]
+    r = matmul(a, b.T) / a.shape[1]
     s = c + p + q
     return r * (3 * s**2 + 3 * s * r + r**2) + 3 * p * q * (2 * c + p + q)
 
@@ -140,7 +141,7 @@ def mmd(x: Any, y: Any, *, kernel: Any = "rbf", bandwidth: Any = None, block: in
         True
 
     Cost:
-        (n + m)^2 kernels in blocks, each pair a matrix product entry (exact differences for small sets).
+        (n + m)^2 / 2 kernels in tiles, each pair a matrix product entry (exact differences for small sets).
 
     References:
         Gretton et al., "A kernel two-sample test", 2012. Sutherland et al., "Generative models and model criticism via

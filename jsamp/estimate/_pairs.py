@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._mesh import vary
+from jsamp.select._whiten import matmul
 
 EXACT = 2**24
 """Multiplications up to which differences are formed one by one, exactly; beyond, by one matrix product."""
+FEW = 16
+"""Neighbours up to which the nearest are found one after another."""
 
 
 def squared(a: jax.Array, b: jax.Array, exact: bool) -> jax.Array:
@@ -24,16 +27,7 @@ def squared(a: jax.Array, b: jax.Array, exact: bool) -> jax.Array:
     if exact:
         return jnp.sum((a[:, None] - b[None]) ** 2, 2)
     lengths = jnp.sum(a**2, 1)[:, None] + jnp.sum(b**2, 1)[None]
-    return jnp.maximum(lengths - 2 * product(a, b.T), 0)
-
-
-FEW = 16
-"""Neighbours up to which the nearest are found one after another."""
-
-
-def product(a: jax.Array, b: jax.Array) -> jax.Array:
-    """A matrix product in the full precision of its dtype, on an accelerator too."""
-    return jnp.matmul(a, b, precision="highest")
+    return jnp.maximum(lengths - 2 * matmul(a, b.T), 0)
 
 
 def squared_to(row: jax.Array, rows: jax.Array, exact: bool) -> jax.Array:
@@ -72,7 +66,7 @@ def _tile_sums(kernel, x, y, block, *, same):
         # Without the barrier the compiler would form the tile anew for each of its sums.
         tile = jax.lax.optimization_barrier(jnp.where(counted, tile, 0))
         one = functools.partial(jnp.ones, dtype=tile.dtype)
-        return product(tile, one(width)), product(one(height), tile)
+        return matmul(tile, one(width)), matmul(one(height), tile)
 
     # Under differentiation a tile is formed again, so that no n x m array is kept.
     sums = jax.checkpoint(sums, prevent_cse=False)

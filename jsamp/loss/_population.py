@@ -14,7 +14,7 @@ from jsamp.estimate._pairs import is_small, own_sums, pair_sums, squared
 from jsamp.loss import _protocol as p
 from jsamp.select._whiten import matmul
 
-BLOCK = 256  # rows of a kernel at a time, as in js.estimate.mmd
+BLOCK = 256  # rows of both sets in a tile of kernel values
 
 
 def _polynomial(x, y):
@@ -95,7 +95,7 @@ class MMDFinetune(p.Called):
         (True, True)
 
     Cost:
-        n runs of the sampler, forward and backward, and 3 n^2 kernel values, 256 rows at a time, formed again for the
+        n runs of the sampler, forward and backward, and 2 n^2 kernel values in tiles of 256 rows, formed again for the
         gradient.
 
     References:
