@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_number
 from jsamp._core._like import match
 from jsamp._core._pytree import field, pytree
+from jsamp.denoise import _fields
 
 
 @pytree
@@ -48,7 +48,7 @@ class EDM:
         Song et al., "Consistency Models", 2023, arXiv:2303.01469 (sigma_min).
     """
 
-    model: Any = field(convert=lambda name, value: as_tree(name, value, "model(x, c)"))
+    model: Any = field(convert=_fields.callable_as("model(x, c)"))
     sigma_data: Any = 0.5
     sigma_min: Any = 0.0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,8 +10,6 @@ import numpy as np
 
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import (
-    check_choice,
-    check_count,
     check_finite,
     check_flag,
     check_number,
@@ -20,18 +17,24 @@ from jsamp._core._checks import (
     is_traced,
     shown,
 )
+from jsamp._core._fields import Convert, callable_as, count, number, one_of
 from jsamp.denoise._protocol import check_denoiser
 
-Convert = Callable[[str, Any], Any]
-
-
-def callable_as(signature: str, *, optional: bool = False) -> Convert:
-    """Make a callable a tree, so that its arrays are leaves."""
-
-    def convert(name, value):
-        return None if optional and value is None else as_tree(name, value, signature)
-
-    return convert
+__all__ = [
+    "as_numbers",
+    "callable_as",
+    "count",
+    "denoiser",
+    "finite",
+    "flag",
+    "label",
+    "noise_std",
+    "number",
+    "on_host",
+    "one_of",
+    "schedule",
+    "weight",
+]
 
 
 def denoiser(name: str, value: Any) -> None:
@@ -46,26 +49,6 @@ def schedule(name: str, value: Any) -> None:
         kind = value.__name__ if isinstance(value, type) else type(value).__name__
         names = ", ".join(f"{method}()" for method in missing or ["alpha"])
         raise TypeError(f"{name} must have {names}, got {kind}. Pass for example js.noise.VP().")
-
-
-def number(low: float = -np.inf, high: float = np.inf, *, open_low: bool = False, optional: bool = False) -> Convert:
-    """Refuse what is not a finite number, or array of numbers, in [low, high], or (low, high] when `open_low`."""
-
-    def check(name, value):
-        if not (optional and value is None):
-            check_number(name, value, low=low, high=high, open_low=open_low)
-
-    return check
-
-
-def one_of(*choices: str) -> Convert:
-    """Refuse anything but one of the names."""
-    return lambda name, value: check_choice(name, value, choices)
-
-
-def count(low: int = 1, *, optional: bool = False) -> Convert:
-    """Return a static count as int."""
-    return lambda name, value: None if optional and value is None else check_count(name, value, low=low)
 
 
 def on_host(name: str, value: Any) -> np.ndarray:

@@ -106,7 +106,7 @@ class ConservativePart:
         [-1.0, -2.0]
     """
 
-    potentials: Any = field(convert=lambda name, f: as_tree(name, f, "potentials(x)"))
+    potentials: Any = field(convert=_fields.callable_as("potentials(x)"))
     coefficient: Any
     explained: Any
 

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_count, check_key
+from jsamp._core._checks import check_key
 from jsamp._core._like import match
 from jsamp._core._pytree import field, pytree, static
+from jsamp.denoise import _fields
 from jsamp.denoise._denoiser import Prediction
 
 
@@ -49,9 +49,9 @@ class Latent:
         arXiv:2112.07804.
     """
 
-    model: Any = field(convert=lambda name, value: as_tree(name, value, "model(x, t, z)"))
+    model: Any = field(convert=_fields.callable_as("model(x, t, z)"))
     schedule: Any
-    latent: int = static(convert=lambda name, value: check_count(name, value))
+    latent: int = static(convert=_fields.count())
 
     def __call__(self, x, t, *, key=None):
         """Draw x0, and the noise that goes with it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jsamp._core import _checks, _tree
-from jsamp._core._callable import as_tree
+from jsamp._core import _checks, _fields, _tree
 from jsamp._core._like import as_arrays
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Key, Model, Scalar, Tree
@@ -78,29 +78,12 @@ class _Look(NamedTuple):
     gradient: Any
 
 
-def _positive(name, value):
-    _checks.check_scalar(name, value, low=0.0, open_low=True)
-
-
-def _share(name, value):
-    _checks.check_scalar(name, value, low=0.0, high=1.0, open_low=True)
-
-
-def _optional(check):
-    return lambda name, value: None if value is None else check(name, value)
-
-
-def _count(name, value):
-    return None if value is None else _checks.check_count(name, value)
-
-
 def _counts(name, value):
     """Return rows per step as a pair, for the upper and the lower data."""
-    if not isinstance(value, (tuple, list)):
-        return (_count(name, value),) * 2
-    if len(value) != 2:
-        raise ValueError(f"{name} must be one count or a pair (upper, lower), got {len(value)} of them.")
-    return tuple(_count(name, one) for one in value)
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be one count or a pair (upper, lower), got {len(pair)} of them.")
+    return tuple(map(functools.partial(_fields.count(optional=True), name), pair))
 
 
 @pytree
@@ -174,23 +157,21 @@ class Bilevel:
         Cutkosky and Orabona, "Momentum-Based Variance Reduction in Non-Convex SGD", 2019, arXiv:1905.10018 (STORM).
     """
 
-    upper: Model = field(convert=lambda name, value: as_tree(name, value, "upper(x, y, rows)"))
-    lower: Model = field(convert=lambda name, value: as_tree(name, value, "lower(x, y, rows)"))
-    rate: Scalar = field(check=_positive)
-    lower_rate: Scalar = field(check=_positive)
-    blocks: int | None = static(default=None, kw_only=True, convert=_count)
+    upper: Model = field(convert=_fields.callable_as("upper(x, y, rows)"))
+    lower: Model = field(convert=_fields.callable_as("lower(x, y, rows)"))
+    rate: Scalar = field(check=_fields.scalar(0, open_low=True))
+    lower_rate: Scalar = field(check=_fields.scalar(0, open_low=True))
+    blocks: int | None = static(default=None, kw_only=True, convert=_fields.count(optional=True))
     batch: Any = static(default=None, kw_only=True, convert=_counts)
     track: str = static(
         default="hessian", kw_only=True, check=lambda name, value: _checks.check_choice(name, value, TRACKED)
     )
-    alpha: Scalar = field(default=0.1, kw_only=True, check=_share)
-    beta: Scalar = field(default=0.1, kw_only=True, check=_share)
-    gamma: Scalar | None = field(
-        default=None, kw_only=True, check=_optional(lambda name, value: _checks.check_scalar(name, value, low=0.0))
-    )
-    solve_rate: Scalar | None = field(default=None, kw_only=True, check=_optional(_positive))
-    floor: Scalar = field(default=1e-3, kw_only=True, check=_positive)
-    radius: Scalar | None = field(default=None, kw_only=True, check=_optional(_positive))
+    alpha: Scalar = field(default=0.1, kw_only=True, check=_fields.scalar(0, 1, open_low=True))
+    beta: Scalar = field(default=0.1, kw_only=True, check=_fields.scalar(0, 1, open_low=True))
+    gamma: Scalar | None = field(default=None, kw_only=True, check=_fields.scalar(0, optional=True))
+    solve_rate: Scalar | None = field(default=None, kw_only=True, check=_fields.scalar(0, open_low=True, optional=True))
+    floor: Scalar = field(default=1e-3, kw_only=True, check=_fields.scalar(0, open_low=True))
+    radius: Scalar | None = field(default=None, kw_only=True, check=_fields.scalar(0, open_low=True, optional=True))
 
     def init(self, key: Key, x: Tree, ys: Tree, data: Tree) -> BilevelState:
         """Look once at every block, at `batch` of its rows, and start all estimates there.

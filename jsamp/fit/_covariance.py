@@ -8,17 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Scalar
 
 HIGHEST = jax.lax.Precision.HIGHEST
-
-
-def positive(name: str, value: Any) -> Any:
-    """Return a number or array of numbers > 0."""
-    _checks.check_number(name, value, low=0.0, open_low=True)
-    return value
 
 
 def not_negative(name: str, value: Any) -> Any:
@@ -52,8 +46,8 @@ class Matern:
         arXiv:2402.02229 (the prior of the lengths).
     """
 
-    lengths: Any = field(default=0.5, convert=positive)
-    scale: Scalar = field(default=1.0, convert=positive)
+    lengths: Any = field(default=0.5, check=_fields.positive)
+    scale: Scalar = field(default=1.0, check=_fields.positive)
 
     def __call__(self, X, X2):
         """Covariances [n, m] of rows [n, d] and [m, d]."""
@@ -134,10 +128,10 @@ class NNGPKernel:
         et al., "Deep neural networks as Gaussian processes", 2018, arXiv:1711.00165.
     """
 
-    depth: int = static(default=3, convert=lambda name, value: _checks.check_count(name, value, low=0))
+    depth: int = static(default=3, convert=_fields.count(0))
     kind: str = static(default="relu", check=check_kind("relu", "erf"))
-    weight_var: Scalar = field(default=10.0, convert=positive)
-    bias_var: Scalar = field(default=1.6, convert=positive)
+    weight_var: Scalar = field(default=10.0, check=_fields.positive)
+    bias_var: Scalar = field(default=1.6, check=_fields.positive)
 
     def __call__(self, X, X2):
         """Covariances [n, m] of rows [n, d] and [m, d]."""

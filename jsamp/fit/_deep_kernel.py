@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Array
 from jsamp.fit import _protocol as p
@@ -50,8 +50,8 @@ class DeepKernel:
 
     network: Network = field(default=None, convert=lambda name, value: as_network(name, value, Network()))
     noise: Any = field(default=None, convert=noise_or_none)
-    pretrain: int = static(default=300, convert=lambda name, value: _checks.check_count(name, value))
-    steps: int = static(default=300, convert=lambda name, value: _checks.check_count(name, value))
+    pretrain: int = static(default=300, convert=_fields.count())
+    steps: int = static(default=300, convert=_fields.count())
     rate: float = static(default=1e-2, convert=lambda name, value: as_rate(name, value))
     capacity: int | None = static(default=None, convert=p.check_capacity)
 

@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from jsamp import mcmc
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, replace, static
 from jsamp._core._types import Array, Scalar
 from jsamp.fit import _protocol as p
-from jsamp.fit._covariance import positive
 from jsamp.fit._gp import noise_or_none
-from jsamp.fit._laplace import LogPosterior, a_network, count, mode_of, tangent_draw, variance_of
+from jsamp.fit._laplace import LogPosterior, a_network, mode_of, tangent_draw, variance_of
 from jsamp.fit._settle import adam, as_rate, settle
 from jsamp.fit._weights_prior import Network
 
@@ -118,10 +117,10 @@ class Ensemble:
     """
 
     network: Network = a_network()
-    members: int = static(default=10, convert=count)
-    share: Scalar = field(default=0.8, convert=lambda name, value: _share(name, value))
+    members: int = static(default=10, convert=_fields.count())
+    share: Scalar = field(default=0.8, check=_fields.scalar(0, 1, open_low=True))
     noise: Any = field(default=None, convert=noise_or_none)
-    steps: int = static(default=500, convert=count)
+    steps: int = static(default=500, convert=_fields.count())
     rate: float = static(default=1e-2, convert=as_rate)
     capacity: int | None = static(default=None, convert=p.check_capacity)
 
@@ -134,11 +133,6 @@ class Ensemble:
         given = (self.network, data, masks, variance_of(self.noise, data))
         found = settle(key, _MEMBERS, given, start, adam(self.rate, self.steps), self.steps)
         return NetworkPosterior(self.network, found, data.center, data.scale)
-
-
-def _share(name, value):
-    _checks.check_scalar(name, value, low=0.0, high=1.0, open_low=True)
-    return value
 
 
 @jax.jit
@@ -197,11 +191,11 @@ class HMCNetwork:
 
     network: Network = a_network()
     noise: Any = field(default=None, convert=noise_or_none)
-    draws: int = static(default=100, convert=count)
-    warmup: int = static(default=100, convert=count)
-    length: Scalar = field(default=1.0, convert=positive)
-    max_steps: Scalar = field(default=100, convert=positive)
-    pretrain: int = static(default=300, convert=count)
+    draws: int = static(default=100, convert=_fields.count())
+    warmup: int = static(default=100, convert=_fields.count())
+    length: Scalar = field(default=1.0, check=_fields.positive)
+    max_steps: Scalar = field(default=100, check=_fields.positive)
+    pretrain: int = static(default=300, convert=_fields.count())
     capacity: int | None = static(default=None, convert=p.check_capacity)
 
     def fit(self, key: Any, X: Array, y: Array) -> NetworkPosterior:
@@ -257,13 +251,13 @@ class SGHMCNetwork:
 
     network: Network = a_network()
     noise: Any = field(default=None, convert=noise_or_none)
-    draws: int = static(default=100, convert=count)
-    thin: int = static(default=10, convert=count)
-    burn: int = static(default=500, convert=lambda name, value: _checks.check_count(name, value, low=0))
-    step: Scalar = field(default=0.05, convert=lambda name, value: _share(name, value))
-    friction: Scalar = field(default=0.1, convert=lambda name, value: _share(name, value))
+    draws: int = static(default=100, convert=_fields.count())
+    thin: int = static(default=10, convert=_fields.count())
+    burn: int = static(default=500, convert=_fields.count(0))
+    step: Scalar = field(default=0.05, check=_fields.scalar(0, 1, open_low=True))
+    friction: Scalar = field(default=0.1, check=_fields.scalar(0, 1, open_low=True))
     batch: int | None = static(default=None, convert=p.check_capacity)
-    pretrain: int = static(default=300, convert=count)
+    pretrain: int = static(default=300, convert=_fields.count())
     capacity: int | None = static(default=None, convert=p.check_capacity)
 
     def fit(self, key: Any, X: Array, y: Array) -> NetworkPosterior:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core import _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_count, check_flag, check_key, check_rows, concrete
 from jsamp._core._pytree import field, pytree
@@ -49,7 +50,7 @@ class EffectMixture:
         ([0.5, 0.5], 0.5, [0.5])
     """
 
-    encoder: Any = field(convert=lambda name, value: as_tree(name, value, "encoder(image)"))
+    encoder: Any = field(convert=_fields.callable_as("encoder(image)"))
     baseline: Any = field(convert=numbers)
     baseline_offset: Any = field(convert=numbers)
     gate: Any = field(convert=numbers)

@@ -8,14 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
-from jsamp._core._callable import as_tree
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Array
-
-
-def _count(name: str, value: Any) -> int:
-    return _checks.check_count(name, value)
 
 
 @pytree
@@ -43,11 +38,11 @@ class ChannelSchedule:
         A few scalars.
     """
 
-    settle: int = static(default=25, convert=_count)
-    blend: int = static(default=10, convert=_count)
-    fade: int = static(default=10, convert=_count)
-    patience: int = static(default=20, convert=_count)
-    epochs: int = static(default=1000, convert=_count)
+    settle: int = static(default=25, convert=_fields.count())
+    blend: int = static(default=10, convert=_fields.count())
+    fade: int = static(default=10, convert=_fields.count())
+    patience: int = static(default=20, convert=_fields.count())
+    epochs: int = static(default=1000, convert=_fields.count())
 
     def __post_init__(self):
         if self.epochs <= self.warm:
@@ -114,7 +109,7 @@ class Channels:
         That of the task.
     """
 
-    task: Any = field(convert=lambda name, value: as_tree(name, value, "task(X)"))
+    task: Any = field(convert=_fields.callable_as("task(X)"))
     mask: Any
     weight: Any
     center: Any

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Array, Scalar
 from jsamp.fit import _protocol as p
@@ -271,7 +271,7 @@ class GP:
     noise: Any = field(default=None, convert=noise_or_none)
     mean: Any = field(default=None, convert=_number_or_none)
     fitted: bool = static(default=True, convert=_checks.check_flag)
-    steps: int = static(default=20, convert=lambda name, value: _checks.check_count(name, value))
+    steps: int = static(default=20, convert=_fields.count())
     capacity: int | None = static(default=None, convert=p.check_capacity)
 
     def fit(self, key: Any, X: Array, y: Array) -> GPPosterior:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Array
 from jsamp.fit import _protocol as p
@@ -16,10 +16,6 @@ from jsamp.fit._gp import GPPosterior, factorise, noise_or_none, solve
 from jsamp.fit._settle import adam, as_network, as_rate, settle
 from jsamp.fit._weights_prior import Network
 from jsamp.select._whiten import matmul
-
-
-def count(name, value):
-    return _checks.check_count(name, value)
 
 
 def a_network(**usual):
@@ -135,7 +131,7 @@ class LaplaceNetwork:
 
     network: Network = a_network()
     noise: Any = field(default=None, convert=noise_or_none)
-    steps: int = static(default=500, convert=count)
+    steps: int = static(default=500, convert=_fields.count())
     rate: float = static(default=1e-2, convert=as_rate)
     capacity: int | None = static(default=None, convert=p.check_capacity)
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Scalar
-from jsamp.fit._covariance import HIGHEST, check_kind, positive
+from jsamp.fit._covariance import HIGHEST, check_kind
 
 ACTIVATIONS = {"relu": jax.nn.relu, "erf": jax.lax.erf, "tanh": jnp.tanh}
 
@@ -41,11 +41,11 @@ class Network:
         n (d width + depth width^2).
     """
 
-    depth: int = static(default=2, convert=lambda name, value: _checks.check_count(name, value, low=0))
-    width: int = static(default=32, convert=lambda name, value: _checks.check_count(name, value))
+    depth: int = static(default=2, convert=_fields.count(0))
+    width: int = static(default=32, convert=_fields.count())
     kind: str = static(default="tanh", check=check_kind("tanh", "relu", "erf"))
-    weight_var: Scalar = field(default=4.0, convert=positive)
-    bias_var: Scalar = field(default=1.0, convert=positive)
+    weight_var: Scalar = field(default=4.0, check=_fields.positive)
+    bias_var: Scalar = field(default=1.0, check=_fields.positive)
 
     def init(self, key: Any, dim: int, dtype: Any = jnp.float32) -> list[dict[str, jax.Array]]:
         """Draw weights from the prior: a list of layers."""

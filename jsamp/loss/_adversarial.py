@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._pytree import field, pytree, static
 from jsamp.loss import _protocol as p
@@ -71,7 +71,7 @@ class AdversarialSampling(p.Called):
         of PDEs", 2023, arXiv:2305.18702.
     """
 
-    residual: Any = field(convert=lambda name, value: as_tree(name, value, "residual(solution, x)"))
+    residual: Any = field(convert=_fields.callable_as("residual(solution, x)"))
     edge: Any = None
     edge_weight: Any = 1.0
     player = 0

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
-from jsamp._core._callable import as_tree
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like
 from jsamp.loss import _protocol as p
@@ -87,7 +86,7 @@ class Ambient(p.Called):
     weight: Any = field(default=EDMWeight(), convert=lambda name, value: as_weight("Ambient", value))
     times: Any = LogNormalTimes()
     consistency: Any = None
-    steps: int = static(default=5, convert=lambda name, value: _checks.check_count(name, value))
+    steps: int = static(default=5, convert=_fields.count())
     batched: bool = static(default=False)
 
     def __post_init__(self):
@@ -222,7 +221,7 @@ class AmbientMask(p.Called):
     schedule: Any = VE()
     delta: Any = 0.1
     weight: Any = field(default=1.0, convert=lambda name, value: as_weight("AmbientMask", value))
-    times: Any = field(default=LogNormalTimes(), convert=lambda name, value: as_tree(name, value, "times(schedule, u)"))
+    times: Any = field(default=LogNormalTimes(), convert=_fields.callable_as("times(schedule, u)"))
     batched: bool = static(default=False)
 
     def __post_init__(self):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._like import match
 from jsamp._core._pytree import pytree, static
 from jsamp._core._tree import normal_like, size
@@ -120,7 +120,7 @@ class Contractive(p.Called):
     """
 
     scale: Any
-    probes: int = static(default=1, convert=lambda name, value: _checks.check_count(name, value))
+    probes: int = static(default=1, convert=_fields.count())
 
     def __post_init__(self):
         _scale("Contractive", self.scale)
@@ -236,7 +236,7 @@ class InstanceNoise(p.Called):
     """
 
     scale: Any
-    num: int = static(default=64, convert=lambda name, value: _checks.check_count(name, value))
+    num: int = static(default=64, convert=_fields.count())
     latent: str = static(default="normal")
 
     def __post_init__(self):

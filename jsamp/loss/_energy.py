@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
-from jsamp._core._callable import as_tree
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, replace
 from jsamp.loss import _protocol as p
 
@@ -65,7 +64,7 @@ def _draw(who, loss, key, batch):
 
 def _noise(sample):
     form = "sample(key)" if sample else "log_prob(x)"
-    return field(convert=lambda name, value: as_tree(name, value, form))
+    return field(convert=_fields.callable_as(form))
 
 
 def _each(who, function, rows):

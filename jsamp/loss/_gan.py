@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import lincomb, normal_like
 from jsamp.loss import _protocol as p
@@ -142,7 +142,7 @@ class GANCritic(p.Called):
 
     schedule: Any
     grid: Any = field(convert=_grid)
-    latent: int = static(convert=lambda name, value: _checks.check_count(name, value))
+    latent: int = static(convert=_fields.count())
     r1: Any = 0.05
     batched: bool = static(default=False)
     player = 1
@@ -205,7 +205,7 @@ class GANGenerator(p.Called):
 
     schedule: Any
     grid: Any = field(convert=_grid)
-    latent: int = static(convert=lambda name, value: _checks.check_count(name, value))
+    latent: int = static(convert=_fields.count())
     batched: bool = static(default=False)
     player = 0
 

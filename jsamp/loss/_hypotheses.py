@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
-from jsamp._core._callable import as_tree
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp.loss import _protocol as p
 
@@ -238,9 +237,9 @@ class MultiSample(p.Called):
         Inoue, "Multi-Sample Dropout for Accelerated Training and Better Generalization", 2019, arXiv:1905.09788.
     """
 
-    error: Any = field(convert=lambda name, value: as_tree(name, value, "error(output, y)"))
-    noise: Any = field(convert=lambda name, value: as_tree(name, value, "noise(key)"))
-    num: int = static(default=8, convert=lambda name, value: _checks.check_count(name, value))
+    error: Any = field(convert=_fields.callable_as("error(output, y)"))
+    noise: Any = field(convert=_fields.callable_as("noise(key)"))
+    num: int = static(default=8, convert=_fields.count())
 
     def draw(self, key, batch):
         """Draw the noise of every sample of every row."""

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
-from jsamp._core._callable import as_tree
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field as leaf
 from jsamp._core._pytree import pytree, static
 from jsamp._core._tree import normal_like, size
@@ -83,7 +82,7 @@ class Interpolate(p.Called):
     antithetic: bool = static(default=True)
     times: Any = leaf(
         default=UniformTimes(1e-3, 1 - 1e-3),
-        convert=lambda name, value: as_tree(name, value, "times(interpolant, u)"),
+        convert=_fields.callable_as("times(interpolant, u)"),
     )
     batched: bool = static(default=False)
 

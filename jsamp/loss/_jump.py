@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
-from jsamp._core._callable import as_tree
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like
 from jsamp.loss import _protocol as p
@@ -139,7 +138,7 @@ class TrajectoryConsistency(p.Called):
     reach: Any = static(default=None)
     denoising: Any = 1.0
     weight: Any = field(default=EDMWeight(), convert=lambda name, value: as_weight("TrajectoryConsistency", value))
-    times: Any = field(default=LogNormalTimes(), convert=lambda name, value: as_tree(name, value, "times(schedule, u)"))
+    times: Any = field(default=LogNormalTimes(), convert=_fields.callable_as("times(schedule, u)"))
     batched: bool = static(default=False)
     player = 0
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._pytree import field, pytree
 from jsamp.estimate._pairs import is_small, own_sums, pair_sums, squared
@@ -103,7 +103,7 @@ class MMDFinetune(p.Called):
         arXiv:2301.07969.
     """
 
-    sampler: Any = field(convert=lambda name, value: as_tree(name, value, "sampler(key, model)"))
+    sampler: Any = field(convert=_fields.callable_as("sampler(key, model)"))
     features: Any = None
     kernel: Any = field(default="polynomial", convert=_kernel)
 

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
-from jsamp._core._callable import as_tree
+from jsamp._core import _checks, _fields
 from jsamp._core._like import match
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import lincomb, normal_like
@@ -18,7 +17,7 @@ from jsamp.loss._times import UniformTimes, draw_times
 
 
 def _times():
-    return field(default=UniformTimes(), convert=lambda name, value: as_tree(name, value, "times(schedule, u)"))
+    return field(default=UniformTimes(), convert=_fields.callable_as("times(schedule, u)"))
 
 
 class RegenerationDrawn(NamedTuple):
@@ -206,7 +205,7 @@ class ForwardModelMatch(p.Called):
         2023, arXiv:2306.11719.
     """
 
-    forward: Any = field(convert=lambda name, value: as_tree(name, value, "forward(signal, view)"))
+    forward: Any = field(convert=_fields.callable_as("forward(signal, view)"))
     schedule: Any
     weight: Any = field(default=1.0, convert=lambda name, value: as_weight("ForwardModelMatch", value))
     extra_weight: Any = 1.0

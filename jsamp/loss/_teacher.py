@@ -7,8 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
-from jsamp._core._callable import as_tree
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp.loss._protocol import frozen
 from jsamp.solve import ddim, sample
@@ -53,9 +52,9 @@ class Teacher:
         arXiv:2403.01505.
     """
 
-    denoiser: Any = field(convert=lambda name, value: as_tree(name, value, "denoiser(x, t), or condition -> denoiser"))
+    denoiser: Any = field(convert=_fields.callable_as("denoiser(x, t), or condition -> denoiser"))
     build: Any = static(default=ddim)
-    steps: int = static(default=1, convert=lambda name, value: _checks.check_count(name, value))
+    steps: int = static(default=1, convert=_fields.count())
 
     def __post_init__(self):
         _checks.check_callable("Teacher: build", self.build, "build(schedule, grid)")

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks, _tree
+from jsamp._core import _fields, _tree
 from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._random import threefry, words
@@ -146,7 +146,7 @@ class NUTS:
     logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
     step_size: Scalar = field(default=0.1, convert=k.positive)
     metric: Tree = field(default=None, convert=k.metric)
-    max_depth: int = static(default=10, convert=lambda name, value: _checks.check_count(name, value, high=20))
+    max_depth: int = static(default=10, convert=_fields.count(high=20))
 
     caches = "gradient"
     accept_target = 0.8

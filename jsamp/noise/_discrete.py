@@ -7,10 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core import _fields
 from jsamp._core._checks import check_count, check_number, concrete
 from jsamp._core._numerics import safe_log
 from jsamp._core._pytree import pytree, replace
-from jsamp.noise._schedule import LogAlpha, log_alpha_from_lam, positive, prepare, sigma_from_log_alpha
+from jsamp.noise._schedule import LogAlpha, log_alpha_from_lam, prepare, sigma_from_log_alpha
 
 
 def _log_alpha(name: str, value: Any) -> Any:
@@ -124,7 +125,7 @@ class Discrete(LogAlpha):
     @classmethod
     def cosine(cls, num: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Discrete:
         """Betas from ratios of the cosine schedule, none above `max_beta`, as improved DDPM."""
-        positive("cosine: offset", offset)
+        _fields.positive("cosine: offset", offset)
         check_number("cosine: max_beta", max_beta, low=0, high=1 - 1e-9, open_low=True)
         level = np.arange(check_count("cosine: num", num) + 1) / num
         signal = np.cos((level + offset) / (1 + offset) * np.pi / 2) ** 2

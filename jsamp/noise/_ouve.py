@@ -7,11 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core import _fields
 from jsamp._core._checks import concrete
 from jsamp._core._numerics import safe_log
 from jsamp._core._pytree import field, pytree
 from jsamp.noise._protocol import normal_prior
-from jsamp.noise._schedule import log_alpha_from_lam, positive, prepare, sigma_from_log_alpha
+from jsamp.noise._schedule import log_alpha_from_lam, prepare, sigma_from_log_alpha
 
 
 @pytree
@@ -43,9 +44,9 @@ class OUVE:
         Diffusion-based Generative Models", 2023, arXiv:2208.05830.
     """
 
-    stiffness: Any = field(default=1.5, check=positive)
-    sigma_min: Any = field(default=0.05, check=positive)
-    sigma_max: Any = field(default=0.5, check=positive)
+    stiffness: Any = field(default=1.5, check=_fields.positive)
+    sigma_min: Any = field(default=0.05, check=_fields.positive)
+    sigma_max: Any = field(default=0.5, check=_fields.positive)
 
     def __post_init__(self):
         low, high = concrete(self.sigma_min), concrete(self.sigma_max)

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_number, concrete, is_traced
+from jsamp._core import _fields
+from jsamp._core._checks import concrete, is_traced
 from jsamp._core._numerics import safe_log
 from jsamp._core._pytree import field, pytree
 from jsamp.noise._protocol import normal_prior
@@ -61,16 +62,6 @@ class LogAlpha:
         return normal_prior(key, shape, dtype)
 
 
-def positive(name: str, value: Any) -> None:
-    """Refuse a number that is not positive."""
-    check_number(name, value, low=0, open_low=True)
-
-
-def not_negative(name: str, value: Any) -> None:
-    """Refuse a negative number."""
-    check_number(name, value, low=0)
-
-
 @pytree
 class VP(LogAlpha):
     """Variance-preserving diffusion with linear beta(t) = beta_min + t (beta_max - beta_min), t in [0, 1].
@@ -96,8 +87,8 @@ class VP(LogAlpha):
         arXiv:2011.13456.
     """
 
-    beta_min: Any = field(default=0.1, check=not_negative)
-    beta_max: Any = field(default=20.0, check=positive)
+    beta_min: Any = field(default=0.1, check=_fields.not_negative)
+    beta_max: Any = field(default=20.0, check=_fields.positive)
 
     t_max = property(lambda self: 1.0, doc="Where grids start: 1.")
     t_min = property(lambda self: 1e-3, doc="Where grids end: 1e-3, sigma = 0.0105 with the default rates.")
@@ -137,7 +128,7 @@ class Cosine:
         Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv:2102.09672.
     """
 
-    offset: Any = field(default=0.008, check=positive)
+    offset: Any = field(default=0.008, check=_fields.positive)
 
     t_max = property(lambda self: 0.9946, doc="Where grids start; alpha is 0 at t = 1.")
     t_min = property(lambda self: 1e-3, doc="Where grids end.")
@@ -200,8 +191,8 @@ class VE:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
     """
 
-    sigma_min: Any = field(default=0.002, check=positive)
-    sigma_max: Any = field(default=80.0, check=positive)
+    sigma_min: Any = field(default=0.002, check=_fields.positive)
+    sigma_max: Any = field(default=80.0, check=_fields.positive)
 
     def __post_init__(self):
         low, high = concrete(self.sigma_min), concrete(self.sigma_max)

@@ -8,17 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core import _fields
 from jsamp._core._checks import check_number, is_traced
 from jsamp._core._pytree import field, pytree
 from jsamp.select._bits import wide
-
-
-def _positive(name: str, value: Any) -> None:
-    check_number(name, value, low=0, open_low=True)
-
-
-def _not_negative(name: str, value: Any) -> None:
-    check_number(name, value, low=0)
 
 
 def _floating(name: str, value: Any) -> Any:
@@ -46,9 +39,9 @@ class Curve:
         Array([0.5, 2. ], dtype=float32)
     """
 
-    scale: Any = field(check=_positive, convert=_floating)
-    rate: Any = field(default=1.0, check=_positive, convert=_floating)
-    floor: Any = field(default=0.0, check=_not_negative, convert=_floating)
+    scale: Any = field(check=_fields.positive, convert=_floating)
+    rate: Any = field(default=1.0, check=_fields.positive, convert=_floating)
+    floor: Any = field(default=0.0, check=_fields.not_negative, convert=_floating)
 
     def __post_init__(self):
         shape = jnp.shape(self.scale)

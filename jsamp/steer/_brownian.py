@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._checks import check_count, check_key
+from jsamp._core._checks import check_key
 from jsamp._core._pytree import field, pytree, static
+from jsamp.denoise import _fields
 
 WIDEST = 16.0
 """Half log-SNR at both ends of the path: beyond, the noise of a step is lost in rounding."""
@@ -56,7 +57,7 @@ class Brownian:
     """
 
     key: Any = field(check=lambda name, value: check_key(value, name))
-    depth: int = static(default=16, check=lambda name, value: check_count(name, value, high=30))
+    depth: int = static(default=16, convert=_fields.count(high=30))
 
     def __call__(self, info):
         """Return the standardised increment of the path over the step."""

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jsamp._core import _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_count, check_number
 from jsamp._core._pytree import field, pytree, static
@@ -103,7 +104,7 @@ class Reward:
     """
 
     model: Any = field(convert=_as_model)
-    reward: Any = field(convert=lambda name, value: as_tree(name, value, "reward(soft)"))
+    reward: Any = field(convert=_fields.callable_as("reward(soft)"))
     scale: Any = field(default=1.0, check=check_number)
 
     @property

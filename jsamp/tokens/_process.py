@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core import _fields
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_count, check_key, check_number, is_traced, shown
+from jsamp._core._checks import check_key, check_number, is_traced, shown
 from jsamp._core._pytree import field, pytree, static
 from jsamp.select._bits import uniform
 from jsamp.tokens._protocol import check_tokens
@@ -166,7 +167,7 @@ class Masked:
         "Simplified and Generalized Masked Diffusion for Discrete Data", 2024, arXiv:2406.04329.
     """
 
-    mask: int = static(convert=lambda name, value: check_count(name, value, low=0))
+    mask: int = static(convert=_fields.count(0))
     alpha: Any = field(default="linear", convert=_as_alpha)
 
     def mask_prob(self, t: Any) -> Any:

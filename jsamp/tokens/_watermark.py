@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _random
-from jsamp._core._checks import check_count, check_floating, check_key
+from jsamp._core import _fields, _random
+from jsamp._core._checks import check_floating, check_key
 from jsamp._core._pytree import pytree, replace, static
 from jsamp.select._bits import log_clock_from_words, pair_add, sum_tree, tree_find, uniform_from_words
 from jsamp.tokens._protocol import check_usable
@@ -75,8 +75,8 @@ class Exponential:
     """
 
     key: Any
-    length: int = static(convert=lambda name, value: check_count(name, value))
-    vocabulary: int = static(convert=lambda name, value: check_count(name, value))
+    length: int = static(convert=_fields.count())
+    vocabulary: int = static(convert=_fields.count())
 
     def __post_init__(self):
         check_key(self.key, "Exponential")
@@ -135,8 +135,8 @@ class InverseTransform:
     """
 
     key: Any
-    length: int = static(convert=lambda name, value: check_count(name, value))
-    vocabulary: int = static(convert=lambda name, value: check_count(name, value))
+    length: int = static(convert=_fields.count())
+    vocabulary: int = static(convert=_fields.count())
 
     def __post_init__(self):
         check_key(self.key, "InverseTransform")
