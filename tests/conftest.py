@@ -1,12 +1,16 @@
 """Test environment: eight CPU devices, strict ranks, float64 only where asked."""
 
+import importlib.metadata
 import os
 import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Thousands of small programs are compiled and run a few times: the time goes into making them fast.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # half the time to compile; jaxlib 0.12 aborts on it
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 
 import compile_cache
 import jax
