@@ -35,10 +35,11 @@ def discrepancy(gain):
     return mean(scale, scale) + mean(STD, STD) - 2 * mean(scale, STD)
 
 
-def test_three_hundred_updates_divide_the_discrepancy_by_five():
+def test_three_hundred_updates_divide_the_discrepancy_by_fifty():
+    """Two hundred is what they reach; a wrong share of any of the three terms leaves a sixth or more."""
     data = jax.random.normal(jax.random.key(1), (20_000, 2)) * STD.astype(np.float32)[None]
     loss = js.loss.MMDFinetune(sampler, kernel="gaussian")
     start = jnp.ones((PLAN.nfe, 2))
     tuned = js.fit.minimise(jax.random.key(0), loss, start, data, optimiser=optax.adam(5e-3), steps=300, batch=256).x
-    assert discrepancy(tuned) < discrepancy(start) / 5
+    assert discrepancy(tuned) < discrepancy(start) / 50
     assert discrepancy(start) > 1e-3
