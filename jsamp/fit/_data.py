@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +61,30 @@ def _refuse_nan(leaf, name):
             raise ValueError(f"minimise: {name} holds NaN or infinity. Clean it first.")
 
 
+def permutation(key: Any, epoch: int, rows: int) -> Any:
+    """The integers below `rows` as `jax.random.permutation(fold_in(key, epoch), rows)` orders them.
+
+    A processor sorts them with numpy, which is several times faster there than XLA: that took as long as a few steps.
+    """
+    if jax.default_backend() != "cpu":
+        return jax.random.permutation(jax.random.fold_in(key, epoch), rows)
+    place = np.arange(rows, dtype=np.uint64)  # as the lower half of what is sorted, it keeps ties in their order
+    order = place.astype(np.int32)
+    for bits in np.asarray(_sort_keys(key, epoch, rows)).astype(np.uint64):
+        order = order[np.sort(bits << np.uint64(32) | place).astype(np.uint32)]
+    return order
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _sort_keys(key, epoch, rows):
+    """Random bits [rounds, rows] to sort by, one round after another."""
+    key, rounds = jax.random.fold_in(key, epoch), []
+    for _ in range(int(np.ceil(3 * np.log(rows) / np.log(2**32 - 1)))):
+        key, sub = jax.random.split(key)
+        rounds.append(jax.random.bits(sub, (rows,), jnp.uint32))
+    return jnp.stack(rounds) if rounds else jnp.zeros((0, rows), jnp.uint32)
+
+
 class _Rows:
     """Rows without replacement, in an order that the key and the epoch fix."""
 
@@ -71,8 +96,8 @@ class _Rows:
     def __call__(self, step):
         epoch, place = divmod(step, self.rows // self.size)
         if epoch != self.epoch:
-            order = jax.random.permutation(jax.random.fold_in(self.key, epoch), self.rows)
-            self.epoch, self.order = epoch, np.asarray(order) if self.on_host else order  # pyright: ignore
+            order = permutation(self.key, epoch, self.rows)
+            self.epoch, self.order = epoch, np.asarray(order) if self.on_host else jnp.asarray(order)
         start = place * self.size
         if not self.on_host:
             return self.data, self.order, start, self.size

@@ -10,6 +10,7 @@ from flax import linen, nnx
 
 import jsamp as js
 from jsamp._core._pytree import pytree
+from jsamp.fit._data import permutation
 
 KEY = jax.random.key(0)
 DATA = jax.random.normal(jax.random.key(1), (60, 2))
@@ -52,6 +53,14 @@ def test_equals_a_loop_written_by_hand():
             np.testing.assert_allclose(found[name], wanted[name], rtol=2e-5, atol=1e-6)
     np.testing.assert_allclose(info.loss, values, rtol=2e-5)
     assert info.stopped == "" and info.state.step == 5 and info.kept is None
+
+
+@pytest.mark.parametrize("rows", [1, 60, 3000])
+def test_orders_of_epochs_are_those_of_jax(rows):
+    """Sorted by numpy in one round for a few rows, in two for many."""
+    found, wanted = permutation(KEY, 3, rows), jax.random.permutation(jax.random.fold_in(KEY, 3), rows)
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == wanted.dtype
 
 
 def test_resumes_bit_for_bit_and_compiles_once():
