@@ -70,7 +70,7 @@ def main() -> None:
     x, y, _, _ = small.load()
     keys = jax.random.split(jax.random.key(options.seed), 3)
     teacher, _ = small.train_denoiser(keys[0], (x, y), options.steps)
-    student = distilled.distil(keys[1], teacher, (x, y), options.distil, 0.0)
+    student = distilled.distil(keys[1], teacher, (x, y), options.distil, eta=0.0)
     label = jnp.arange(options.num) % small.CLASSES
     noise = TOP * jax.random.normal(keys[2], (options.num, 64))
     before = sampled(teacher, label, noise)
