@@ -58,3 +58,64 @@ def test_sobol_indices_of_a_cantilever_beam_eight_times_better():
         ]
     )
     assert np.sum(np.mean((found - REFERENCE) ** 2, 0)) < 2.53e-3 / 8
+
+
+def a_hundred_laws(key):
+    """Laws f = N(m, s^2), functions phi = exp(b x): I = exp(b m + b^2 s^2 / 2), and phi f / I = N(m + b s^2, s^2)."""
+    ours, shares, slope = jax.random.split(key, 3)
+    mean, spread = jax.random.uniform(ours, (2, 100), minval=jnp.array([[-1.0], [0.7]]), maxval=jnp.array([[1.0], [1.4]]))
+    slope = jax.random.uniform(slope, (100,), minval=-1.0, maxval=1.0)
+    truth = jnp.exp(slope * mean + (slope * spread) ** 2 / 2)
+    return mean, spread, slope, truth, jax.random.dirichlet(shares, jnp.ones(100))
+
+
+def log_normal(x, mean, spread):
+    return -0.5 * ((x[:, None] - mean[None]) / spread[None]) ** 2 - jnp.log(spread)[None] - HALF_LOG_2PI
+
+
+def estimates(key, shift, width, beta):
+    """100 expectations from 200 draws of a mixture with random shares; proposals shifted and widened from the best."""
+    mean, spread, slope, truth, alpha = a_hundred_laws(jax.random.key(7))
+    centre, scale = mean + slope * spread**2 + shift, width * spread
+    which, noise = jax.random.split(key)
+    index = jax.random.categorical(which, jnp.log(alpha), shape=(200,))
+    x = centre[index] + scale[index] * jax.random.normal(noise, (200,))
+    found = estimate.multiple_importance(
+        log_normal(x, mean, spread), jnp.exp(x[:, None] * slope[None]), log_normal(x, centre, scale), alpha, beta * truth
+    )
+    return found.value / truth, found.stderr / truth
+
+
+def test_a_hundred_laws_at_once_have_no_variance_at_the_optimum_and_no_bias_elsewhere():
+    run = jax.jit(jax.vmap(estimates, (0, None, None, None)))
+    value, error = run(jax.random.split(jax.random.key(0), 200), 0.0, 1.0, 1.0)
+    np.testing.assert_allclose(value, 1.0, rtol=2e-5)
+    assert np.all(np.asarray(error) < 1e-5)
+    for beta in (0.0, 0.7):
+        value, error = (np.asarray(v) for v in run(jax.random.split(jax.random.key(1), 200), 0.3, 1.3, beta))
+        assert np.all(abs(value.mean(0) - 1) < 5 * value.std(0) / np.sqrt(200))  # of 100 laws: false alarms below 1e-4
+        np.testing.assert_allclose(np.mean(error**2, 0), value.var(0), rtol=0.5)
+
+
+@pytest.mark.slow
+def test_a_hundred_input_laws_of_the_beam_ten_times_better():
+    """20,000 draws: summed relative variances 6.10e-5 by the mixture of the laws in the paper's runs, 4.38e-6 by theirs."""
+    rng = np.random.default_rng(0)
+    mean, spread = (jnp.asarray(rng.uniform(a, b, (100, 6)), jnp.float32) for a, b in ((-0.5, 0.5), (0.8, 1.2)))
+    normal = lambda u: -0.5 * jnp.sum(((u[None] - mean) / spread) ** 2 + 2 * jnp.log(spread), 1) - 6 * HALF_LOG_2PI
+    values = lambda u: jnp.full(100, deflection(u))
+
+    def draw(key, num):
+        which, noise = jax.random.split(key)
+        law = jax.random.randint(which, (num,), 0, 100)
+        return mean[law] + spread[law] * jax.random.normal(noise, (num, 6))
+
+    points = jax.scipy.special.ndtri(estimate.sobol_points(6, 2**14, key=jax.random.key(9)))
+    truth = jax.vmap(lambda m, s: jnp.mean(jax.vmap(lambda z: deflection(m + s * z))(points)))(mean, spread)
+    x = draw(jax.random.key(1), 20_000)
+    logs = jax.vmap(normal)(x)
+    plain = 100 * jnp.exp(logs - jax.nn.logsumexp(logs, 1, keepdims=True)) * jax.vmap(values)(x) / truth[None]
+    found = estimate.adaptive_importance(jax.random.key(0), normal, values, draw, 20_000)
+    error = found.stderr / truth
+    assert jnp.sum(error**2) < jnp.sum(jnp.var(plain, axis=0)) / 20_000 / 10
+    assert jnp.all(abs(found.value / truth - 1) < 5 * error + 3e-4)  # 3e-4: of the reference
