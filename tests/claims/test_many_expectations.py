@@ -63,7 +63,9 @@ def test_sobol_indices_of_a_cantilever_beam_eight_times_better():
 def a_hundred_laws(key):
     """Laws f = N(m, s^2), functions phi = exp(b x): I = exp(b m + b^2 s^2 / 2), and phi f / I = N(m + b s^2, s^2)."""
     ours, shares, slope = jax.random.split(key, 3)
-    mean, spread = jax.random.uniform(ours, (2, 100), minval=jnp.array([[-1.0], [0.7]]), maxval=jnp.array([[1.0], [1.4]]))
+    mean, spread = jax.random.uniform(
+        ours, (2, 100), minval=jnp.array([[-1.0], [0.7]]), maxval=jnp.array([[1.0], [1.4]])
+    )
     slope = jax.random.uniform(slope, (100,), minval=-1.0, maxval=1.0)
     truth = jnp.exp(slope * mean + (slope * spread) ** 2 / 2)
     return mean, spread, slope, truth, jax.random.dirichlet(shares, jnp.ones(100))
@@ -81,7 +83,11 @@ def estimates(key, shift, width, beta):
     index = jax.random.categorical(which, jnp.log(alpha), shape=(200,))
     x = centre[index] + scale[index] * jax.random.normal(noise, (200,))
     found = estimate.multiple_importance(
-        log_normal(x, mean, spread), jnp.exp(x[:, None] * slope[None]), log_normal(x, centre, scale), alpha, beta * truth
+        log_normal(x, mean, spread),
+        jnp.exp(x[:, None] * slope[None]),
+        log_normal(x, centre, scale),
+        alpha,
+        beta * truth,
     )
     return found.value / truth, found.stderr / truth
 
