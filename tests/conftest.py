@@ -7,10 +7,12 @@ import pathlib
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Thousands of small programs are compiled and run a few times: the time goes into making them fast.
-FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    FLAGS.append("--xla_cpu_use_fusion_emitters=false")  # half the time to compile; jaxlib 0.12 aborts on it
-os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
+# Without fusion emitters they compile in half the time; jaxlib 0.12 aborts on that flag.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    + " --xla_cpu_use_fusion_emitters=false" * importlib.metadata.version("jaxlib").startswith("0.10."),
+)
 
 import compile_cache
 import jax
