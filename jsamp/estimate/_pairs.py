@@ -16,7 +16,9 @@ from jsamp.select._whiten import matmul
 EXACT = 2**24
 """Multiplications up to which differences are formed one by one, exactly; beyond, by one matrix product."""
 FEW = 16
-"""Neighbours up to which the nearest are found one after another."""
+"""Neighbours up to which the nearest are kept one after another."""
+LANES = 64
+"""Rows that are compared at once where the nearest are kept."""
 
 
 def squared(a: jax.Array, b: jax.Array, exact: bool) -> jax.Array:
@@ -30,16 +32,12 @@ def squared(a: jax.Array, b: jax.Array, exact: bool) -> jax.Array:
     return jnp.maximum(lengths - 2 * matmul(a, b.T), 0)
 
 
-def squared_to(row: jax.Array, rows: jax.Array, exact: bool) -> jax.Array:
-    """Squared distances [m] of one centred row to centred rows, as `squared` forms them."""
-    return squared(row[None], rows, exact)[0]
-
-
 def pair_sums(kernel: Callable, x: Any, y: Any, block: int) -> tuple[jax.Array, jax.Array]:
     """Sums of kernel(x, y) over the rows of y, [n], and over those of x, [m]: both from each pair, formed once.
 
     Args:
-        kernel: function of some rows of x and some of y -> [rows, rows], a tree of what else it depends on.
+        kernel: function of some rows of x and some of y -> [rows, rows], a tree of what else it depends on; or -> a
+            pair of them, the first for the sums over the rows of y, the second for those over the rows of x.
         x: array or tree of arrays [n, ...].
         y: array or tree of arrays [m, ...].
         block: rows at a time of both sets (static), so that what is formed stays in the processor's cache.
@@ -64,9 +62,11 @@ def _tile_sums(kernel, x, y, block, *, same):
         counted = (place < other if same else place < n) & (other < m)
         tile = kernel(jax.tree.map(lambda a: a[i], rows), jax.tree.map(lambda a: a[j], columns))
         # Without the barrier the compiler would form the tile anew for each of its sums.
-        tile = jax.lax.optimization_barrier(jnp.where(counted, tile, 0))
-        one = functools.partial(jnp.ones, dtype=tile.dtype)
-        return matmul(tile, one(width)), matmul(one(height), tile)
+        tiles = jax.lax.optimization_barrier(
+            [jnp.where(counted, one, 0) for one in (tile if isinstance(tile, tuple) else (tile,))]
+        )
+        ones = functools.partial(jnp.ones, dtype=tiles[0].dtype)
+        return matmul(tiles[0], ones(width)), matmul(ones(height), tiles[-1])
 
     # Under differentiation a tile is formed again, so that no n x m array is kept.
     sums = jax.checkpoint(sums, prevent_cse=False)
@@ -101,12 +101,6 @@ def is_small(x: jax.Array, y: jax.Array) -> bool:
     return x.shape[0] * y.shape[0] * x.shape[1] <= EXACT
 
 
-def over_rows(function: Callable, x: jax.Array, block: int, *more: Any) -> Any:
-    """Results of function(i, row, *rest) for each row, `block` rows at a time: products become matrix products."""
-    call = lambda args: function(*args)
-    return jax.lax.map(call, (jnp.arange(x.shape[0]), x, *more), batch_size=min(block, x.shape[0]))
-
-
 def centred(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Both sets minus the mean of the second, over its largest entry: (x, y, scale)."""
     centre = jnp.mean(y, 0, keepdims=True)
@@ -117,16 +111,30 @@ def centred(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array
 
 
 def kth_smallest(values: jax.Array, k: int) -> jax.Array:
-    """The k-th smallest of some numbers >= 0, repeated ones counted: a pass for each different one, never a sort.
+    """The k-th smallest [n] of each column of numbers >= 0 [m, n], repeated ones counted: one pass, never a sort.
 
-    A compiler's top_k sorts all of the row, at a hundred times the price of its distances; so it serves large k alone.
+    A compiler's top_k sorts all of a column, at a hundred times the price of its distances; so it serves large k alone.
     """
+    if k == 1:
+        return jnp.min(values, 0)
     if k > FEW:
-        return -jax.lax.top_k(-values, k)[0][-1]
-    found = jnp.min(values)
+        return -jax.lax.top_k(-values.T, k)[0][:, -1]
+    extra = jnp.full((-values.shape[0] % LANES, values.shape[1]), jnp.inf, values.dtype)
+    lanes = jnp.concatenate([values, extra]).reshape(-1, LANES, values.shape[1])
+
+    def insert(i, smallest):
+        new, kept = lanes[i], []
+        for old in smallest:
+            kept.append(jnp.minimum(old, new))
+            new = jnp.maximum(old, new)
+        return tuple(kept)
+
+    blank = vary(tuple(jnp.full(lanes.shape[1:], jnp.inf, lanes.dtype) for _ in range(k)), values)
+    left = jnp.concatenate(jax.lax.fori_loop(0, lanes.shape[0], insert, blank))
+    found = jnp.min(left, 0)
     for _ in range(k - 1):
-        higher = jnp.min(jnp.where(values > found, values, jnp.inf))
-        found = jnp.where(jnp.sum(values <= found) < k, higher, found)
+        higher = jnp.min(jnp.where(left > found[None], left, jnp.inf), 0)
+        found = jnp.where(jnp.sum(left <= found[None], 0) < k, higher, found)
     return found
 
 
@@ -151,11 +159,11 @@ def median(values: jax.Array) -> jax.Array:
 
 def neighbour_distances(x: jax.Array, y: jax.Array, k: int, block: int, *, same: bool) -> jax.Array:
     """Squared distance [n] of each row of x to its k-th nearest row of y; with `same`, not counting itself."""
-    exact, places = is_small(x, y), jnp.arange(y.shape[0])
+    exact, (n, size, rows) = is_small(x, y), _tiles(x, block)
 
-    def one(i, row):
-        distance = squared_to(row, y, exact)
-        distance = jnp.where(places == i, jnp.inf, distance) if same else distance
-        return kth_smallest(distance, k)
+    def one(i, some):
+        distance = squared(y, some, exact)
+        itself = jnp.arange(y.shape[0])[:, None] == i * size + jnp.arange(size)[None]
+        return kth_smallest(jnp.where(itself, jnp.inf, distance) if same else distance, k)
 
-    return over_rows(one, x, block)
+    return jax.lax.map(lambda args: one(*args), (jnp.arange(rows.shape[0]), rows)).reshape(-1)[:n]

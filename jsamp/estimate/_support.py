@@ -8,11 +8,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from jsamp._core import _checks
 from jsamp.estimate import _arrays
-from jsamp.estimate._pairs import centred, is_small, neighbour_distances, over_rows, squared_to
+from jsamp.estimate._pairs import centred, is_small, neighbour_distances, pair_sums, squared
 from jsamp.estimate._types import Estimate
+
+TILE = 512
+"""Rows of both sets in a tile of distances across."""
 
 
 class PrecisionRecall(NamedTuple):
@@ -57,29 +61,30 @@ def _share(hits):
     return Estimate(jnp.mean(hits), jnp.std(hits, ddof=1) / math.sqrt(n), jnp.asarray(n, jnp.float32))
 
 
-def _counts(x, y, radius, block):
-    """For each row of x, how many balls of y hold it; a ball holds its rim."""
-    exact = is_small(x, y)
-    return over_rows(lambda i, row: jnp.sum(squared_to(row, y, exact) <= radius), x, block)
+def _in_both(exact, a, b):
+    """Whether rows of a lie in balls of b, and rows of b in balls of a; sets are (rows, squared radii)."""
+    distance = squared(a[0], b[0], exact)
+    return (distance <= b[1][None]).astype(distance.dtype), (distance <= a[1][:, None]).astype(distance.dtype)
+
+
+def _in_second(exact, a, b):
+    return (squared(a, b[0], exact) <= b[1][None]).astype(a.dtype)  # a ball holds its rim
 
 
 @functools.partial(jax.jit, static_argnames=("k", "block"))
 def _precision_recall(x, y, k, block):
     x, y, _ = centred(x, y)
-    shares = []
-    for a, b in ((x, y), (y, x)):
-        radius = neighbour_distances(b, b, k, block, same=True)
-        shares.append(_share(_counts(a, b, radius, block) > 0))
-    return PrecisionRecall(*shares)
+    first, second = ((rows, neighbour_distances(rows, rows, k, block, same=True)) for rows in (x, y))
+    hits = pair_sums(Partial(_in_both, is_small(x, y)), first, second, TILE)
+    return PrecisionRecall(*(_share(many > 0) for many in hits))
 
 
 @functools.partial(jax.jit, static_argnames=("k", "block"))
 def _density_coverage(x, y, k, block):
     x, y, _ = centred(x, y)
     radius = neighbour_distances(y, y, k, block, same=True)
-    density = _share(_counts(x, y, radius, block) / k)
-    nearest = neighbour_distances(y, x, 1, block, same=False)
-    return DensityCoverage(density, _share(nearest <= radius))
+    holding, held = pair_sums(Partial(_in_second, is_small(x, y)), x, (y, radius), TILE)
+    return DensityCoverage(_share(holding / k), _share(held > 0))
 
 
 def _check(who, x, y, k, block):
@@ -115,7 +120,7 @@ def precision_recall(x: Any, y: Any, *, k: int = 3, block: int = 32) -> Precisio
         (True, True)
 
     Cost:
-        n^2 + m^2 + 2 n m distances in blocks.
+        n^2 + m^2 + n m distances in blocks.
 
     References:
         Kynkaanniemi et al., "Improved precision and recall metric for assessing generative models", 2019,
@@ -152,7 +157,7 @@ def density_coverage(x: Any, y: Any, *, k: int = 5, block: int = 32) -> DensityC
         (True, True)
 
     Cost:
-        m^2 + 2 n m distances in blocks.
+        m^2 + n m distances in blocks.
 
     References:
         Naeem et al., "Reliable fidelity and diversity metrics for generative models", 2020, arXiv:2002.09797.

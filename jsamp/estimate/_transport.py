@@ -23,20 +23,22 @@ def _frechet(x, y):
     x, y = x / scale, y / scale
     gap = jnp.mean(x, 0) - jnp.mean(y, 0)
     x, y = x - jnp.mean(x, 0, keepdims=True), y - jnp.mean(y, 0, keepdims=True)
-    (qx, rx), (qy, ry) = jnp.linalg.qr(x), jnp.linalg.qr(y)
+    rx, ry = jnp.linalg.qr(x, mode="r"), jnp.linalg.qr(y, mode="r")
     n, m = math.sqrt(x.shape[0] - 1), math.sqrt(y.shape[0] - 1)
     # Factors of the covariances, never squared: the root of the product is the nuclear norm of R_x R_y^T.
     u, s, vt = jnp.linalg.svd(jnp.matmul(rx / n, (ry / m).T, precision="highest"), full_matrices=False)
     trace = jnp.sum(x**2) / n**2 + jnp.sum(y**2) / m**2
     value = jnp.sum(gap**2) + trace - 2 * jnp.sum(s)
 
-    def influence(rows, q, basis, size, shift):
-        # x^T (I - A) x for the optimal map A, since R^-T x = sqrt(n - 1) q for the rows q of the factor Q.
-        along = jnp.matmul(q, basis, precision="highest") ** 2
+    def influence(rows, r, basis, size, shift):
+        # x^T (I - A) x for the optimal map A, since R^-T x = sqrt(n - 1) q for the rows q of the factor Q. Where R has
+        # no inverse s is 0, and where it is nearly singular s is as small as the inverse is large.
+        turn = jnp.matmul(jnp.linalg.pinv(r), basis, precision="highest")
+        along = jnp.matmul(rows, turn, precision="highest") ** 2
         moved = jnp.sum(rows**2, 1) - size**2 * jnp.sum(along * s[None], 1)
         return 2 * jnp.sum(rows * shift[None], 1) + moved
 
-    one, two = influence(x, qx, u, n, gap), influence(y, qy, vt.T, m, -gap)
+    one, two = influence(x, rx, u, n, gap), influence(y, ry, vt.T, m, -gap)
     error = jnp.sqrt(jnp.var(one, ddof=1) / x.shape[0] + jnp.var(two, ddof=1) / y.shape[0])
     size = jnp.asarray(min(x.shape[0], y.shape[0]), value.dtype)
     return Estimate(jnp.maximum(value, 0) * scale**2, error * scale**2, size)
@@ -68,7 +70,7 @@ def frechet(x: Any, y: Any) -> Estimate:
         True
 
     Cost:
-        Two QR factorisations, 2 (n + m) d^2, and one d x d singular value decomposition.
+        The triangles of two QR factorisations, 2 (n + m) d^2, and singular value decompositions of d x d.
 
     References:
         Dowson and Landau, "The Frechet distance between multivariate normal distributions", 1982. Heusel et al., "GANs

@@ -74,10 +74,10 @@ def test_large_offsets_and_scales_cost_no_digits():
     from jsamp.estimate import _pairs
 
     x, y = jnp.asarray(X, jnp.float32), jnp.asarray(Y, jnp.float32)
-    np.testing.assert_allclose(_pairs.squared_to(x[0], y, False), _pairs.squared_to(x[0], y, True), rtol=1e-5)
+    np.testing.assert_allclose(_pairs.squared(x[:1], y, False), _pairs.squared(x[:1], y, True), rtol=1e-5)
 
 
-@pytest.mark.parametrize("size", [1, 2, 35, 36])
+@pytest.mark.parametrize("size", [1, 2, 35, 200])
 def test_order_statistics_without_a_sort(size):
     """The k-th smallest, copies counted, and the median, of distinct numbers, of many equal ones and of zeros."""
     from jsamp.estimate import _pairs
@@ -86,10 +86,19 @@ def test_order_statistics_without_a_sort(size):
         values = jnp.asarray(values, jnp.float32)
         np.testing.assert_allclose(_pairs.median(values), np.median(values), rtol=1e-6)
         for k in {1, min(3, size), min(_pairs.FEW, size), size}:
-            np.testing.assert_array_equal(_pairs.kth_smallest(values, k), np.sort(values)[k - 1])
+            columns = jnp.stack([values, values[::-1] + 1], 1)
+            np.testing.assert_array_equal(_pairs.kth_smallest(columns, k), np.sort(columns, 0)[k - 1])
     np.testing.assert_allclose(
         jax.grad(_pairs.median)(values + jnp.arange(size)), jax.grad(jnp.median)(jnp.arange(0.0, size))
     )
+
+
+def test_directions_without_spread_change_neither_the_frechet_distance_nor_its_error():
+    wide = lambda rows: np.concatenate([rows, 0 * rows[:, :1], rows[:, :1]], 1)
+    plain, more = estimate.frechet(X, Y), estimate.frechet(wide(X), wide(Y))
+    twice = estimate.frechet(np.concatenate([X, 0 * X], 1), np.concatenate([Y, 0 * Y], 1))
+    np.testing.assert_allclose(twice[:2], plain[:2], rtol=1e-4)
+    assert np.isfinite(more.stderr) and more.value > plain.value
 
 
 def frechet(x, y):
