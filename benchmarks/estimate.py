@@ -5,10 +5,10 @@
 
 The floor of a distance over pairs is the matrix products that it needs at full float32 precision, in blocks of rows:
 MMD and its like three of them (x x', y y' and x y'), density and coverage three (y y', and x y' from either side),
-precision and recall four. The Frechet distance needs two Gram products [n, d]^T [n, d] at least, and takes the triangles
-of QR factorisations instead, for their digits. The bootstrap of a mean is measured against scipy's. Medians of seconds
-on the clock and of the processors' seconds, sides taking turns: on a machine that does other work the latter are the
-ones to read.
+precision and recall four. The Frechet distance needs two Gram products [n, d]^T [n, d] at least, and takes the
+triangles of QR factorisations instead, for their digits. The bootstrap of a mean is measured against scipy's. Medians
+of seconds on the clock and of the processors' seconds, sides taking turns: on a machine that does other work the latter
+are the ones to read.
 """
 
 import argparse

@@ -149,7 +149,10 @@ def test_support_by_hand():
         np.testing.assert_allclose(found.coverage.value, hits.any(0).mean(), rtol=1e-5)
     near = lambda a: np.sqrt(squares(a, Y).min(1))
     ratio = estimate.nearest_ratio(X[:10], Y, X[10:])
-    np.testing.assert_allclose(ratio.value, near(X[:10]).mean() / near(X[10:]).mean(), rtol=1e-5)
+    above, below = near(X[:10]), near(X[10:])
+    value = above.mean() / below.mean()
+    error = np.sqrt(above.var(ddof=1) / 10 + value**2 * below.var(ddof=1) / 20) / below.mean()
+    np.testing.assert_allclose([ratio.value, ratio.stderr], [value, error], rtol=1e-5)
 
 
 def test_copies_in_the_reference_do_not_break_anything():

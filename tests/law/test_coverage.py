@@ -146,7 +146,7 @@ def coverage_of_balls(key):
 
 def minority_score(key):
     """(1 - k)^2 |x0|^2 + k^2 (sigma / alpha)^2 dim for data N(0, s^2), k = alpha^2 s^2 / (alpha^2 s^2 + sigma^2)."""
-    schedule, t, x0 = js.noise.VP(), 0.4, np.float32([0.3, -0.2, 0.9, 0.4])
+    schedule, t, x0 = js.noise.VP(), 0.4, np.array([0.3, -0.2, 0.9, 0.4], np.float32)
     law = js.denoise.GaussianMixture(schedule, weights=np.ones(1), means=np.zeros((1, 4)), stds=np.array([0.7]))
     ratio = (schedule.sigma(t) / schedule.alpha(t)) ** 2
     pull = 0.49 / (0.49 + ratio)
