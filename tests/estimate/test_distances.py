@@ -155,6 +155,15 @@ def test_support_by_hand():
     np.testing.assert_allclose([ratio.value, ratio.stderr], [value, error], rtol=1e-5)
 
 
+def test_the_error_of_sliced_distances_is_that_of_the_potentials():
+    """Of x = 2 y + 2, which T takes back to y: 2 (x - T x) integrates to x^2 / 2 + 2 x, and to -y^2 - 4 y from y."""
+    y = RNG.normal(size=(40, 1))
+    found = estimate.sliced_wasserstein(2 * y + 2, y, num=1)
+    u, v = (2 * y + 2) ** 2 / 2 + 2 * (2 * y + 2), -(y**2) - 4 * y
+    np.testing.assert_allclose(found.value, np.mean((y + 2) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(found.stderr, np.sqrt((u.var(ddof=1) + v.var(ddof=1)) / 40), rtol=1e-4)
+
+
 def test_copies_in_the_reference_do_not_break_anything():
     """Repeated rows: radii 0, balls that hold their rim; constant sets: distances 0."""
     same = np.ones((10, 2))
