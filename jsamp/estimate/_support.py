@@ -135,7 +135,7 @@ def density_coverage(x: Any, y: Any, *, k: int = 5, block: int = 32) -> DensityC
     Density is the mean number of reference balls that hold a sample, over k; coverage the share of reference balls that
     hold some sample. Balls of the reference alone count, so one outlier among the samples changes nothing. Errors are
     those of the counted rows given the other set. The error of the coverage takes balls as independent, though near
-    ones share rows: it is up to a third short, and of no use where nearly all balls are covered.
+    ones share rows: it is up to half short, and of no use where nearly all balls are covered.
 
     Args:
         x: [n, ...] features of samples.
