@@ -2,7 +2,7 @@
 
     python examples/searched_solver.py --nfe 5 --budget 150 --out searched.png
 
-The score is the RMSE to the 100-step solution of the ODE from the same noise, over guided digits; one program scores
+The score is the RMSE to the 1,000-step solution of the ODE from the same noise, over guided digits; one program scores
 all candidates. Gradients through the run then improve the winner's times, and how its steps share out their weight
 among predictions. The table compares both with the best of the solvers people use, on their usual grids, at the
 guidance of the search and, without another search, at others. Needs optax too.
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--nfe", type=int, default=5)
     parser.add_argument("--budget", type=int, default=150, help="candidates that are scored")
     parser.add_argument("--num", type=int, default=32, help="digits of the score")
-    parser.add_argument("--fine", type=int, default=100, help="steps of the reference")
+    parser.add_argument("--fine", type=int, default=1000, help="steps of the reference")
     parser.add_argument("--learn", type=int, default=20, help="L-BFGS steps on the winner's times and shares")
     parser.add_argument("--guidance", type=float, default=2.0)
     parser.add_argument("--seed", type=int, default=0)
