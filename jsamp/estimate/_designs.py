@@ -219,7 +219,7 @@ def halton(dim: int, num: int, *, key: jax.Array | None = None, start: int = 0) 
     """
     dim = _checks.check_count("halton: dim", dim, high=100)
     num = _checks.check_count("halton: num", num)
-    start = _checks.check_count("halton: start", start, low=0, high=2**31)
+    start = _checks.check_count("halton: start", start, low=0)
     if key is not None:
         _checks.check_key(key, "halton")
     return _halton(key, dim, num, start)

@@ -150,7 +150,8 @@ def mmd(x: Any, y: Any, *, kernel: Any = "rbf", bandwidth: Any = None, block: in
     x, y = _arrays.two_samples("mmd", x, y, low=4)
     block = _checks.check_count("mmd: block", block)
     if bandwidth is not None:
-        _checks.check_number("mmd: bandwidth", bandwidth, low=0, open_low=True)
+        _checks.check_scalar("mmd: bandwidth", bandwidth, low=0, open_low=True)
+        bandwidth = jnp.asarray(bandwidth, x.dtype)
     if kernel == "rbf" if isinstance(kernel, str) else False:
         return _estimate(_mmd_rbf(x, y, bandwidth, block), x, y)
     if isinstance(kernel, str):

@@ -126,9 +126,9 @@ def quantile_labels(scores: Any, levels: int) -> QuantileLabels:
     References:
         Um, Lee and Ye, "Don't Play Favorites: Minority Guidance for Diffusion Models", 2024, arXiv:2301.12334.
     """
+    _checks.check_number("quantile_labels: scores", scores)
     if np.ndim(scores) != 1:
         raise ValueError(f"quantile_labels: scores must be [n], got shape {np.shape(scores)}.")
-    _checks.check_number("quantile_labels: scores", scores)
     levels = _checks.check_count("quantile_labels: levels", levels, low=2, high=np.shape(scores)[0])
     known = _checks.concrete(scores)
     if known is not None and known.min() == known.max():

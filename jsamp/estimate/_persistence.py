@@ -342,7 +342,7 @@ def excursions(path: Any, step: Any) -> Excursions:
         One pass.
     """
     path = _arrays.array("excursions: path", path, "n", low=2)
-    _checks.check_number("excursions: step", step, low=0, open_low=True)
+    _checks.check_scalar("excursions: step", step, low=0, open_low=True)
     left, right = path[:-1], path[1:]
     crossed = (left < 0) != (right < 0)
     part = jnp.where(crossed, left / jnp.where(crossed, left - right, 1), 0)
@@ -352,5 +352,5 @@ def excursions(path: Any, step: Any) -> Excursions:
     mask = crossed & (before >= 0)
     # Whole steps and fractions apart: times far from the start keep their digits.
     whole = (index - before).astype(path.dtype)
-    length = (whole + part - part[jnp.maximum(before, 0)]) * step
+    length = (whole + part - part[jnp.maximum(before, 0)]) * jnp.asarray(step, path.dtype)
     return Excursions(jnp.where(mask, length, 0), mask)

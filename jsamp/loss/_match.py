@@ -174,6 +174,8 @@ class Match(p.Called):
         if self.time_map is not None:
             object.__setattr__(self, "time_map", as_tree("Match: time_map", self.time_map, "time_map(t)"))
         _checks.check_number("Match: drop", self.drop, low=0, high=1)
+        for leaf in jax.tree.leaves(self.null):
+            _checks.check_finite("Match: null", leaf, remedy="Give the condition that means none, for example 10.")
         known = _checks.concrete(self.drop)
         if self.null is None and (known is None or known > 0):
             raise ValueError("Match: drop > 0 needs null, the condition that means none, for example null=10.")

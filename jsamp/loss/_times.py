@@ -89,6 +89,8 @@ class LogNormalTimes:
         check_number("LogNormalTimes: mean", self.mean)
         check_number("LogNormalTimes: std", self.std, low=0, open_low=True)
         check_number("LogNormalTimes: low", self.low, low=0)
+        if not (isinstance(self.high, float) and self.high == np.inf):
+            check_number("LogNormalTimes: high", self.high, low=0)
         low, high = concrete(self.low), concrete(self.high)
         if low is not None and high is not None and not np.all(low < high):
             raise ValueError(f"LogNormalTimes: high must be above low, got {self.high} and {self.low}.")

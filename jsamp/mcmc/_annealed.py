@@ -122,14 +122,14 @@ def annealed(
         x: start, usually uniform or N(0, sigmas[0]^2).
         sigmas: [L] decreasing noise levels; traced, so a ladder of the same length does not recompile.
         steps: moves per level (static).
-        step_size: the paper's epsilon > 0.
+        step_size: the paper's epsilon, in (0, 4 sigmas[-1]^2): beyond, moves overshoot where noise is all there is.
         tweedie: end with the denoising step x + sigma_last^2 s (one more score).
 
     Returns:
         `Result(x, info)`, info with the summed nfe and any divergence.
 
     Raises:
-        ValueError: for levels that are not positive and decreasing, or a step size that is not positive.
+        ValueError: for levels that are not positive and decreasing, or a step size outside its range.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -154,6 +154,10 @@ def annealed(
     known = _checks.concrete(sigmas)
     if known is not None and (known.ndim != 1 or known.size == 0 or (known[1:] >= known[:-1]).any()):
         raise ValueError(f"annealed: sigmas must be [L] and decrease, got {sigmas!r}. Sort it, largest first.")
+    size = _checks.concrete(step_size)
+    # No law noised by sigma is narrower than sigma; beyond this the move overshoots there, at each level alike.
+    if known is not None and size is not None and size >= 4 * known[-1] ** 2:
+        raise ValueError(f"annealed: step_size must be below 4 sigmas[-1]^2 = {4 * known[-1] ** 2:g}, got {size:g}.")
     sigmas, step_size = jnp.asarray(sigmas, k.dtype_of(x)), k.as_float(step_size)
 
     def level(carry, inputs):

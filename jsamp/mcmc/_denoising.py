@@ -51,12 +51,18 @@ def picked(state: Any, info: Any) -> Noised:
     Returns:
         `Noised(x, sigma)`.
 
+    Raises:
+        TypeError: for the info of another kernel.
+
     Example:
         >>> import jsamp as js
         >>> js.mcmc.picked(None, js.mcmc.Info(1.0, 1, False, js.mcmc.Noised(0.0, 2.0))).sigma
         2.0
     """
-    return info.aux
+    found = getattr(info, "aux", None)
+    if not isinstance(found, Noised):
+        raise TypeError(f"picked: info must be that of DenoisingLangevinGibbs, got {_checks.shown(info)}.")
+    return found
 
 
 def _choice(*choices):

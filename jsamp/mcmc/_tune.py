@@ -22,6 +22,7 @@ from jsamp.mcmc._chees import learn_length
 from jsamp.mcmc._dual import Averaging, average, averaging, mean_accept
 from jsamp.mcmc._metric import DenseMetric
 from jsamp.mcmc._protocol import Kernel
+from jsamp.select._rows import check_axis
 
 BATCHES = 4  # into which the chain is cut to measure its length of decorrelation
 
@@ -260,6 +261,8 @@ def warm_up(
     kernel = d.as_kernel(kernel)
     _checks.check_key(key, "tune")
     _checks.check_count("tune: num", num)
+    if chains is None:
+        check_axis(axis_name, "tune")
     target, metric = _asked(kernel, target, metric, length)
     if length is not None and (num < 2 or (chains in (None, 1) and axis_name is None)):
         raise ValueError(

@@ -569,6 +569,7 @@ REGISTRY = {
         refusals=[
             (lambda: mcmc.annealed(KEY, noised_score, START, jnp.array([1.0, 2.0])), "sigmas must be .* decrease"),
             (lambda: mcmc.annealed(KEY, noised_score, START, jnp.array([1.0]), tweedie=1), "tweedie must be True"),
+            (lambda: mcmc.annealed(KEY, noised_score, START, jnp.array([1.0]), step_size=4.0), "below 4 sigmas"),
         ],
     ),
     "refresh": Case(

@@ -133,7 +133,7 @@ CALLS = [
     (mcmc.ais, {"key": KEY, "kernel": M, "x": P, "betas": [0.0, 1.0], "reference": f, "moves": 1}, lambda r: r.x),
     (
         mcmc.annealed,
-        {"key": KEY, "score": score, "x": X, "sigmas": [1.0, 0.1], "steps": 1, "step_size": 0.1, "tweedie": True},
+        {"key": KEY, "score": score, "x": X, "sigmas": [1.0, 0.1], "steps": 1, "step_size": 0.01, "tweedie": True},
         lambda r: r.x,
     ),
     (mcmc.walk_graph, {"transition": THIRDS, "mu": np.ones(3)}, lambda r: r.log_mu),
