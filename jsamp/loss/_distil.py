@@ -30,8 +30,6 @@ def variance(schedule: Any, t: Any) -> Any:
 def _direction(who, key, denoiser, online, x, times, weight):
     """Weight (eps of the prior - reference) at a level and noise drawn for each particle."""
     _checks.check_key(key, who)
-    if weight is None:
-        raise TypeError(f"{who}: weight must be a number or a callable (schedule, t), got None. Pass 1.0 for none.")
     num = check_batch(f"{who}: x", x)
     schedule, weight = _denoiser(f"{who}: denoiser", denoiser).schedule, as_weight(who, weight)
     x = jax.tree.map(jnp.asarray, x)

@@ -85,8 +85,7 @@ def as_weight(who: str, weight: Any) -> Any:
     """Return a weight: a non-negative number, or a callable tree of (schedule, t)."""
     if callable(weight):
         return as_tree(f"{who}: weight", weight, "weight(schedule, t)")
-    if weight is not None:
-        _checks.check_number(f"{who}: weight", weight, low=0)
+    _checks.check_number(f"{who}: weight", weight, low=0)
     return weight
 
 
@@ -169,7 +168,8 @@ class Match(p.Called):
     def __post_init__(self):
         check_schedule("Match", self.schedule)
         _checks.check_choice("Match: predicts", self.predicts, tuple(CONVERSIONS))
-        object.__setattr__(self, "weight", as_weight("Match", self.weight))
+        if self.weight is not None:
+            object.__setattr__(self, "weight", as_weight("Match", self.weight))
         object.__setattr__(self, "times", as_tree("Match: times", self.times, "times(schedule, u)"))
         if self.time_map is not None:
             object.__setattr__(self, "time_map", as_tree("Match: time_map", self.time_map, "time_map(t)"))

@@ -112,6 +112,7 @@ REPAIR_REFUSALS = [
 VIEW_REFUSALS = [
     (make(L.ForwardModelMatch, forward=3, schedule=VP), "forward must be callable"),
     (make(L.ForwardModelMatch, forward=RADON, schedule=VP, extra_weight=-1.0), "extra_weight must be finite"),
+    (make(L.ForwardModelMatch, forward=RADON, schedule=VP, weight=None), "weight must be a number, got None"),
     (on(L.ForwardModelMatch(RADON, VP), X, hidden), "batch must be js.loss.Views"),
     (on(L.ForwardModelMatch(RADON, VP), VIEWS._replace(view=Y[:2]), hidden), "one leading axis"),
     (on(L.ForwardModelMatch(lambda s, v: s, VP), VIEWS, hidden), "shape of x"),
@@ -399,6 +400,7 @@ REGISTRY = {
             (lambda: L.sds(None, PRIOR, X), "key is None"),
             (lambda: L.sds(KEY, PRIOR, X[:0]), "no rows"),
             (lambda: L.sds(KEY, PRIOR, X, weight=-1.0), "weight must be finite"),
+            (lambda: L.sds(KEY, PRIOR, X, weight=None), "weight must be a number, got None"),
             (lambda: L.sds(KEY, PRIOR, X, times=L.UniformTimes(-1.0, -0.5)), "must be >= 0"),
         ],
     ),
