@@ -5,7 +5,7 @@
 DPM-Solver++ (2M) starts from even steps in log-SNR, at each number of evaluations, on a mixture of four Gaussians whose
 denoiser is exact. L-BFGS moves the times between the two ends, so that samples come near those of 300 steps from the
 same noise. The table gives the RMSE on starts that the fit did not see, beside two grids that people use; the picture
-shows where the times went. Needs matplotlib and optax; half a minute on two cores.
+shows where the times went. Needs matplotlib and optax; about a minute on two cores.
 """
 
 from __future__ import annotations

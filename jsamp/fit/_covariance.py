@@ -8,17 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks, _fields
+from jsamp._core import _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Scalar
 
 HIGHEST = jax.lax.Precision.HIGHEST
-
-
-def not_negative(name: str, value: Any) -> Any:
-    """Return one number >= 0."""
-    _checks.check_scalar(name, value, low=0.0)
-    return value
 
 
 @pytree
@@ -95,11 +89,6 @@ def _erf(across, left, right):
 RULES = {"relu": _relu, "erf": _erf}
 
 
-def check_kind(*kinds: str) -> Any:
-    """A check that a field names one of these activations."""
-    return lambda name, value: _checks.check_choice(name, value, kinds)
-
-
 @pytree
 class NNGPKernel:
     """Evaluate the covariance of the outputs of an infinitely wide network with Gaussian weights.
@@ -129,7 +118,7 @@ class NNGPKernel:
     """
 
     depth: int = static(default=3, convert=_fields.count(0))
-    kind: str = static(default="relu", check=check_kind("relu", "erf"))
+    kind: str = static(default="relu", check=_fields.one_of("relu", "erf"))
     weight_var: Scalar = field(default=10.0, check=_fields.positive)
     bias_var: Scalar = field(default=1.6, check=_fields.positive)
 

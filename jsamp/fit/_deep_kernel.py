@@ -14,7 +14,7 @@ from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Array
 from jsamp.fit import _protocol as p
 from jsamp.fit._covariance import Matern
-from jsamp.fit._gp import GPPosterior, divide, fitted, noise_or_none
+from jsamp.fit._gp import GPPosterior, divide, fitted
 from jsamp.fit._settle import adam, as_network, as_rate, settle
 from jsamp.fit._weights_prior import Network
 
@@ -49,11 +49,11 @@ class DeepKernel:
     """
 
     network: Network = field(default=None, convert=lambda name, value: as_network(name, value, Network()))
-    noise: Any = field(default=None, convert=noise_or_none)
+    noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
     pretrain: int = static(default=300, convert=_fields.count())
     steps: int = static(default=300, convert=_fields.count())
-    rate: float = static(default=1e-2, convert=lambda name, value: as_rate(name, value))
-    capacity: int | None = static(default=None, convert=p.check_capacity)
+    rate: float = static(default=1e-2, convert=as_rate)
+    capacity: int | None = static(default=None, convert=_fields.count(optional=True))
 
     def __post_init__(self):
         if self.network.depth < 1:

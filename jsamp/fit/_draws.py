@@ -12,7 +12,6 @@ from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, replace, static
 from jsamp._core._types import Array, Scalar
 from jsamp.fit import _protocol as p
-from jsamp.fit._gp import noise_or_none
 from jsamp.fit._laplace import LogPosterior, a_network, mode_of, tangent_draw, variance_of
 from jsamp.fit._settle import adam, as_rate, settle
 from jsamp.fit._weights_prior import Network
@@ -119,10 +118,10 @@ class Ensemble:
     network: Network = a_network()
     members: int = static(default=10, convert=_fields.count())
     share: Scalar = field(default=0.8, check=_fields.scalar(0, 1, open_low=True))
-    noise: Any = field(default=None, convert=noise_or_none)
+    noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
     steps: int = static(default=500, convert=_fields.count())
     rate: float = static(default=1e-2, convert=as_rate)
-    capacity: int | None = static(default=None, convert=p.check_capacity)
+    capacity: int | None = static(default=None, convert=_fields.count(optional=True))
 
     def fit(self, key: Any, X: Array, y: Array) -> NetworkPosterior:
         """Fit rows [n, d] of the unit cube and values [n]."""
@@ -190,13 +189,13 @@ class HMCNetwork:
     """
 
     network: Network = a_network()
-    noise: Any = field(default=None, convert=noise_or_none)
+    noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
     draws: int = static(default=100, convert=_fields.count())
     warmup: int = static(default=100, convert=_fields.count())
     length: Scalar = field(default=1.0, check=_fields.positive)
     max_steps: Scalar = field(default=100, check=_fields.positive)
     pretrain: int = static(default=300, convert=_fields.count())
-    capacity: int | None = static(default=None, convert=p.check_capacity)
+    capacity: int | None = static(default=None, convert=_fields.count(optional=True))
 
     def fit(self, key: Any, X: Array, y: Array) -> NetworkPosterior:
         """Fit rows [n, d] of the unit cube and values [n]."""
@@ -250,15 +249,15 @@ class SGHMCNetwork:
     """
 
     network: Network = a_network()
-    noise: Any = field(default=None, convert=noise_or_none)
+    noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
     draws: int = static(default=100, convert=_fields.count())
     thin: int = static(default=10, convert=_fields.count())
     burn: int = static(default=500, convert=_fields.count(0))
     step: Scalar = field(default=0.05, check=_fields.scalar(0, 1, open_low=True))
     friction: Scalar = field(default=0.1, check=_fields.scalar(0, 1, open_low=True))
-    batch: int | None = static(default=None, convert=p.check_capacity)
+    batch: int | None = static(default=None, convert=_fields.count(optional=True))
     pretrain: int = static(default=300, convert=_fields.count())
-    capacity: int | None = static(default=None, convert=p.check_capacity)
+    capacity: int | None = static(default=None, convert=_fields.count(optional=True))
 
     def fit(self, key: Any, X: Array, y: Array) -> NetworkPosterior:
         """Fit rows [n, d] of the unit cube and values [n]."""

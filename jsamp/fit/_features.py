@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Array, Scalar
-from jsamp.fit._covariance import HIGHEST, check_kind
+from jsamp.fit._covariance import HIGHEST
 from jsamp.fit._protocol import check_known
 
 UNITS = {
@@ -43,7 +43,7 @@ class RandomFeatures:
 
     A: Any = field(check=check_known)
     b: Any = field(check=check_known)
-    kind: str = static(default="tanh", check=check_kind(*UNITS))
+    kind: str = static(default="tanh", check=_fields.one_of(*UNITS))
 
     def __call__(self, X: Array) -> jax.Array:
         """Features [n, num] of rows [n, d]."""

@@ -14,7 +14,7 @@ from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Array, Scalar
 from jsamp.fit import _protocol as p
-from jsamp.fit._covariance import Deep, Matern, NNGPKernel, not_negative
+from jsamp.fit._covariance import Deep, Matern, NNGPKernel
 from jsamp.fit._settle import lbfgs, settle
 from jsamp.select._whiten import matmul
 
@@ -113,6 +113,7 @@ def factorise(kernel: Any, data: p.Padded, noise: Any) -> Any:
 
 
 def solve(factor, right):
+    """Solve K x = right, given the lower Cholesky factor of K."""
     return jax.scipy.linalg.cho_solve((factor, True), right)
 
 
@@ -201,17 +202,6 @@ def _check_kernel(name, value):
     return value
 
 
-def _number_or_none(name, value):
-    if value is not None:
-        _checks.check_scalar(name, value)
-    return value
-
-
-def noise_or_none(name: str, value: Any) -> Any:
-    """Return None, or one number >= 0."""
-    return None if value is None else not_negative(name, value)
-
-
 def divide(kernel, data, noise, mean, fitted, who):
     """Divide a covariance, a noise and a mean in the user's units into what is fitted and what is given."""
     dtype = data.X.dtype
@@ -268,11 +258,11 @@ class GP:
     """
 
     kernel: Any = field(default=None, convert=_check_kernel)
-    noise: Any = field(default=None, convert=noise_or_none)
-    mean: Any = field(default=None, convert=_number_or_none)
+    noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
+    mean: Any = field(default=None, check=_fields.scalar(optional=True))
     fitted: bool = static(default=True, convert=_checks.check_flag)
     steps: int = static(default=20, convert=_fields.count())
-    capacity: int | None = static(default=None, convert=p.check_capacity)
+    capacity: int | None = static(default=None, convert=_fields.count(optional=True))
 
     def fit(self, key: Any, X: Array, y: Array) -> GPPosterior:
         """Fit rows [n, d] of the unit cube and values [n]; nothing is drawn, so key may be None."""

@@ -12,13 +12,14 @@ from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Array
 from jsamp.fit import _protocol as p
-from jsamp.fit._gp import GPPosterior, factorise, noise_or_none, solve
+from jsamp.fit._gp import GPPosterior, factorise, solve
 from jsamp.fit._settle import adam, as_network, as_rate, settle
 from jsamp.fit._weights_prior import Network
 from jsamp.select._whiten import matmul
 
 
 def a_network(**usual):
+    """Declare a field that holds a `Network`, by default one of these options."""
     return field(default=None, convert=lambda name, value: as_network(name, value, Network(**usual)))
 
 
@@ -130,10 +131,10 @@ class LaplaceNetwork:
     """
 
     network: Network = a_network()
-    noise: Any = field(default=None, convert=noise_or_none)
+    noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
     steps: int = static(default=500, convert=_fields.count())
     rate: float = static(default=1e-2, convert=as_rate)
-    capacity: int | None = static(default=None, convert=p.check_capacity)
+    capacity: int | None = static(default=None, convert=_fields.count(optional=True))
 
     def fit(self, key: Any, X: Array, y: Array) -> GPPosterior:
         """Fit rows [n, d] of the unit cube and values [n]."""

@@ -46,11 +46,6 @@ class Padded(NamedTuple):
     scale: Any
 
 
-def check_capacity(name: str, value: Any) -> int | None:
-    """Return a capacity: None, or a count."""
-    return None if value is None else _checks.check_count(name, value)
-
-
 def check_known(name: str, value: Any) -> None:
     """Refuse a tree with a known number that is not finite; a posterior would predict NaN without a word."""
     for leaf in jax.tree.leaves(value):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Scalar
-from jsamp.fit._covariance import HIGHEST, check_kind
+from jsamp.fit._covariance import HIGHEST
 
 ACTIVATIONS = {"relu": jax.nn.relu, "erf": jax.lax.erf, "tanh": jnp.tanh}
 
@@ -43,7 +43,7 @@ class Network:
 
     depth: int = static(default=2, convert=_fields.count(0))
     width: int = static(default=32, convert=_fields.count())
-    kind: str = static(default="tanh", check=check_kind("tanh", "relu", "erf"))
+    kind: str = static(default="tanh", check=_fields.one_of("tanh", "relu", "erf"))
     weight_var: Scalar = field(default=4.0, check=_fields.positive)
     bias_var: Scalar = field(default=1.0, check=_fields.positive)
 

@@ -150,7 +150,7 @@ class AdversarialDensity(p.Called):
 
     sampling: Any
     beta: Any
-    relative: bool = static(default=False, convert=lambda name, value: _checks.check_flag(name, value))
+    relative: bool = static(default=False, convert=_checks.check_flag)
     proposals: str = static(default="density")
     player = 1
 

@@ -7,15 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core import _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_count, check_number, is_traced, shown
 from jsamp._core._pytree import field, pytree
 from jsamp.tokens._decoding import Decoding, check_process
 from jsamp.tokens._process import Masked, check_grid
-
-
-def _rate(name: str, value: Any) -> None:
-    check_number(name, value, low=0, high=1)
 
 
 def _largest(mask_prob: Any) -> Any:
@@ -46,7 +43,7 @@ class Cap:
         Wang et al., "Remasking Discrete Diffusion Models with Inference-Time Scaling", 2025, arXiv:2503.00307.
     """
 
-    eta: Any = field(default=0.008, check=_rate)
+    eta: Any = field(default=0.008, check=_fields.number(0, 1))
 
     def schedule(self, process, grid):
         """P(mask) and remasking along the grid."""
@@ -72,7 +69,7 @@ class Rescale:
         Wang et al., "Remasking Discrete Diffusion Models with Inference-Time Scaling", 2025, arXiv:2503.00307.
     """
 
-    eta: Any = field(default=0.015, check=_rate)
+    eta: Any = field(default=0.015, check=_fields.number(0, 1))
 
     def schedule(self, process, grid):
         """P(mask) and remasking along the grid."""
@@ -106,10 +103,10 @@ class Loop:
         Wang et al., "Remasking Discrete Diffusion Models with Inference-Time Scaling", 2025, arXiv:2503.00307.
     """
 
-    eta: Any = field(default=0.02, check=_rate)
-    on: Any = field(default=0.55, check=_rate)
-    off: Any = field(default=0.05, check=_rate)
-    alpha: Any = field(default=0.9, check=_rate)
+    eta: Any = field(default=0.02, check=_fields.number(0, 1))
+    on: Any = field(default=0.55, check=_fields.number(0, 1))
+    off: Any = field(default=0.05, check=_fields.number(0, 1))
+    alpha: Any = field(default=0.9, check=_fields.number(0, 1))
 
     def __post_init__(self):
         if is_traced(self.eta, self.on, self.off, self.alpha):
