@@ -12,6 +12,50 @@ import numpy as np
 from jsamp._core import _checks
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Estimate
+from jsamp.select._whiten import matmul
+
+PANEL = 128
+"""Rows of a panel of a tall factorisation, at least."""
+
+
+def _triangle(x):
+    """R of x = Q R, from those of panels of rows: one tall factorisation makes LAPACK's threads wait for each other."""
+    n, d = x.shape
+    panels = n // max(PANEL, 2 * d)
+    if panels < 2:
+        return jnp.linalg.qr(x, mode="r")
+    rows = -(-n // panels)
+    padded = jnp.pad(x, ((0, rows * panels - n), (0, 0)))
+    triangles = jnp.linalg.qr(padded.reshape(rows, panels, d).swapaxes(0, 1), mode="r")
+    return _triangle(triangles.reshape(panels * d, d))
+
+
+def _coupling(x, y):
+    """Couple two Gaussians, given by centred rows: the values s between, R_x^-1 u and R_y^-1 v."""
+    rx, ry = _triangle(x), _triangle(y)
+    # Factors of the covariances, never squared: the root of the product is the nuclear norm of R_x R_y^T.
+    u, s, vt = jnp.linalg.svd(matmul(rx, ry.T), full_matrices=False)
+    # Where R has no inverse s is 0, and where it is nearly singular s is as small as the inverse is large.
+    over = lambda r, basis: matmul(jnp.linalg.pinv(r), basis)
+    return s, over(rx, u), over(ry, vt.T)
+
+
+@jax.custom_jvp
+def _overlap(x, y):
+    """The nuclear norm of x y^T, and its coupling, which is not differentiated."""
+    coupling = _coupling(x, y)
+    return jnp.sum(coupling[0]), coupling
+
+
+@_overlap.defjvp
+def _overlap_jvp(primals, tangents):
+    # Not by QR and SVD, whose derivatives do not exist for fewer rows than features or equal values.
+    x, y = primals
+    s, left, right = coupling = _coupling(x, y)
+    p, q = (matmul(rows, turn) for rows, turn in ((x, left), (y, right)))
+    moved = lambda tangent, rows, q: matmul(tangent, matmul(rows.T, q))
+    total = jnp.sum(p * moved(tangents[0], y, q)) + jnp.sum(q * moved(tangents[1], x, p))
+    return (jnp.sum(s), coupling), (total, jax.tree.map(jnp.zeros_like, coupling))
 
 
 @jax.jit
@@ -19,29 +63,22 @@ def _frechet(x, y):
     centre = jnp.mean(y, 0, keepdims=True)
     x, y = x - centre, y - centre
     scale = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(y)))
-    scale = jnp.where(scale > 0, scale, 1)
+    scale = jax.lax.stop_gradient(jnp.where(scale > 0, scale, 1))  # it cancels
     x, y = x / scale, y / scale
     gap = jnp.mean(x, 0) - jnp.mean(y, 0)
-    x, y = x - jnp.mean(x, 0, keepdims=True), y - jnp.mean(y, 0, keepdims=True)
-    rx, ry = jnp.linalg.qr(x, mode="r"), jnp.linalg.qr(y, mode="r")
-    n, m = math.sqrt(x.shape[0] - 1), math.sqrt(y.shape[0] - 1)
-    # Factors of the covariances, never squared: the root of the product is the nuclear norm of R_x R_y^T.
-    u, s, vt = jnp.linalg.svd(jnp.matmul(rx / n, (ry / m).T, precision="highest"), full_matrices=False)
-    trace = jnp.sum(x**2) / n**2 + jnp.sum(y**2) / m**2
-    value = jnp.sum(gap**2) + trace - 2 * jnp.sum(s)
+    n, m = x.shape[0], y.shape[0]
+    x, y = ((rows - jnp.mean(rows, 0, keepdims=True)) / math.sqrt(len(rows) - 1) for rows in (x, y))
+    overlap, (s, left, right) = _overlap(x, y)
+    value = jnp.sum(gap**2) + jnp.sum(x**2) + jnp.sum(y**2) - 2 * overlap
 
-    def influence(rows, r, basis, size, shift):
-        # x^T (I - A) x for the optimal map A, since R^-T x = sqrt(n - 1) q for the rows q of the factor Q. Where R has
-        # no inverse s is 0, and where it is nearly singular s is as small as the inverse is large.
-        turn = jnp.matmul(jnp.linalg.pinv(r), basis, precision="highest")
-        along = jnp.matmul(rows, turn, precision="highest") ** 2
-        moved = jnp.sum(rows**2, 1) - size**2 * jnp.sum(along * s[None], 1)
-        return 2 * jnp.sum(rows * shift[None], 1) + moved
+    def spread(rows, turn, shift):
+        """The variance of 2 x^T shift + x^T (I - A) x for the optimal map A, over the rows x."""
+        size = len(rows) - 1
+        moved = jnp.sum(rows**2, 1) - jnp.sum(matmul(rows, turn) ** 2 * s[None], 1)
+        return jnp.var(2 * math.sqrt(size) * jnp.sum(rows * shift[None], 1) + size * moved, ddof=1) / len(rows)
 
-    one, two = influence(x, rx, u, n, gap), influence(y, ry, vt.T, m, -gap)
-    error = jnp.sqrt(jnp.var(one, ddof=1) / x.shape[0] + jnp.var(two, ddof=1) / y.shape[0])
-    size = jnp.asarray(min(x.shape[0], y.shape[0]), value.dtype)
-    return Estimate(jnp.maximum(value, 0) * scale**2, error * scale**2, size)
+    error = jnp.sqrt(spread(x, left, gap) + spread(y, right, -gap))
+    return Estimate(jnp.maximum(value, 0) * scale**2, error * scale**2, jnp.asarray(min(n, m), value.dtype))
 
 
 def frechet(x: Any, y: Any) -> Estimate:
@@ -57,7 +94,8 @@ def frechet(x: Any, y: Any) -> Estimate:
         y: [m, ...] features of the reference.
 
     Returns:
-        `Estimate`: the error is that of the delta method, right where the value is well above its bias.
+        `Estimate`: the error is that of the delta method, right where the value is well above its bias. The value has
+        slopes everywhere, for fewer rows than features too; the error is not differentiated.
 
     Raises:
         ValueError: for fewer than 2 rows, features that differ, or NaN.

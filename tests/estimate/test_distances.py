@@ -121,6 +121,30 @@ def test_frechet_by_hand():
     np.testing.assert_allclose(estimate.frechet(X[:3], Y).value, frechet(X[:3], Y), rtol=1e-4)
 
 
+def test_frechet_of_many_rows_by_panels():
+    """513 rows make four panels, of which three are one row short."""
+    rows = RNG.normal(size=(513, 3)) * [1.0, 10.0, 0.1] + 2
+    np.testing.assert_allclose(estimate.frechet(rows, Y[:, :3]).value, frechet(rows, Y[:, :3]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["full", "wide", "one row alone has a feature", "equal sets"])
+def test_frechet_slopes_are_those_of_the_distance_between_gaussians(case):
+    """Also where factorisations have no slope: fewer rows than features, panels without rank, equal values."""
+    x, y = X, Y
+    if case == "wide":
+        x, y = RNG.normal(size=(2, 6, 9))
+    if case == "one row alone has a feature":
+        x = RNG.normal(size=(300, 4)) * [0, 1.0, 1.0, 1.0]
+        x[3, 0] = 5.0
+    if case == "equal sets":
+        x = y
+    along = RNG.normal(size=x.shape)
+    with jax.enable_x64(True):
+        slope = jax.jvp(lambda x: estimate.frechet(x, y).value, (jnp.asarray(x),), (jnp.asarray(along),))[1]
+    wanted = (frechet(x + 1e-3 * along, y) - frechet(x - 1e-3 * along, y)) / 2e-3
+    np.testing.assert_allclose(slope, wanted, rtol=1e-4, atol=2e-4)
+
+
 def test_sliced_is_the_exact_coupling():
     ot = lambda a, b: np.mean((np.sort(np.repeat(a, 25)) - np.sort(np.repeat(b, 30))) ** 2)
     one = estimate.sliced_wasserstein(X[:, :1], Y[:, :1], num=3)
