@@ -15,6 +15,7 @@ from jsamp._core._callable import as_tree
 from jsamp.estimate import _arrays
 from jsamp.estimate._pairs import centred, is_small, median, own_sums, pair_sums, squared
 from jsamp.estimate._types import Estimate
+from jsamp.select._rows import inverse_power
 from jsamp.select._whiten import matmul
 
 
@@ -90,10 +91,15 @@ def _energy(x, y, block):
 @functools.partial(jax.jit, static_argnames="block")
 def _kid(x, y, block):
     d = x.shape[1]
+    # Large features are taken in a unit in which sixth powers and their squares stay within float32.
+    unit = inverse_power(jnp.maximum(1, jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(y)))))
+    x, y = x * unit, y * unit
     middle = jnp.mean(y, 0)
     x, y = x - middle[None], y - middle[None]
     along = lambda rows: jnp.sum(middle[None] * rows, 1) / d
-    return _u_statistic(Partial(_cubic, 1 + jnp.sum(middle**2) / d), (x, along(x)), (y, along(y)), block)
+    c = unit * unit + jnp.sum(middle**2) / d
+    pair = _u_statistic(Partial(_cubic, c), (x, along(x)), (y, along(y)), block)
+    return tuple(functools.reduce(jnp.multiply, [1 / unit] * 6, part) for part in pair)
 
 
 def _check_symmetric(kernel, a, b):

@@ -11,6 +11,7 @@ import numpy as np
 
 from jsamp._core import _checks
 from jsamp.estimate import _arrays
+from jsamp.estimate._pairs import centred
 from jsamp.estimate._types import Estimate
 from jsamp.select._whiten import matmul
 
@@ -60,11 +61,7 @@ def _overlap_jvp(primals, tangents):
 
 @jax.jit
 def _frechet(x, y):
-    centre = jnp.mean(y, 0, keepdims=True)
-    x, y = x - centre, y - centre
-    scale = jnp.maximum(jnp.max(jnp.abs(x)), jnp.max(jnp.abs(y)))
-    scale = jax.lax.stop_gradient(jnp.where(scale > 0, scale, 1))  # it cancels
-    x, y = x / scale, y / scale
+    x, y, scale = centred(x, y)
     gap = jnp.mean(x, 0) - jnp.mean(y, 0)
     n, m = x.shape[0], y.shape[0]
     x, y = ((rows - jnp.mean(rows, 0, keepdims=True)) / math.sqrt(len(rows) - 1) for rows in (x, y))
@@ -78,7 +75,7 @@ def _frechet(x, y):
         return jnp.var(2 * math.sqrt(size) * jnp.sum(rows * shift[None], 1) + size * moved, ddof=1) / len(rows)
 
     error = jnp.sqrt(spread(x, left, gap) + spread(y, right, -gap))
-    return Estimate(jnp.maximum(value, 0) * scale**2, error * scale**2, jnp.asarray(min(n, m), value.dtype))
+    return Estimate(jnp.maximum(value, 0) * scale * scale, error * scale * scale, jnp.asarray(min(n, m), value.dtype))
 
 
 def frechet(x: Any, y: Any) -> Estimate:
@@ -127,8 +124,7 @@ def _couplings(n, m):
 @jax.jit
 def _sliced(x, y, directions):
     n, m = x.shape[0], y.shape[0]
-    centre = jnp.mean(y, 0, keepdims=True)
-    x, y = x - centre, y - centre
+    x, y, scale = centred(x, y)
     i, j, width = _couplings(n, m)
     width = jnp.asarray(width, x.dtype)
 
@@ -149,7 +145,7 @@ def _sliced(x, y, directions):
     value, u, v = jax.lax.map(one, directions, batch_size=8)
     u, v = jnp.mean(u, 0), jnp.mean(v, 0)
     error = jnp.sqrt(jnp.var(u, ddof=1) / n + jnp.var(v, ddof=1) / m)
-    return Estimate(jnp.mean(value), error, jnp.asarray(min(n, m), x.dtype))
+    return Estimate(jnp.mean(value) * scale * scale, error * scale * scale, jnp.asarray(min(n, m), x.dtype))
 
 
 def sliced_wasserstein(x: Any, y: Any, *, key: jax.Array | None = None, num: int = 256) -> Estimate:

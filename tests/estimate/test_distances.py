@@ -57,24 +57,31 @@ def test_a_kernel_that_depends_on_the_order_of_its_rows_is_refused():
 
 
 def test_large_offsets_and_scales_cost_no_digits():
-    """Features around 1000, units of 1e-12 and 1e12; the product form of squares agrees with differences."""
+    """Features around 1000; the product form of squares agrees with differences."""
     far = lambda f: (np.asarray(f(X + 1000, Y + 1000).value, float), float(f(X, Y).value))
     for f in (estimate.mmd, estimate.energy, estimate.frechet, estimate.sliced_wasserstein):
         np.testing.assert_allclose(*far(f), rtol=2e-3)
     cubic = lambda a, b: (a @ b.T / 4 + 1) ** 3
     np.testing.assert_allclose(estimate.kid(X + 30, Y + 30).value, u_statistic(cubic, X + 30, Y + 30), rtol=2e-3)
-    for unit in (1e-12, 1e12):
-        np.testing.assert_allclose(estimate.mmd(X * unit, Y * unit).value, estimate.mmd(X, Y).value, rtol=1e-4)
-        np.testing.assert_allclose(
-            estimate.energy(X * unit, Y * unit).value, unit * estimate.energy(X, Y).value, rtol=1e-4
-        )
-        np.testing.assert_allclose(
-            estimate.frechet(X * unit, Y * unit).value, unit**2 * estimate.frechet(X, Y).value, rtol=1e-4
-        )
     from jsamp.estimate import _pairs
 
     x, y = jnp.asarray(X, jnp.float32), jnp.asarray(Y, jnp.float32)
     np.testing.assert_allclose(_pairs.squared(x[:1], y, False), _pairs.squared(x[:1], y, True), rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", [1e-16, 1e-12, 1e12, 1e16])
+def test_distances_and_their_errors_follow_the_unit(unit):
+    for f, power in ((estimate.mmd, 0), (estimate.energy, 1), (estimate.frechet, 2), (estimate.sliced_wasserstein, 2)):
+        got, wanted = f(X * unit, Y * unit), f(X, Y)
+        np.testing.assert_allclose(np.array(got[:2], float) / unit**power, np.array(wanted[:2], float), rtol=1e-3)
+
+
+@pytest.mark.parametrize("unit", [1e4, 1e6])
+def test_the_cubic_kernel_takes_features_whose_sixth_powers_are_no_floats(unit):
+    """Far out (a . b / d + 1)^3 is (a . b / d)^3, which has no unit of its own."""
+    got, wanted = (estimate.kid(X * v, Y * v) for v in (unit, 1e3))
+    np.testing.assert_allclose(np.array(got[:2], float) / (unit / 1e3) ** 6, np.array(wanted[:2], float), rtol=1e-3)
+    assert estimate.kid(X * 1e25, Y * 1e25).value == np.inf
 
 
 @pytest.mark.parametrize("size", [1, 2, 35, 200])
