@@ -71,6 +71,8 @@ def check_number(name: str, value: Any, *, low: float = -np.inf, high: float = n
         return
     if np.iscomplexobj(known):
         raise TypeError(f"{name} must be real, got {shown(value)}.")
+    if known.size == 0:
+        raise ValueError(f"{name} must hold a number, got an empty array of shape {known.shape}.")
     with np.errstate(invalid="ignore"):
         inside = (known > low if open_low else known >= low) & (known <= high) & np.isfinite(known)
     if not np.all(inside):

@@ -79,7 +79,7 @@ def _terms(log_density, values, log_proposals, log_alpha, beta):
 def _mean_of(terms, ratio):
     n = terms.shape[0]
     value = jnp.mean(terms, 0)
-    error = jnp.std(terms, axis=0, ddof=1) / math.sqrt(n)
+    error = _arrays.deviation(terms, 0) / math.sqrt(n)
     return Estimate(value, error, jnp.sum(ratio, 0) ** 2 / jnp.sum(ratio**2, 0))
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
+from jsamp.select._rows import power_of_two
 
 
 def array(name: str, value: Any, shape: str, *, low: int = 1, missing: bool = False) -> jax.Array:
@@ -62,6 +63,12 @@ def same_length(who: str, **arrays: Any) -> None:
     sizes = {name: np.shape(value)[0] for name, value in arrays.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"{who}: " + ", ".join(f"{k} has {n} rows" for k, n in sizes.items()) + "; they must agree.")
+
+
+def deviation(x: jax.Array, axis: int | None = None) -> jax.Array:
+    """The standard deviation (n - 1) of numbers in any unit: their squares may lie beyond the range of floats."""
+    unit = power_of_two(x)
+    return jnp.std(x * unit, axis=axis, ddof=1) / unit
 
 
 def probability(name: str, value: Any) -> None:

@@ -182,7 +182,7 @@ def bootstrap(
     if len(lengths) != 1 or lengths == {()}:
         raise ValueError(f"bootstrap: data must be arrays [n, ...] with one n, got {sorted(lengths)}.")
     value, draws = _draws(key, statistic, data, num, batch)
-    error = jnp.std(draws, axis=0, ddof=1)
+    error = _arrays.deviation(draws, 0)
     if method == "normal":
         reach = ndtri(jnp.asarray((1 + level) / 2, value.dtype)) * error
         low, high = value - reach, value + reach

@@ -12,7 +12,9 @@ from jax.scipy.special import betainc, ndtri
 
 from jsamp._core import _checks
 from jsamp._core._types import Array, Scalar, Tree
+from jsamp.estimate._arrays import deviation
 from jsamp.estimate._types import Estimate
+from jsamp.select._rows import power_of_two, power_of_two_rows
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -76,6 +78,7 @@ def _is_constant(a):
 def _ess_of(a):
     """Effective size of draws [chains, n]; NaN where all are equal."""
     chains, n = a.shape
+    a = a * power_of_two(a)
     center = jnp.mean(a, axis=1)
     moved = a - center[:, None]
     size = 1 << (2 * n - 1).bit_length()
@@ -154,15 +157,22 @@ def _plain(a):
     return _ess_of(_split(a))
 
 
+def _mean(a):
+    unit = power_of_two(a)
+    return jnp.mean(a * unit) / unit
+
+
 def _mean_error(a):
-    return jnp.where(_is_constant(a), 0, jnp.std(a, ddof=1) / jnp.sqrt(_plain(a)))
+    return jnp.where(_is_constant(a), 0, deviation(a) / jnp.sqrt(_plain(a)))
 
 
 def _sd_error(a):
-    square = (a - jnp.mean(a)) ** 2
+    moved = a - _mean(a)
+    unit = power_of_two(moved)
+    square = (moved * unit) ** 2
     second = jnp.mean(square)
     variance = jnp.mean((square - second) ** 2) / _plain(square)
-    return jnp.where(_is_constant(a) | _is_constant(square), 0, jnp.sqrt(variance / second) / 2)
+    return jnp.where(_is_constant(a) | _is_constant(square), 0, jnp.sqrt(variance / second) / 2 / unit)
 
 
 def rhat(x: Tree) -> Any:
@@ -287,7 +297,7 @@ def mean(x: Tree) -> Estimate:
     Cost:
         Two FFTs of twice the length.
     """
-    return Estimate(_each("mean", x, jnp.mean), mcse(x), ess(x, "mean"))
+    return Estimate(_each("mean", x, _mean), mcse(x), ess(x, "mean"))
 
 
 def ebfmi(energy: Array) -> jax.Array:
@@ -322,5 +332,5 @@ def ebfmi(energy: Array) -> jax.Array:
         raise ValueError(f"ebfmi: want [chains, draws >= 2], got shape {energy.shape}. One chain: pass energy[None].")
     # Energies are large; their differences are not.
     energy = energy - energy[:, :1]
-    energy = energy.astype(jnp.promote_types(energy.dtype, jnp.float32))
+    energy = energy * power_of_two_rows(energy)
     return jnp.mean(jnp.diff(energy, axis=1) ** 2, axis=1) / jnp.var(energy, axis=1, ddof=1)

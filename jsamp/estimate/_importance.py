@@ -12,6 +12,7 @@ import numpy as np
 from jsamp._core import _checks
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Estimate
+from jsamp.select._rows import power_of_two
 
 
 def check_log_ratios(who: str, value: Any, *, low: int = 1) -> jax.Array:
@@ -37,7 +38,8 @@ def _self_normalised(log_ratios, values):
         centre = jnp.mean(leaf, 0, keepdims=True)  # so that a large offset costs no digits
         # A draw of weight 0 may hold anything finite; it must not turn 0 x large into noise.
         value = jnp.sum(w * (leaf - centre), 0, keepdims=True) + centre
-        return value[0], jnp.sqrt(jnp.sum((w * (leaf - value)) ** 2, 0))
+        unit = power_of_two(leaf - centre)
+        return value[0], jnp.sqrt(jnp.sum((w * ((leaf - value) * unit)) ** 2, 0)) / unit
 
     pairs = jax.tree.map(one, values)
     value, stderr = (jax.tree.map(lambda _, p, i=i: p[i], values, pairs) for i in (0, 1))
@@ -173,7 +175,8 @@ def psis(log_ratios: Any, *, relative_efficiency: float = 1.0) -> Smoothed:
         relative_efficiency: ess / n of correlated draws (static), 1 for independent ones.
 
     Returns:
-        `Smoothed(log_weights [n], khat)`; `snis(smoothed.log_weights, values)` uses them.
+        `Smoothed(log_weights [n], khat)`; `snis(smoothed.log_weights, values)` uses them. khat is NaN where fewer than
+        five weights exceed the others, so there is no tail to fit: equal weights, or few draws in the support.
 
     Raises:
         ValueError: for fewer than 25 draws, NaN or +inf, -inf throughout, or an efficiency that is not positive.
@@ -278,4 +281,9 @@ def bridge(p_at_p: Any, q_at_p: Any, p_at_q: Any, q_at_q: Any) -> Estimate:
         known = _checks.concrete(value)
         if known is not None and (np.any(known == np.inf) or (own and np.any(known == -np.inf))):
             raise ValueError(f"bridge: {name} holds inf; a law has a finite positive density at its own draws.")
+    for other, own, p, q in (("p", "q", logs[1], logs[0]), ("q", "p", logs[2], logs[3])):
+        gap = _checks.concrete(p - q)
+        if gap is not None and np.all(gap == -np.inf):
+            raise ValueError(f"bridge: {own} is 0 at every draw of {other}, so the two laws have no common support to "
+                             f"compare them on. Go over laws between them, as js.mcmc.ais does.")  # fmt: skip
     return _bridge(*logs)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _tree
+from jsamp.estimate._arrays import deviation
 from jsamp.estimate._types import Estimate
 
 
@@ -79,7 +80,7 @@ def minority_score(
 
     values = jax.vmap(one)(jax.random.split(key, draws))
     values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-    spread = jnp.std(values, ddof=1) if draws > 1 else jnp.full((), jnp.nan, values.dtype)
+    spread = deviation(values) if draws > 1 else jnp.full((), jnp.nan, values.dtype)
     return Estimate(jnp.mean(values), spread / float(np.sqrt(draws)), jnp.asarray(draws, values.dtype))
 
 

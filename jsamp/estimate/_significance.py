@@ -11,6 +11,7 @@ from jsamp._core import _checks
 from jsamp.estimate import _arrays
 from jsamp.estimate._tails import chi2_upper, f_upper, fair_coin_two_sided, student_two_sided
 from jsamp.estimate._types import Significance
+from jsamp.select._rows import power_of_two
 
 
 def _ratio(above: Any, below: Any) -> Any:
@@ -52,7 +53,7 @@ def paired_t(a: Any, b: Any, *, test_ratio: float | None = None) -> Significance
     """
     a, b = _arrays.array("paired_t: a", a, "k", low=2), _arrays.array("paired_t: b", b, "k", low=2)
     _arrays.same_length("paired_t", a=a, b=b)
-    gap = a - b
+    gap = (a - b) * power_of_two(a - b)
     if test_ratio is not None:
         _checks.check_number("paired_t: test_ratio", test_ratio, low=0)
     k = gap.shape[0]
@@ -65,6 +66,7 @@ def _folds(who, differences):
     p = _arrays.array(f"{who}: differences", differences, "r f")
     if p.shape != (5, 2):
         raise ValueError(f"{who}: differences must be [5, 2], 5 repeats of 2 folds; got shape {p.shape}.")
+    p = p * power_of_two(p)
     return p, jnp.sum((p - jnp.mean(p, 1, keepdims=True)) ** 2, 1)
 
 

@@ -171,7 +171,8 @@ def _nearest_ratio(x, train, test, block):
     both, train, _ = centred(jnp.concatenate([x, test]), train)
     distance = jnp.sqrt(neighbour_distances(both, train, 1, block, same=False))
     above, below = distance[:n], distance[n:]
-    ratio = jnp.mean(above) / jnp.mean(below)
+    # Copies on both sides are as near as each other.
+    ratio = jnp.where(jnp.mean(above) == jnp.mean(below), 1, jnp.mean(above) / jnp.mean(below))
     spread = jnp.var(above, ddof=1) / n + ratio**2 * jnp.var(below, ddof=1) / test.shape[0]
     size = jnp.asarray(min(n, test.shape[0]), ratio.dtype)
     return Estimate(ratio, jnp.sqrt(spread) / jnp.mean(below), size)

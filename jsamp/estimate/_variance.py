@@ -12,6 +12,7 @@ import numpy as np
 from jsamp._core import _checks
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Estimate
+from jsamp.select._rows import power_of_two, power_of_two_rows
 
 
 class Controlled(NamedTuple):
@@ -37,6 +38,8 @@ class Controlled(NamedTuple):
 @jax.jit
 def _controlled(values, controls, means):
     n, c = controls.shape
+    size, sizes = power_of_two(values), power_of_two_rows(controls.T)[:, 0]
+    values, controls, means = values * size, controls * sizes[None], means * sizes
     centre, middle = jnp.mean(values), jnp.mean(controls, 0)
     scale = jnp.std(controls, 0)
     unit = jnp.where(scale > 0, scale, 1)
@@ -46,11 +49,9 @@ def _controlled(values, controls, means):
     coefficient = jnp.where(scale > 0, coefficient / unit, 0)
     raw_error = jnp.std(values, ddof=1) / math.sqrt(n)
     error = jnp.sqrt(jnp.sum(residual**2) / (n - c - 1) / n)
-    size = jnp.asarray(n, values.dtype)
-    value = centre - jnp.sum(coefficient * (middle - means))
-    return Controlled(
-        Estimate(value, error, size * (raw_error / error) ** 2), Estimate(centre, raw_error, size), coefficient
-    )
+    value, num = centre - jnp.sum(coefficient * (middle - means)), jnp.asarray(n, values.dtype)
+    controlled = Estimate(value / size, error / size, num * (raw_error / error) ** 2)
+    return Controlled(controlled, Estimate(centre / size, raw_error / size, num), coefficient * sizes / size)
 
 
 def control_variate(values: Any, controls: Any, means: Any = 0.0) -> Controlled:
@@ -216,8 +217,10 @@ def paired(values: Any, kind: str) -> Estimate:
     values = _arrays.array("paired: values", values, "...", low=2 if kind == "antithetic" else 1)
     if values.ndim < 2 or values.shape[1] != 2:
         raise ValueError(f"paired: values must be [n, 2, ...], got shape {values.shape}.")
+    unit = power_of_two(values)
+    values = values * unit
     value, error = kinds[kind](values)
     variance = jnp.var(values, axis=(0, 1))
     constant = (variance == 0) & (error == 0)
     ess = jnp.where(constant, 2.0 * values.shape[0], variance / jnp.where(constant, 1, error**2))
-    return Estimate(value, error, ess)
+    return Estimate(value / unit, error / unit, ess)

@@ -191,7 +191,7 @@ def _nearest(pairs, num, metric, block):
             continue
         if metric == "l2":
             near = map_rows(lambda part, q=one: squared_distances(q[None] * unit, part * unit)[0], rows, block=block)
-            near, score = near, near / unit / unit
+            score = near * (1 / unit) * (1 / unit)  # not over the square of the unit, which may be 0
         else:
             near = map_rows(lambda part, q=one: 2 * cosine_gap(part, q), rows, block=block)
             score = 1 - near / 2
@@ -209,7 +209,7 @@ def cosine_gap(rows: jax.Array, query: jax.Array) -> jax.Array:
     def unit(x):
         x = x * power_of_two_rows(x)
         size = jnp.sqrt(jnp.sum(x * x, 1, keepdims=True))
-        return x / jnp.where(size > 0, size, 1), size[:, 0] > 0
+        return x / jnp.where(size == 0, 1, size), size[:, 0] != 0  # NaN is not zero, and stays
 
     (u, live), (v, alive) = unit(rows), unit(query[None])
     return jnp.where(live & alive[0], squared_distances(v, u)[0] / 2, 1)

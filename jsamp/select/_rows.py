@@ -121,7 +121,7 @@ def check_vector(name: str, value: Any, num: int | None = None, *, low: float | 
 
 
 def check_weights(weights: Any, n: int, who: str) -> jax.Array | None:
-    """Row weights as a vector [n], refused when negative or all zero."""
+    """Row weights as a vector [n], refused when negative, all zero, or too large to be added up and divided by."""
     if weights is None:
         return None
     weights = check_vector(f"{who}: weights", weights, n, low=0)
@@ -129,6 +129,9 @@ def check_weights(weights: Any, n: int, who: str) -> jax.Array | None:
         with jax.ensure_compile_time_eval():
             if not bool(jnp.any(weights > 0)):
                 raise ValueError(f"{who}: weights are all 0, so no row counts. Leave weights out, or make some > 0.")
+            if not bool(jnp.isfinite(4 * jnp.sum(weights))):
+                raise ValueError(f"{who}: weights up to {float(jnp.max(weights)):.3g} are too large to be added up in "
+                                 f"{weights.dtype}. Divide them by the largest.")  # fmt: skip
     return weights
 
 

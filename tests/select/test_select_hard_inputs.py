@@ -99,9 +99,11 @@ def test_narrow_numbers_do_not_wrap_around(dtype):
 
 
 def test_entries_that_are_not_numbers_come_last_and_queries_of_them_are_refused():
-    rows = jnp.asarray([[1.0, 2.0], [jnp.inf, 0.0], [jnp.nan, 0.0], [3.0, 4.0]])
+    rows = jnp.asarray([[1.0, 2.0], [jnp.inf, 0.0], [jnp.nan, 0.0], [3.0, 4.0], [-3.0, -4.0]])
     for metric in ("l2", "cosine"):
-        assert select.nearest(rows, jnp.asarray([3.0, 4.0]), 2, metric=metric).index.tolist() == [3, 0]
+        index = select.nearest(rows, jnp.asarray([3.0, 4.0]), 5, metric=metric).index.tolist()
+        assert index[:3] == [3, 0, 4]
+        assert sorted(index[3:]) == [1, 2]
     with pytest.raises(ValueError, match="query holds NaN"):
         select.nearest(rows, rows[1])
     with pytest.raises(ValueError, match="exactly"):
@@ -109,6 +111,18 @@ def test_entries_that_are_not_numbers_come_last_and_queries_of_them_are_refused(
 
 
 # ------------------------------------------------------------------------------------------------ units
+def test_distances_beyond_the_range_of_floats_are_infinite_and_never_nan():
+    found = select.nearest(np.float32([[1e25, 0], [3e25, 0]]), np.float32([1e25, 0]), 2)
+    assert found.index.tolist() == [0, 1]
+    assert found.score.tolist() == [0, np.inf]
+
+
+def test_row_weights_that_cannot_be_added_up_are_refused():
+    for weight in (3e38, 1e37):
+        with pytest.raises(ValueError, match="too large to be added up in float32"):
+            select.lightweight(rng().normal(size=(40, 2)).astype(np.float32), weights=np.full(40, weight, np.float32))
+
+
 @pytest.mark.parametrize("unit", [1e-20, 1e18, 1e-30, 1e30])
 def test_scores_do_not_depend_on_the_unit(unit):
     A = np.float32(rng().normal(size=(40, 3)))
