@@ -56,6 +56,8 @@ class Communities(NamedTuple):
         if known is not None and most is not None and not 1 <= known <= most:
             raise ValueError(f"Communities.cut: num must be in 1..{most}, got {known}.")
         size = merges.shape[0] + 1
+        if size == 1:
+            return jnp.zeros_like(jnp.asarray(self.labels))
 
         def join(i, group):
             mine = (group == merges[i, 0]) | (group == merges[i, 1])
@@ -178,6 +180,8 @@ def _communities(key, network, most, restarts):
 def merge(density: jax.Array, size: jax.Array, num: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Merge the two of the largest density until one is left of the first `num`: numbers and heights."""
     slots = size.shape[0]
+    if slots == 1:
+        return jnp.zeros((0, 2), jnp.int32), jnp.zeros_like(density, shape=(0,))
     upper = jnp.arange(slots)[:, None] < jnp.arange(slots)[None]
 
     def step(i, carry):
@@ -194,8 +198,8 @@ def merge(density: jax.Array, size: jax.Array, num: jax.Array) -> tuple[jax.Arra
         return jax.tree.map(lambda new, old: jnp.where(i < num - 1, new, old), changed, carry)
 
     names = jnp.arange(slots, dtype=jnp.int32)
-    merges = jnp.full((max(slots - 1, 0), 2), -1, jnp.int32)
-    heights = jnp.zeros_like(density, shape=(max(slots - 1, 0),))
+    merges = jnp.full((slots - 1, 2), -1, jnp.int32)
+    heights = jnp.zeros_like(density, shape=(slots - 1,))
     carry = vary((density, size, names, names < num, merges, heights), density, num)
     *_, merges, heights = lax.fori_loop(0, slots - 1, step, carry)
     return merges, heights

@@ -124,11 +124,14 @@ def test_order_of_nodes_does_not_matter():
     assert np.all(np.diff(np.unique(found.labels, return_index=True)[1]) > 0)  # numbered by their first nodes
 
 
-def test_too_few_slots_are_told():
-    found, info = js.fit.communities(KEY, jnp.asarray(LINKS), max_communities=3)
-    assert int(info.num) == 3
+@pytest.mark.parametrize("slots", [1, 3])
+def test_too_few_slots_are_told(slots):
+    found, info = js.fit.communities(KEY, jnp.asarray(LINKS), max_communities=slots)
+    assert int(info.num) == slots
     assert not bool(info.ok)
-    assert int(found.num) == 3
+    assert int(found.num) == slots
+    assert int(found.cut(slots).max()) == slots - 1
+    assert found.linkage().shape == (slots - 1, 4)
 
 
 def test_other_numbers_and_levels_compile_nothing():
