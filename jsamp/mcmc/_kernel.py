@@ -150,6 +150,18 @@ def check_numbers(kernel: Any) -> None:
             )
 
 
+def copies(who: str, name: str, x: Any) -> np.ndarray | None:
+    """How many rows are alike, for each distinct row; None of traced ones. Rows that are all alike are refused."""
+    leaves = jax.tree.leaves(x)
+    if any(_checks.is_traced(leaf) for leaf in leaves):
+        return None
+    rows = np.concatenate([np.asarray(leaf, np.float64).reshape(leaf.shape[0], -1) for leaf in leaves], 1)
+    counts = np.unique(rows, axis=0, return_counts=True)[1]
+    if counts.size == 1 and len(rows) > 1:
+        raise ValueError(f"{who}: x holds equal {name}, which cannot move apart. Spread them.")
+    return counts
+
+
 def dtype_of(x: Any) -> Any:
     """The dtype of energies for a position: its own, at least float32."""
     return jnp.promote_types(jnp.result_type(*jax.tree.leaves(x)), jnp.float32)

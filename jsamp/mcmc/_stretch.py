@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jsamp._core import _checks, _tree
+from jsamp._core import _tree
 from jsamp._core._pytree import field, pytree
 from jsamp._core._types import LogDensity, Scalar
 from jsamp.mcmc import _kernel as k
@@ -52,14 +51,12 @@ class Stretch:
     def init(self, x, key=None):
         """Start the walkers at x; the cache holds their log-densities."""
         k.check_numbers(self)
-        known = _checks.concrete(x) if hasattr(x, "dtype") else None
         x = k.position("Stretch", x)
         num = k.leading_axis("Stretch: x", "walkers", x)
         least = max(4, 2 * (_tree.size(x) // num))
         if num % 2 or num < least:
             raise ValueError(f"Stretch: x needs an even number of walkers, {least} or more; got {num}.")
-        if known is not None and np.all(known == known[:1]):
-            raise ValueError("Stretch: x holds equal walkers, which cannot move apart. Spread them.")
+        k.copies("Stretch", "walkers", x)
         return k.State(x, self._values(x), None)
 
     def _values(self, x):

@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jsamp._core import _checks, _tree
+from jsamp._core import _tree
 from jsamp._core._checks import check_flag
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import LogDensity, Scalar
@@ -52,7 +53,8 @@ class SVGD:
     Raises:
         TypeError: for a position that is not floating.
         ValueError: for numbers out of range, both or neither of logdensity and score, a kernel and a bandwidth
-            together, one particle without a bandwidth, or particles that are all equal.
+            together, one particle without a bandwidth, particles that are all equal, or more than half of the pairs
+            equal without a bandwidth.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -87,14 +89,20 @@ class SVGD:
     def init(self, x, key=None):
         """Start the particles at x; the memory holds mean squares of the moves and the step count."""
         k.check_numbers(self)
-        known = _checks.concrete(x) if hasattr(x, "dtype") else None
         x = k.position("SVGD", x, metropolis=False)
         num = k.leading_axis("SVGD: x", "particles", x)
         if self.kernel is None and self.bandwidth is None and num < 2:
             raise ValueError("SVGD: one particle has no distances to take a bandwidth from. Pass bandwidth=.")
-        if known is not None and num > 1 and (known == known[:1]).all():
-            raise ValueError("SVGD: x holds equal particles, which cannot move apart. Spread them.")
+        self._refuse_equal(x, num)
         return k.State(x, self._points(x), (_tree.zeros_like(x), jnp.zeros((), jnp.int32)))
+
+    def _refuse_equal(self, x, num):
+        """Refuse particles that are all equal, or so many equal ones that the median distance is 0."""
+        counts = k.copies("SVGD", "particles", x)
+        median = self.kernel is None and self.bandwidth is None
+        if median and counts is not None and 2 * np.sum(counts**2) > num**2:
+            raise ValueError(f"SVGD: {counts.max()} of {num} particles in x are equal, so the median distance, from "
+                             f"which the bandwidth is taken, is 0. Spread them, or pass bandwidth=.")  # fmt: skip
 
     def _points(self, x):
         return jax.vmap(lambda x: k.evaluate(self, x))(x)
