@@ -229,7 +229,7 @@ def _checked(images: Any, treatment: Any, outcome: Any) -> tuple[jax.Array, jax.
         raise ValueError(f"effect_mixture: images must be [n, ...], one for every unit, got shape {images.shape}.")
     if concrete(images) is None:
         raise TypeError("effect_mixture: images are traced, but fits loop on the host. Leave jit.")
-    refuse_non_finite(images, "effect_mixture: images")
+    refuse_non_finite("effect_mixture: images", images)
     n = images.shape[0]
     treated = check_vector("effect_mixture: treatment", treatment, n)
     known = np.asarray(treated)

@@ -118,7 +118,7 @@ def kmeans(
         Lloyd, "Least squares quantization in PCM", 1982; Arthur and Vassilvitskii, "k-means++: the advantages of
         careful seeding", 2007.
     """
-    X = check_matrix(X, "kmeans", tall=False)
+    X = check_matrix("kmeans: X", X, tall=False)
     num = check_count("kmeans: num", num, high=X.shape[0])
     restarts, steps = check_count("kmeans: restarts", restarts), check_count("kmeans: steps", steps)
     tolerance = as_scalar("kmeans: tolerance", tolerance, low=0)
@@ -129,7 +129,7 @@ def kmeans(
     else:
         if key is not None:
             check_key(key, "kmeans")
-        starts = check_matrix(start, "kmeans (start)", tall=False).astype(X.dtype)[None]
+        starts = check_matrix("kmeans: start", start, tall=False).astype(X.dtype)[None]
         if starts.shape[1:] != (num, X.shape[1]):
             raise ValueError(f"kmeans: start must be centres of shape {(num, X.shape[1])}, got {starts.shape[1:]}.")
         if restarts != 1:

@@ -162,7 +162,7 @@ def mixture(
     References:
         Dempster, Laird and Rubin, "Maximum likelihood from incomplete data via the EM algorithm", 1977.
     """
-    X = check_matrix(X, "mixture", tall=False)
+    X = check_matrix("mixture: X", X, tall=False)
     num, steps = check_count("mixture: num", num, high=X.shape[0]), check_count("mixture: steps", steps)
     check_choice("mixture: covariance", covariance, KINDS)
     floor, tolerance = as_scalar("mixture: floor", floor, low=0), as_scalar("mixture: tolerance", tolerance, low=0)

@@ -112,7 +112,7 @@ def ppp(
         Sultan, "Probabilistic partitive partitioning (PPP)", 2020, arXiv:2003.04372.
     """
     check_key(key, "ppp")
-    X = check_matrix(X, "ppp", tall=False)
+    X = check_matrix("ppp: X", X, tall=False)
     most, steps = check_count("ppp: most", most, high=X.shape[0]), check_count("ppp: steps", steps)
     restarts = check_count("ppp: restarts", restarts, low=2)
     accept = as_scalar("ppp: accept", accept, low=0, high=1)

@@ -72,7 +72,7 @@ def oversample(
         One `smote` per class that grows.
     """
     check_key(key, "oversample")
-    X = np.asarray(check_matrix(X, "oversample", tall=False))
+    X = np.asarray(check_matrix("oversample: X", X, tall=False))
     labels, group, wanted = _check_classes(y, X.shape[0], targets, "oversample")
     counts = np.bincount(group)
     if targets is None:

@@ -45,7 +45,7 @@ def lightweight(X: Any, *, weights: Any = None, axis_name: Any = None) -> jax.Ar
     References:
         Bachem, Lucic and Krause, "Scalable k-Means Clustering via Lightweight Coresets", 2018, arXiv:1702.08248.
     """
-    X = check_matrix(X, "lightweight", tall=False)
+    X = check_matrix("lightweight: X", X, tall=False)
     check_axis(axis_name, "lightweight")
     weights = check_weights(weights, X.shape[0], "lightweight")
     return _lightweight(X, None if weights is None else weights.astype(X.dtype), axis_name)
@@ -100,7 +100,7 @@ def kmeans_seeds(key: jax.Array, X: Any, num: int, *, weights: Any = None) -> ja
         Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", 2007.
     """
     check_key(key, "kmeans_seeds")
-    X = check_matrix(X, "kmeans_seeds", tall=False)
+    X = check_matrix("kmeans_seeds: X", X, tall=False)
     check_count("kmeans_seeds: num", num, high=X.shape[0])
     weights = check_weights(weights, X.shape[0], "kmeans_seeds")
     return _seeds(key, X, weights, num)
@@ -162,8 +162,8 @@ def kmeans_scores(X: Any, centers: Any, *, weights: Any = None) -> jax.Array:
     References:
         Bachem, Lucic and Krause, "Practical Coreset Constructions for Machine Learning", 2017, arXiv:1703.06476.
     """
-    X = check_matrix(X, "kmeans_scores", tall=False)
-    centers = check_matrix(centers, "kmeans_scores (centers)", tall=False)
+    X = check_matrix("kmeans_scores: X", X, tall=False)
+    centers = check_matrix("kmeans_scores: centers", centers, tall=False)
     if centers.shape[1] != X.shape[1]:
         raise ValueError(f"kmeans_scores: centers has {centers.shape[1]} columns, X {X.shape[1]}; make them agree.")
     weights = check_weights(weights, X.shape[0], "kmeans_scores")

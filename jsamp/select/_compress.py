@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jsamp._core._checks import check_count, check_flag, check_key, check_scalar
-from jsamp.select._kernel import PairKernel, _as_kernel, _halve, _swap, thinning
+from jsamp.select._kernel import PairKernel, _as_kernel, _halve, _swap, check_rounds, thinning
 from jsamp.select._rows import check_matrix
 from jsamp.select._subset import Subset
 
@@ -56,9 +55,9 @@ def compress(
         Shetty, Dwivedi and Mackey, "Distribution compression in near-linear time", 2022, arXiv:2111.07941.
     """
     check_key(key, "compress")
-    X = check_matrix(X, "compress", tall=False)
+    X = check_matrix("compress: X", X, tall=False)
     n = X.shape[0]
-    check_count("compress: rounds", rounds, high=int(math.log2(n)))
+    check_rounds("compress", rounds, n)
     check_count("compress: oversample", oversample, low=0)
     check_scalar("compress: delta", delta, low=0, high=1 - 1e-9, open_low=True)
     check_flag("compress: swap", swap)

@@ -79,7 +79,7 @@ def k_center(X: Any, num: int, *, start: Any = None, weights: Any = None) -> Sub
     References:
         Gonzalez, "Clustering to minimize the maximum intercluster distance", 1985.
     """
-    X = check_matrix(X, "k_center", tall=False)
+    X = check_matrix("k_center: X", X, tall=False)
     n = X.shape[0]
     check_count("k_center: num", num, high=n)
     weights = check_weights(weights, n, "k_center")

@@ -101,7 +101,7 @@ def distortion(A: Any, subset: Subset, p: float = 2.0, *, starts: int = 32, iter
         One Gram for p = 2; else 4 * iters * n * d * (starts + d) multiply-adds. Memory n x d.
     """
     p = check_power(p, "distortion")
-    A = check_matrix(A, "distortion")
+    A = check_matrix("distortion: A", A)
     check_count("distortion: starts", starts)
     check_count("distortion: iters", iters)
     check_subset(subset, A.shape[0], "distortion")

@@ -68,7 +68,7 @@ def influence(
     check_choice("influence: family", family, FAMILIES)
     check_choice("influence: kind", kind, KINDS)
     uniform = as_scalar("influence: uniform", uniform, low=0, high=1)
-    X = check_matrix(X, "influence", tall=False)
+    X = check_matrix("influence: X", X, tall=False)
     n, d = X.shape
     coef = as_floating("influence: coef", coef)
     if coef.shape != (d,):

@@ -123,7 +123,7 @@ def herding(
     References:
         Chen, Welling and Smola, "Super-Samples from Kernel Herding", 2010, arXiv:1203.3472.
     """
-    X = check_matrix(X, "herding", tall=False)
+    X = check_matrix("herding: X", X, tall=False)
     check_count("herding: num", num, high=X.shape[0])
     check_count("herding: block", block)
     weights = check_weights(weights, X.shape[0], "herding")
@@ -217,13 +217,20 @@ def thinning(
         Dwivedi and Mackey, "Kernel Thinning", 2021, arXiv:2105.05842.
     """
     check_key(key, "thinning")
-    X = check_matrix(X, "thinning", tall=False)
+    X = check_matrix("thinning: X", X, tall=False)
     n = X.shape[0]
-    check_count("thinning: rounds", rounds, high=int(math.log2(n)))
+    check_rounds("thinning", rounds, n)
     check_scalar("thinning: delta", delta, low=0, high=1 - 1e-9, open_low=True)
     check_count("thinning: block", block)
     check_flag("thinning: swap", swap)
     return _thinning(key, X, _as_kernel(kernel, X, "thinning"), rounds, float(delta), bool(swap), block)
+
+
+def check_rounds(who: str, rounds: Any, n: int) -> None:
+    """Refuse more halvings than n rows allow."""
+    if n < 2:
+        raise ValueError(f"{who}: one row cannot be halved. Pass two or more.")
+    check_count(f"{who}: rounds", rounds, high=int(math.log2(n)))
 
 
 @functools.partial(jax.jit, static_argnames=("rounds", "delta", "swap", "block"))
@@ -286,7 +293,7 @@ def kernel_error(
     Cost:
         n^2 kernel values in blocks.
     """
-    X = check_matrix(X, "kernel_error", tall=False)
+    X = check_matrix("kernel_error: X", X, tall=False)
     check_subset(subset, X.shape[0], "kernel_error")
     check_count("kernel_error: block", block)
     weights = check_weights(weights, X.shape[0], "kernel_error")

@@ -115,14 +115,14 @@ def leverage(
     check_axis(axis_name, "leverage")
     check_scalar("leverage: ridge", ridge, low=0)
     plain = not is_traced(ridge) and float(ridge) == 0
-    A = check_matrix(A, "leverage", tall=plain and axis_name is None, finite=False)
+    A = check_matrix("leverage: A", A, tall=plain and axis_name is None, finite=False)
     weights = check_weights(weights, A.shape[0], "leverage")
     block = _block_of(A) if block is None else check_count("leverage: block", block)
     ridge = None if plain else jnp.asarray(ridge, A.dtype)
     weights = None if weights is None else weights.astype(A.dtype)
     scores = _leverage(A, weights, ridge, method, axis_name, block)
     # A number that is not finite spoils the Gram and every score, so the rows need no pass of their own.
-    refuse_non_finite(A, "leverage", scores)
+    refuse_non_finite("leverage: A", A, scores)
     return scores
 
 
@@ -157,11 +157,11 @@ def root_leverage(A: Any, p: float, *, weights: Any = None, axis_name: Any = Non
     """
     check_scalar("root_leverage: p", p, low=1, high=2)
     check_axis(axis_name, "root_leverage")
-    A = check_matrix(A, "root_leverage", tall=axis_name is None, finite=False)
+    A = check_matrix("root_leverage: A", A, tall=axis_name is None, finite=False)
     if weights is not None:
         weights = check_weights(weights, jnp.shape(A)[0], "root_leverage")
         weights = ((weights / jnp.max(weights)) ** (2 / p)).astype(A.dtype)
     score = _leverage(A, weights, None, "auto", axis_name, _block_of(A))
-    refuse_non_finite(A, "root_leverage", score)
+    refuse_non_finite("root_leverage: A", A, score)
     positive = score > 0
     return jnp.where(positive, jnp.where(positive, score, 1) ** (p / 2), 0)

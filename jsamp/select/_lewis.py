@@ -113,7 +113,7 @@ def lewis(
     check_axis(axis_name, "lewis")
     check_count("lewis: block", block)
     check_scalar("lewis: tol", tol, low=0, high=1, open_low=True)
-    A = check_matrix(A, "lewis", tall=axis_name is None)
+    A = check_matrix("lewis: A", A, tall=axis_name is None)
     weights = check_weights(weights, A.shape[0], "lewis")
     rate = abs(p - 2) / (p + 2)
     if iters is None:

@@ -88,21 +88,21 @@ def is_bad(A: Any) -> bool:
         return not _finite(A)
 
 
-def refuse_non_finite(A: Any, who: str, sign: Any = None) -> None:
+def refuse_non_finite(name: str, A: Any, sign: Any = None) -> None:
     """Refuse rows with NaN or infinity, looked for where `sign` (scores that they would spoil) shows any."""
     if (sign is None or (not is_traced(A) and is_bad(sign))) and is_bad(A):
-        raise ValueError(f"{who}: A holds NaN or infinity. Clean the rows first.")
+        raise ValueError(f"{name} holds NaN or infinity. Clean the rows first.")
 
 
-def check_matrix(A: Any, who: str, *, tall: bool = True, finite: bool = True) -> jax.Array:
+def check_matrix(name: str, A: Any, *, tall: bool = True, finite: bool = True) -> jax.Array:
     """A as a wide floating matrix with (if `finite`) finite entries and (if `tall`) no fewer rows than columns."""
-    A = as_floating(f"{who}: A", A)
+    A = as_floating(name, A)
     if A.ndim != 2 or 0 in A.shape:
-        raise ValueError(f"{who}: A must be a matrix [n, d], got shape {A.shape}. Reshape features to one axis.")
+        raise ValueError(f"{name} must be a matrix [n, d], got shape {A.shape}. Reshape features to one axis.")
     if tall and A.shape[0] < A.shape[1]:
-        raise ValueError(f"{who}: A has fewer rows than columns {A.shape}, so every row is essential. Pass ridge > 0.")
+        raise ValueError(f"{name} has fewer rows than columns {A.shape}, so every row is essential. Pass ridge > 0.")
     if finite:
-        refuse_non_finite(A, who)
+        refuse_non_finite(name, A)
     return A.astype(wide(A.dtype))
 
 

@@ -74,7 +74,7 @@ def rp_cholesky(key: jax.Array, X: Any, num: int, *, kernel: PairKernel | None =
         entry evaluations", 2022, arXiv:2207.06503.
     """
     check_key(key, "rp_cholesky")
-    X = check_matrix(X, "rp_cholesky", tall=False)
+    X = check_matrix("rp_cholesky: X", X, tall=False)
     check_count("rp_cholesky: num", num, high=X.shape[0])
     return _rp_cholesky(key, X, _as_kernel(kernel, X, "rp_cholesky"), num)
 

@@ -139,10 +139,10 @@ def _refuse_shards(A: jax.Array, embedding: Any, axis_name: Any, who: str) -> No
 def _check_pair(A: Any, embedding: Any, iters: int, who: str) -> tuple[jax.Array, jax.Array]:
     """A and the rows that stand for it in the denominator."""
     check_count(f"{who}: iters", iters)
-    A = check_matrix(A, who, tall=embedding is None)
+    A = check_matrix(f"{who}: A", A, tall=embedding is None)
     if embedding is None:
         return A, A
-    E = check_matrix(embedding, f"{who} (embedding)")
+    E = check_matrix(f"{who}: embedding", embedding)
     if E.shape[1] != A.shape[1]:
         raise ValueError(f"{who}: embedding has {E.shape[1]} columns, A has {A.shape[1]}. Match them.")
     return A, E
@@ -199,7 +199,7 @@ def sensitivity(
     """
     p = check_power(p, "sensitivity")
     check_choice("sensitivity: scheme", scheme, ("combined", "plain"))
-    A = check_matrix(A, "sensitivity", tall=axis_name is None and embedding is None)
+    A = check_matrix("sensitivity: A", A, tall=axis_name is None and embedding is None)
     if p == 2 and embedding is None:
         return leverage(A, axis_name=axis_name)
     _refuse_shards(A, embedding, axis_name, "sensitivity")

@@ -35,8 +35,8 @@ def _stein(x, score_x, y, score_y, length):
 
 def _door(X, score, length, who):
     """Rows, scores and lengths [d], or a refusal."""
-    X = check_matrix(X, who, tall=False)
-    score = check_matrix(score, f"{who}: score", tall=False)
+    X = check_matrix(f"{who}: X", X, tall=False)
+    score = check_matrix(f"{who}: score", score, tall=False)
     if score.shape != X.shape:
         raise ValueError(
             f"{who}: score must have the shape of X, {X.shape}, got {score.shape}. Pass grad log p at rows."

@@ -1,5 +1,7 @@
 """The laws of the house for everything public in jsamp.select."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,8 @@ def bad(function, *values, match):
 
 def of_rows(function, name, **options):
     """A deterministic function of rows [n, d]."""
-    options = {"dtypes": "raised", "refusals": bad(function, NAN, match=f"{name}: A holds NaN"), **options}
+    rows = next(iter(inspect.signature(getattr(select, name)).parameters))
+    options = {"dtypes": "raised", "refusals": bad(function, NAN, match=f"{name}: {rows} holds NaN"), **options}
     return Case(lambda: function, (X,), **options)
 
 
@@ -129,7 +132,7 @@ REGISTRY = {
              mechanism="influence", tolerance=1e-4,
              refusals=[(lambda: select.influence(X, GROUPS, X[0]), "labels 0 and 1"),
                        (lambda: select.influence(X, LABELS, X[0, :2]), "influence: coef"),
-                       (lambda: select.influence(NAN, LABELS, X[0]), "influence: A holds NaN")]),
+                       (lambda: select.influence(NAN, LABELS, X[0]), "influence: X holds NaN")]),
         Case(lambda: lambda x: select.influence(x, LABELS, x[0], weights=SCORES), (X,), dtypes="raised",
              mechanism="influence", tolerance=1e-4),
     ],
@@ -176,21 +179,22 @@ REGISTRY = {
     "PartialCholesky": Case(lambda: lambda x: select.PartialCholesky(x, x, x), (SCORES,), mechanism="record",
                             returns=select.PartialCholesky),
     "compress": of_keyed_rows(lambda key, x: select.compress(key, x, 2, oversample=1), "compress",
-                              refusals=[(lambda: select.compress(KEY, NAN, 2), "compress: A holds NaN"),
+                              refusals=[(lambda: select.compress(KEY, NAN, 2), "compress: X holds NaN"),
                                         (lambda: select.compress(KEY, X, 4, oversample=0), "24 rows are no 256 sets"),
                                         (lambda: select.compress(KEY, X, 5), "compress: rounds"),
+                                        (lambda: select.compress(KEY, X[:1], 0), "compress: one row cannot be halved"),
                                         (lambda: select.compress(KEY, X, 2, oversample=-1), "compress: oversample"),
                                         (lambda: select.compress(KEY, X, 2, delta=0.0), "compress: delta")]),
     "rp_cholesky": of_keyed_rows(lambda key, x: select.rp_cholesky(key, x, 5), "rp_cholesky", tolerance=1e-4,
                                  returns=select.PartialCholesky,
-                                 refusals=[(lambda: select.rp_cholesky(KEY, NAN, 5), "rp_cholesky: A holds NaN"),
+                                 refusals=[(lambda: select.rp_cholesky(KEY, NAN, 5), "rp_cholesky: X holds NaN"),
                                            (lambda: select.rp_cholesky(KEY, X, 25), "rp_cholesky: num"),
                                            (lambda: select.rp_cholesky(KEY, X, 5, kernel=1.0), "kernel must be callable")]),
     "stein_error": of_rows(lambda x: select.stein_error(x, -x, length=1.5), "stein_error", smooth=True, mechanism="stein",
-                           tolerance=1e-4, refusals=[(lambda: select.stein_error(X, -NAN), "stein_error: score: A holds"),
+                           tolerance=1e-4, refusals=[(lambda: select.stein_error(X, -NAN), "stein_error: score holds"),
                                                      (lambda: select.stein_error(X, -X, X), "stein_error: subset")]),
     "stein_thinning": of_rows(lambda x: select.stein_thinning(x, -x, 5), "stein_thinning", returns=select.Subset,
-                              refusals=[(lambda: select.stein_thinning(X, -NAN, 5), "score: A holds NaN"),
+                              refusals=[(lambda: select.stein_thinning(X, -NAN, 5), "score holds NaN"),
                                         (lambda: select.stein_thinning(X, -X[:3], 5), "score must have the shape of X"),
                                         (lambda: select.stein_thinning(X, -X, 0), "stein_thinning: num"),
                                         (lambda: select.stein_thinning(X, -X, 5, length=0.0), "length"),
