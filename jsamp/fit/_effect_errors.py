@@ -10,14 +10,38 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jsamp.select._whiten import sum_rows
+from jsamp.select._whiten import matmul, sum_rows
+
+LOST = 1e-6  # share of the largest curvature below which a direction is not told
 
 
 class Errors(NamedTuple):
-    """Standard errors of the effects [K], and the parts of that of their average over units."""
+    """Standard errors of the effects [K] and of their average over units; infinite where the units tell nothing."""
 
     effect: Any
-    variance: Any
+    average: Any
+
+
+def columns(features: Any, *, least: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Means and standard deviations [h] of columns, none below `least` times the largest one.
+
+    What varies by rounding alone is scaled by its size, not by its spread.
+    """
+    values = np.asarray(features, np.float64)
+    mean, spread, size = values.mean(0), values.std(0), np.abs(values).max(0)
+    spread = np.where(spread > 8 * jnp.finfo(features.dtype).eps * size, spread, 0)
+    spread = np.maximum(spread, least * spread.max(initial=0))
+    return mean, np.where(spread > 0, spread, np.where(size > 0, size, 1))
+
+
+def in_columns(heads: Any, mean: Any, scale: Any) -> Any:
+    """Heads that say of features (h - mean) / scale what these say of h."""
+    mean, scale = (jnp.asarray(value, heads["baseline"].dtype) for value in (mean, scale))
+    return heads | {
+        "baseline": heads["baseline"] * scale, "gate": heads["gate"] * scale[:, None],
+        "baseline_offset": heads["baseline_offset"] + matmul(mean, heads["baseline"]),
+        "gate_offset": heads["gate_offset"] + matmul(mean, heads["gate"]),
+    }  # fmt: skip
 
 
 def effect_errors(loglik: Any, single: Any, heads: Any, features: Any, treated: Any, outcome: Any) -> Errors:
@@ -25,23 +49,36 @@ def effect_errors(loglik: Any, single: Any, heads: Any, features: Any, treated: 
 
     The average effect moves with the heads and with the units that happen to be in the trial: both are counted.
     """
+    mean, scale = columns(features)
+    heads = in_columns(heads, mean, scale)
+    features = (features - jnp.asarray(mean, features.dtype)[None]) / jnp.asarray(scale, features.dtype)[None]
     flat, build = ravel_pytree(heads)
     hessian, scatter, cross, slope, square = (
         np.asarray(part, np.float64) for part in _sums(loglik, single, build, flat, features, treated, outcome)
     )
     n = features.shape[0]
-    inverse = np.linalg.pinv(-hessian / n, rcond=1e-6, hermitian=True)
+    inverse, blind = _inverse(-hessian / n)
     covariance = inverse @ scatter @ inverse / n**2
     index = np.asarray(build(jnp.arange(flat.size, dtype=flat.dtype))["effect"]).astype(int)
-    effect = np.sqrt(np.maximum(np.diag(covariance)[index], 0))
+    effect = np.where(blind(np.eye(flat.size)[index]), np.inf, np.sqrt(np.maximum(np.diag(covariance)[index], 0)))
     lever = slope / n
     variance = lever @ covariance @ lever + 2 * lever @ inverse @ cross / n**2 + square / n**2
-    return Errors(jnp.asarray(effect, flat.dtype), variance)
+    average = np.inf if blind(lever) else np.sqrt(max(variance, 0.0))
+    return Errors(jnp.asarray(effect, flat.dtype), jnp.asarray(average, flat.dtype))
 
 
-def average_error(errors: Errors) -> jax.Array:
-    """The standard error of the average effect."""
-    return jnp.asarray(np.sqrt(max(float(errors.variance), 0.0)), errors.effect.dtype)
+def _inverse(curvature: np.ndarray) -> tuple[np.ndarray, Any]:
+    """The inverse in the directions of curvature, whatever their units; and whether rows have a share in the others."""
+    diagonal = np.abs(np.diag(curvature))
+    unit = 1 / np.sqrt(np.where(diagonal > 0, diagonal, 1))
+    values, vectors = np.linalg.eigh(unit[:, None] * curvature * unit)
+    told = np.abs(values) > LOST * np.abs(values).max()
+    kept, lost = vectors[:, told] * unit[:, None], vectors[:, ~told] * unit[:, None]
+
+    def blind(rows: np.ndarray) -> np.ndarray:
+        return np.linalg.norm(rows @ lost, axis=-1) > 1e-2 * np.linalg.norm(rows * unit, axis=-1)
+
+    return kept / values[told] @ kept.T, blind
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

@@ -15,7 +15,7 @@ from jsamp._core._checks import check_count, check_flag, check_key, check_rows, 
 from jsamp._core._pytree import field, pytree
 from jsamp._core._types import Array, Key, Model, Result
 from jsamp.estimate import Estimate
-from jsamp.fit._effect_errors import average_error, effect_errors
+from jsamp.fit._effect_errors import columns, effect_errors, in_columns
 from jsamp.fit._minimise import minimise
 from jsamp.fit._mixture import numbers
 from jsamp.select._rows import as_floating, as_real, check_vector, refuse_non_finite
@@ -86,7 +86,8 @@ class EffectInfo(NamedTuple):
 
     Args:
         probabilities: [n, K] of the clusters, one row for every unit.
-        effects: `Estimate` [K] of the effects, rising; `ess` is the number of units in each cluster.
+        effects: `Estimate` [K] of the effects, rising; `ess` is the number of units in each cluster. The error is
+            infinite where the units tell nothing of an effect, for example in a cluster of less than one unit.
         average: `Estimate` of the average effect, sum_i sum_k p_ik effect_k / n.
         individual: [n] expected effects of the units.
         loss: [steps] minus the mean log-likelihood of standardised outcomes.
@@ -106,16 +107,22 @@ class EffectInfo(NamedTuple):
 
 @pytree
 class _Free:
-    """Hold the numbers that are fitted, for standardised outcomes; the first cluster's gate is fixed at 0."""
+    """Hold what is fitted, for outcomes and features that are standardised; the first cluster's gate is fixed at 0."""
 
     encoder: Any
     heads: Any
+    mean: Any
+    scale: Any
+
+
+def _with_first(value: jax.Array) -> jax.Array:
+    """Numbers of all clusters from those of all but the first, which is 0."""
+    return jnp.concatenate([jnp.zeros_like(value, shape=(*value.shape[:-1], 1)), value], -1)
 
 
 def unit_loglik(heads: Any, features: jax.Array, treated: jax.Array, outcome: jax.Array) -> jax.Array:
     """The log-likelihood of one unit, its cluster summed over."""
-    rest = matmul(features, heads["gate"]) + heads["gate_offset"]
-    logits = jnp.concatenate([jnp.zeros_like(rest, shape=(1,)), rest])
+    logits = _with_first(matmul(features, heads["gate"]) + heads["gate_offset"])
     expected = matmul(features, heads["baseline"]) + heads["baseline_offset"] + treated * heads["effect"]
     arm = jnp.where(treated > 0, heads["log_spread"][1], heads["log_spread"][0])
     spread = jnp.sqrt(jnp.exp(2 * arm) + LEAST**2)
@@ -125,14 +132,18 @@ def unit_loglik(heads: Any, features: jax.Array, treated: jax.Array, outcome: ja
 
 def individual_effect(heads: Any, features: jax.Array) -> jax.Array:
     """The expected effect of one unit."""
-    rest = matmul(features, heads["gate"]) + heads["gate_offset"]
-    return jnp.sum(jax.nn.softmax(jnp.concatenate([jnp.zeros_like(rest, shape=(1,)), rest])) * heads["effect"])
+    logits = _with_first(matmul(features, heads["gate"]) + heads["gate_offset"])
+    return jnp.sum(jax.nn.softmax(logits) * heads["effect"])
 
 
 def _loss(key: Any, model: Any, batch: Any) -> Any:
     images, treated, outcome = batch
-    features = jax.vmap(model.encoder)(images)
+    features = _features(model, images)
     return -jnp.mean(jax.vmap(functools.partial(unit_loglik, model.heads))(features, treated, outcome)), None
+
+
+def _features(model: _Free, images: jax.Array) -> jax.Array:
+    return (jax.vmap(model.encoder)(images) - model.mean[None]) / model.scale[None]
 
 
 def effect_mixture(
@@ -156,13 +167,15 @@ def effect_mixture(
     regression of the outcome on treatment and features, each arm with its own variance.
 
     Errors are of the sandwich form (a wrong law of the outcome does not spoil them), with the encoder taken as given.
+    Units do not matter: outcome and features are standardised, features column by column, or all by their largest
+    standard deviation where the encoder is trained.
 
     Args:
         key: one key.
         images: [n, ...] floating point, one image (or row of covariates) for every unit.
         treatment: [n], 0 and 1 or booleans, randomised.
         outcome: [n] numbers.
-        encoder: callable tree, image -> features [h]; features of size about 1 are best.
+        encoder: callable tree, image -> features [h].
         clusters: K, static.
         optimiser: an optax gradient transformation; None takes Adam with a rate that falls from 0.02 to 0.
         steps: updates.
@@ -174,7 +187,8 @@ def effect_mixture(
 
     Raises:
         ValueError: for a treatment that is not 0 and 1 or has fewer than two units in an arm, numbers that are not
-            finite, lengths that differ, a constant outcome, or features that are no vector.
+            finite, lengths that differ, a constant outcome, more units per update than there are, or features that are
+            no vector or not finite.
         TypeError: for images of integers, something that is no key, or an encoder that cannot be called.
 
     Example:
@@ -199,18 +213,16 @@ def effect_mixture(
     encoder = as_tree("effect_mixture: encoder", encoder, "encoder(image)")
     images, treated, outcome = _checked(images, treatment, outcome)
     n = images.shape[0]
-    width = _width(encoder, images)
-    center, scale = float(jnp.mean(outcome)), float(jnp.std(outcome))
-    if not scale > 0:
-        raise ValueError("effect_mixture: outcome is constant, so the treatment does nothing. Check the column.")
-    standard = (outcome - center) / scale
-    batch = (n if n <= 1024 else 256) if batch is None else batch
+    _check_width(encoder, images)
+    batch = (n if n <= 1024 else 256) if batch is None else check_count("effect_mixture: batch", batch, high=n)
     optimiser = _adam(steps) if optimiser is None else optimiser
-    begin = _Free(encoder, _start(standard, treated, width, clusters))
-    heads = None if train_encoder else (lambda path, leaf: path.startswith(".heads"))
+    standard, center, scale = _standard(outcome)
+    parts = (".heads", ".encoder") if train_encoder else (".heads",)
+    begin = _begin(encoder, images, treated, standard, clusters, train_encoder)
     run = minimise(
-        key, _loss, begin, (images, treated, standard), optimiser=optimiser, steps=steps, batch=batch, trainable=heads
-    )
+        key, _loss, begin, (images, treated, standard), optimiser=optimiser, steps=steps, batch=batch,
+        trainable=lambda path, leaf: path.startswith(parts),
+    )  # fmt: skip
     return _finished(run, images, treated, standard, center, scale)
 
 
@@ -242,12 +254,29 @@ def _checked(images: Any, treatment: Any, outcome: Any) -> tuple[jax.Array, jax.
     return images, treated.astype(dtype), outcome.astype(dtype)
 
 
-def _width(encoder: Any, images: jax.Array) -> int:
+def _standard(outcome: jax.Array) -> tuple[jax.Array, float, float]:
+    """The outcome with mean 0 and deviation 1, and what these were."""
+    values = np.asarray(outcome, np.float64)
+    center, scale = float(values.mean()), float(values.std())
+    if not scale > 2 * jnp.finfo(outcome.dtype).eps * np.abs(values).max():
+        raise ValueError("effect_mixture: outcome is constant, so the treatment does nothing. Check the column.")
+    return jnp.asarray((values - center) / scale, outcome.dtype), center, scale
+
+
+def _check_width(encoder: Any, images: jax.Array) -> None:
     features = jax.eval_shape(encoder, images[0])
     shape = getattr(features, "shape", None)
     if shape is None or len(shape) != 1 or not jnp.issubdtype(features.dtype, jnp.floating):
         raise ValueError(f"effect_mixture: encoder must map an image {images.shape[1:]} to features [h], got {shape}.")
-    return shape[0]
+
+
+def _begin(encoder: Any, images: Any, treated: Any, standard: Any, clusters: int, train: bool) -> _Free:
+    """The start of a fit; one unit for all columns where the encoder is trained, since a column may grow."""
+    features = map_rows(jax.vmap(encoder), images, block=256)
+    refuse_non_finite("effect_mixture: encoder(images)", features)
+    trained = train and any(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(encoder))
+    mean, scale = (jnp.asarray(v, standard.dtype) for v in columns(features, least=float(trained)))
+    return _Free(encoder, _start(standard, treated, features.shape[1], clusters), mean, scale)
 
 
 def _start(outcome: jax.Array, treated: jax.Array, width: int, clusters: int) -> dict[str, jax.Array]:
@@ -266,29 +295,27 @@ def _start(outcome: jax.Array, treated: jax.Array, width: int, clusters: int) ->
 
 def _finished(run: Any, images: Any, treated: Any, standard: Any, center: float, scale: float) -> Result:
     """Sort the clusters, go back to the units of the outcome, and tell errors."""
-    encoder, heads = run.x.encoder, _sorted(run.x.heads)
-    features = map_rows(jax.vmap(encoder), images, block=256)
+    heads = _sorted(run.x.heads)
+    features = map_rows(functools.partial(_features, run.x), images, block=256)
     errors = effect_errors(unit_loglik, individual_effect, heads, features, treated, standard)
-    whole = lambda value: jnp.concatenate([jnp.zeros_like(value[..., :1]), value], -1)
-    spread = scale * jnp.sqrt(jnp.exp(2 * heads["log_spread"]) + LEAST**2)
+    shares = jax.nn.softmax(_with_first(matmul(features, heads["gate"]) + heads["gate_offset"][None]), 1)
+    single = scale * jnp.sum(shares * heads["effect"][None], 1)
+    units = jnp.sum(shares, 0)
+    effects = Estimate(scale * heads["effect"], jnp.where(units < 1, jnp.inf, scale * errors.effect), units)
+    average = Estimate(jnp.mean(single), scale * errors.average, jnp.asarray(float(len(single)), single.dtype))
+    heads = in_columns(heads, -run.x.mean / run.x.scale, 1 / run.x.scale)
     found = EffectMixture(
-        encoder, scale * heads["baseline"], center + scale * heads["baseline_offset"],
-        whole(heads["gate"]) if heads["effect"].size > 1 else jnp.zeros_like(heads["baseline"])[:, None],
-        whole(heads["gate_offset"]) if heads["effect"].size > 1 else jnp.zeros_like(heads["effect"]),
-        scale * heads["effect"], spread,
+        run.x.encoder, scale * heads["baseline"], center + scale * heads["baseline_offset"],
+        _with_first(heads["gate"]), _with_first(heads["gate_offset"]), scale * heads["effect"],
+        scale * jnp.sqrt(jnp.exp(2 * heads["log_spread"]) + LEAST**2),
     )  # fmt: skip
-    shares = jax.nn.softmax(matmul(features, found.gate) + found.gate_offset[None], 1)
-    single = jnp.sum(shares * found.effect[None], 1)
-    effects = Estimate(found.effect, scale * errors.effect, jnp.sum(shares, 0))
-    average = Estimate(jnp.mean(single), scale * average_error(errors), jnp.asarray(float(len(single)), single.dtype))
     return Result(found, EffectInfo(shares, effects, average, single, run.info.loss))
 
 
 def _sorted(heads: Any) -> Any:
     """Clusters in the order of their effects; the gate is measured from the first one again."""
     order = jnp.argsort(heads["effect"])
-    whole = lambda value: jnp.concatenate([jnp.zeros_like(value, shape=(*value.shape[:-1], 1)), value], -1)[..., order]
-    gate, offset = whole(heads["gate"]), whole(heads["gate_offset"])
+    gate, offset = (_with_first(heads[name])[..., order] for name in ("gate", "gate_offset"))
     return heads | {
         "gate": gate[:, 1:] - gate[:, :1], "gate_offset": offset[1:] - offset[:1],
         "effect": heads["effect"][order], "log_spread": heads["log_spread"][:, order],

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import jsamp as js
+from jsamp.fit._effect_errors import effect_errors
+from jsamp.fit._effects import _sorted, individual_effect, unit_loglik
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
@@ -109,6 +112,81 @@ def test_errors_are_those_of_repeated_trials():
         said = np.sqrt(np.mean(np.square([np.asarray(part(info).stderr) for info in fits]), 0))
         ratio = values.std(0, ddof=1) / said
         assert np.all((ratio > 0.5) & (ratio < 1.55)), ratio  # chi-square with 29 degrees at 1e-5
+
+
+def heads_of(found):
+    """The numbers of a fit as they are fitted, the first cluster's gate left out."""
+    parts = {"baseline": found.baseline, "baseline_offset": found.baseline_offset, "effect": found.effect}
+    rest = {"gate": found.gate[:, 1:], "gate_offset": found.gate_offset[1:], "log_spread": jnp.log(found.spread)}
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), parts | rest)
+
+
+def weighted_average(theta, build, x, w, y, weight, steps):
+    """The average effect of weighted units at the best heads, by Newton's iteration, and these heads."""
+    loglik = lambda theta: weight @ jax.vmap(unit_loglik, (None, 0, 0, 0))(build(theta), x, w, y)
+    newton = lambda _, theta: theta - jnp.linalg.solve(jax.hessian(loglik)(theta), jax.grad(loglik)(theta))
+    theta = jax.lax.fori_loop(0, steps, newton, theta)
+    return weight @ jax.vmap(individual_effect, (None, 0))(build(theta), x) / jnp.sum(weight), theta
+
+
+def test_the_error_of_the_average_is_the_jackknife():
+    """How the average moves with the weight of every unit, by differences in float64, where the outcome's law is wrong."""
+    y = (RNG.exponential(size=N) + W * (1 + 2 * X[:, 0] + 0.5 * RNG.normal(size=N))).astype(np.float32)
+    found, info = exactly(X[:, :1], y, clusters=2, steps=100)
+    with jax.enable_x64(True):
+        theta, build = ravel_pytree(heads_of(found))
+        units = [jnp.asarray(np.asarray(part, np.float64)) for part in (X[:, :1], W, y)]
+
+        @jax.jit
+        def run(weights, theta, steps):
+            return jax.lax.map(lambda weight: weighted_average(theta, build, *units, weight, steps), weights)
+
+        theta = run(np.ones((1, N)), theta, 10)[1][0]
+        moved = 1e-4 * np.eye(N)
+        slope = (run(1 + moved, theta, 2)[0] - run(1 - moved, theta, 2)[0]) / 2e-4
+        wanted = float(np.linalg.norm(slope))
+    assert float(info.average.stderr) == pytest.approx(wanted, rel=1e-3)  # 0.9 of it without the covariance
+
+
+COUNTED = jax.tree_util.Partial(lambda factor, x: factor * x, jnp.ones(1))
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_units_of_features_and_outcome_do_not_matter(train):
+    c, treated, y, _ = two_kinds(300, 3)
+    fit = lambda c, y: js.fit.effect_mixture(KEY, c, treated, y, COUNTED, 2, steps=100, train_encoder=train).info
+    plain = fit(c, y)
+    for unit in (1e-6, 1e6):
+        # The encoder's factor multiplies an offset, too: then the path of its fit is another.
+        for info, back in ((fit(unit * (c + 3 * (not train)), y), 1), (fit(c, unit * y), unit)):
+            np.testing.assert_allclose(info.effects.value / back, plain.effects.value, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(info.effects.stderr / back, plain.effects.stderr, rtol=1e-3)
+            np.testing.assert_allclose(info.average.stderr / back, plain.average.stderr, rtol=1e-3)
+
+
+HEADS = {
+    "baseline": jnp.array([0.3, -0.2]), "baseline_offset": jnp.array(0.1), "gate": jnp.array([[1.0, -0.5], [0.2, 0.7]]),
+    "gate_offset": jnp.array([0.3, -0.4]), "effect": jnp.array([2.0, -1.0, 0.5]),
+    "log_spread": jnp.array([[0.0, 0.1, 0.2], [-0.3, -0.1, 0.3]]),
+}  # fmt: skip
+
+
+def test_sorted_clusters_say_the_same():
+    heads = _sorted(HEADS)
+    assert heads["effect"].tolist() == [-1.0, 0.5, 2.0]
+    for x, w, y in zip(X[:5], W[:5], Y[:5], strict=True):
+        assert float(individual_effect(heads, x)) == pytest.approx(float(individual_effect(HEADS, x)), rel=1e-5)
+        assert float(unit_loglik(heads, x, w, y)) == pytest.approx(float(unit_loglik(HEADS, x, w, y)), rel=1e-5)
+
+
+def test_effects_that_no_unit_tells_have_infinite_errors():
+    nobody = HEADS | {"gate_offset": jnp.array([0.3, -200.0])}
+    errors = effect_errors(unit_loglik, individual_effect, nobody, jnp.asarray(X), jnp.asarray(W), jnp.asarray(Y))
+    assert np.isfinite(errors.effect).tolist() == [True, True, False]
+    assert np.isfinite(errors.average)
+    untreated = effect_errors(unit_loglik, individual_effect, HEADS, jnp.asarray(X), jnp.zeros(N), jnp.asarray(Y))
+    assert not np.any(np.isfinite(untreated.effect))
+    assert not np.isfinite(untreated.average)
 
 
 def test_salience_is_the_slope_of_a_probability():
