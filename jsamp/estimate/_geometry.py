@@ -12,6 +12,7 @@ from jsamp._core import _checks
 from jsamp._core._callable import as_tree
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Estimate
+from jsamp.noise._protocol import check_times
 
 
 def _flat(who, name, function, x):
@@ -147,6 +148,7 @@ def _levels(who, denoiser, t, dtype):
     if not hasattr(denoiser, "schedule"):
         raise TypeError(f"{who}: denoiser must have a schedule. Wrap the network in js.Denoiser.")
     _checks.check_scalar(f"{who}: t", t)
+    check_times(f"{who}: t", denoiser.schedule, t)
     t = jnp.asarray(t, dtype)
     alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)
     known = _checks.concrete((alpha, sigma))

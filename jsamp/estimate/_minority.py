@@ -11,6 +11,7 @@ import numpy as np
 from jsamp._core import _checks, _tree
 from jsamp.estimate._arrays import deviation
 from jsamp.estimate._types import Estimate
+from jsamp.noise._protocol import check_times
 
 
 def _squared_distance(a: Any, b: Any) -> Any:
@@ -67,6 +68,7 @@ def minority_score(
         _checks.check_finite("minority_score: x0", leaf)
     if not hasattr(denoiser, "schedule"):
         raise TypeError("minority_score: denoiser must have a schedule. Wrap the network in js.Denoiser.")
+    check_times("minority_score: t", denoiser.schedule, t)
     x0 = jax.tree.map(jnp.asarray, x0)
     t = jnp.asarray(t, jnp.result_type(*jax.tree.leaves(x0)))
     alpha, sigma = denoiser.schedule.alpha(t), denoiser.schedule.sigma(t)

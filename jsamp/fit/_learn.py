@@ -20,6 +20,7 @@ from jsamp.fit._settle import lbfgs
 from jsamp.fit._shares import Shares, follow, shares_of
 from jsamp.noise._protocol import check_schedule
 from jsamp.solve import Plan, sample
+from jsamp.solve._run import check_levels
 
 PARTS = ("grid", "shares", "weights")
 LEARNED = ("state_coef", "weights", "corrector_newest", "corrector_state", "corrector_weights")
@@ -166,6 +167,7 @@ def learn_plan(
     if optimiser is None:
         optimiser = lbfgs() if batch >= rows else optax.adam(optax.cosine_decay_schedule(0.02, steps))
     start, columns = builder(times), None
+    check_levels("learn_plan", denoiser, start)
     if "weights" in train:
         held = {name: getattr(start, name) for name in LEARNED if getattr(start, name) is not None}
         columns = {name: jnp.zeros(np.shape(column)) for name, column in held.items()}

@@ -11,7 +11,7 @@ from jsamp._core._checks import check_choice, check_count, check_key, check_scal
 from jsamp._core._pytree import pytree, static
 from jsamp._core._types import Key, Schedule
 from jsamp.fit._evolve import generator
-from jsamp.noise._protocol import check_schedule
+from jsamp.noise._protocol import check_schedule, check_times
 from jsamp.solve._algebra import extend
 from jsamp.solve._columns import CORRECT
 from jsamp.solve._plan import Plan
@@ -101,6 +101,7 @@ class Space:
         for name in ("t_max", "t_min"):
             if getattr(self, name) is not None:
                 check_scalar(f"Space: {name}", getattr(self, name))
+                check_times(f"Space: {name}", self.schedule, getattr(self, name))
         check_count("Space: nfe", self.nfe, low=2)
         for name, choices in (("predicts", ("x0", "eps")), ("orders", (1, 2, 3, 4)), ("correctors", (False, True))):
             chosen = getattr(self, name)

@@ -13,6 +13,7 @@ from jsamp._core._tree import lincomb, normal_like
 from jsamp.loss._match import as_weight, weigh
 from jsamp.loss._protocol import check_batch
 from jsamp.loss._times import UniformTimes, draw_times
+from jsamp.noise._protocol import is_discrete
 
 
 def _denoiser(who, denoiser):
@@ -27,6 +28,17 @@ def variance(schedule: Any, t: Any) -> Any:
     return schedule.sigma(t) ** 2
 
 
+def _usual(who, schedule):
+    """The papers' times: from 0.02 to 0.98 of all."""
+    last = float(schedule.t_max)
+    if last != 1 and not is_discrete(schedule):
+        raise ValueError(
+            f"{who}: times are missing, and the usual 0.02 to 0.98 are meant for times in [0, 1] or indices. Those of "
+            f"{type(schedule).__name__} go to {last:g}: pass times=js.loss.UniformTimes(low, high)."
+        )
+    return UniformTimes(0.02 * last, 0.98 * last)
+
+
 def _direction(who, key, denoiser, online, x, times, weight):
     """Weight (eps of the prior - reference) at a level and noise drawn for each particle."""
     _checks.check_key(key, who)
@@ -35,7 +47,7 @@ def _direction(who, key, denoiser, online, x, times, weight):
     x = jax.tree.map(jnp.asarray, x)
     k_time, k_noise = jax.random.split(key)
     dtype = jnp.result_type(*jax.tree.leaves(x))
-    times = as_tree(f"{who}: times", times, "times(schedule, u)")
+    times = as_tree(f"{who}: times", _usual(who, schedule) if times is None else times, "times(schedule, u)")
     t = draw_times(who, k_time, times, schedule, num, dtype)
 
     def row(x, t, eps):
@@ -47,7 +59,7 @@ def _direction(who, key, denoiser, online, x, times, weight):
     return jax.lax.stop_gradient(jax.vmap(row)(x, t, normal_like(k_noise, x)))
 
 
-def sds(key: Any, denoiser: Any, x: Any, *, times: Any = UniformTimes(0.02, 0.98), weight: Any = variance) -> Any:
+def sds(key: Any, denoiser: Any, x: Any, *, times: Any = None, weight: Any = variance) -> Any:
     """Point particles against the modes of the prior: score distillation sampling.
 
     For each particle G = weight(t) (eps(x_t, t) - eps), x_t = alpha x + sigma eps; descend along G. Its fixed points
@@ -57,8 +69,8 @@ def sds(key: Any, denoiser: Any, x: Any, *, times: Any = UniformTimes(0.02, 0.98
         key: one key.
         denoiser: the prior, a denoiser (guided or not).
         x: particles [n, ...], any tree.
-        times: callable tree (schedule, u) -> t: UniformTimes(0.02, 0.98) of a schedule on [0, 1], and (0.02, 0.5) for
-            the last part of a run.
+        times: callable tree (schedule, u) -> t; None is UniformTimes(0.02, 0.98) of a schedule on [0, 1] and the same
+            shares of the indices of a discrete one. The papers take (0.02, 0.5) for the last part of a run.
         weight: number >= 0 or callable tree (schedule, t) -> number; sigma^2 by default.
 
     Returns:
@@ -66,7 +78,7 @@ def sds(key: Any, denoiser: Any, x: Any, *, times: Any = UniformTimes(0.02, 0.98
 
     Raises:
         TypeError: for something that is not a denoiser.
-        ValueError: for no particles, or negative times or weights.
+        ValueError: for no particles, negative times or weights, or times that are missing for a schedule like `VE`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -84,9 +96,7 @@ def sds(key: Any, denoiser: Any, x: Any, *, times: Any = UniformTimes(0.02, 0.98
     return _direction("sds", key, denoiser, None, x, times, weight)
 
 
-def vsd(
-    key: Any, denoiser: Any, online: Any, x: Any, *, times: Any = UniformTimes(0.02, 0.98), weight: Any = variance
-) -> Any:
+def vsd(key: Any, denoiser: Any, online: Any, x: Any, *, times: Any = None, weight: Any = variance) -> Any:
     """Point particles against the difference of two scores: variational score distillation.
 
     For each particle G = weight(t) (eps(x_t, t) - eps_online(x_t, t)), where the online denoiser has learned the
@@ -106,7 +116,7 @@ def vsd(
 
     Raises:
         TypeError: for something that is not a denoiser.
-        ValueError: for no particles, or negative times or weights.
+        ValueError: for no particles, negative times or weights, or times that are missing for a schedule like `VE`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js

@@ -14,6 +14,7 @@ from jsamp._core._tree import lincomb, normal_like
 from jsamp.loss import _protocol as p
 from jsamp.loss._match import check_schedule
 from jsamp.loss._times import quantiles
+from jsamp.noise._protocol import check_times
 
 
 class GANDrawn(NamedTuple):
@@ -149,6 +150,7 @@ class GANCritic(p.Called):
 
     def __post_init__(self):
         check_schedule("GANCritic", self.schedule)
+        check_times("GANCritic: grid", self.schedule, self.grid, end=True)
         _checks.check_number("GANCritic: r1", self.r1, low=0)
 
     def draw(self, key, batch):
@@ -211,6 +213,7 @@ class GANGenerator(p.Called):
 
     def __post_init__(self):
         check_schedule("GANGenerator", self.schedule)
+        check_times("GANGenerator: grid", self.schedule, self.grid, end=True)
 
     def draw(self, key, batch):
         """Draw levels, noise and latents."""

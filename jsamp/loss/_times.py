@@ -10,6 +10,7 @@ import numpy as np
 
 from jsamp._core._checks import check_number, concrete
 from jsamp._core._pytree import pytree
+from jsamp.noise._protocol import check_times, is_discrete
 
 
 @pytree
@@ -48,6 +49,15 @@ class UniformTimes:
 
     def __call__(self, schedule, u):
         """Return the times at quantiles u."""
+        for name, end in (("low", self.low), ("high", self.high)):
+            if end is not None:
+                check_times(f"UniformTimes: {name}", schedule, end, end=name == "low")
+        known = None if self.high is None else concrete(self.high)
+        if known is not None and is_discrete(schedule) and np.all(known < 1):
+            raise ValueError(
+                f"UniformTimes: high is {known}, below index 1 of a discrete schedule, whose indices go to "
+                f"{float(schedule.t_max):g}. Multiply shares of the time by that."
+            )
         low = jnp.asarray(schedule.t_min if self.low is None else self.low, u.dtype)
         high = jnp.asarray(schedule.t_max if self.high is None else self.high, u.dtype)
         return low + u * (high - low)

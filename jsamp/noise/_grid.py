@@ -9,7 +9,7 @@ import numpy as np
 from jsamp._core._checks import check_choice, check_count, check_number, check_scalar, concrete
 from jsamp._core._numerics import as_array, namespace, safe_log
 from jsamp._core._types import Array, Grid, Schedule
-from jsamp.noise._protocol import check_schedule, domain, is_discrete, straight
+from jsamp.noise._protocol import check_schedule, check_times, domain, is_discrete, straight
 
 FINALS = ("zero", "sigma_min")
 
@@ -22,6 +22,7 @@ def _ends(name, schedule, n, t_max, t_min, final):
     for end, value in (("t_max", t_max), ("t_min", t_min)):
         if value is not None:
             check_scalar(f"{name}: {end}", value)
+            check_times(f"{name}: {end}", schedule, value, end=end == "t_min")
     start = schedule.t_max if t_max is None else t_max
     end = schedule.t_min if t_min is None else t_min
     xp = namespace(schedule, start, end)

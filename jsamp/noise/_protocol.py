@@ -3,7 +3,7 @@
 A schedule has the methods and ends of `Schedule`. These names are optional:
 
     name        default          asked by              meaning
-    domain      (-inf, inf)      solvers, sigma_grid   lowest and highest time at which the network may be asked
+    domain      (-inf, inf)      solvers, grids, losses lowest and highest time at which the network may be asked
     straight    False            time_grid, heun       whether x is a straight line in t (rectified flow): solvers
                                                        step in t on the velocity, and time grids run evenly down to
                                                        the noiseless time
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_key, shown
+from jsamp._core._checks import check_key, concrete, shown
 
 
 @runtime_checkable
@@ -59,6 +59,21 @@ def check_schedule(who: str, schedule: Any) -> None:
 def domain(schedule: Any) -> tuple[Any, Any]:
     """Return the lowest and highest time at which the network may be asked."""
     return getattr(schedule, "domain", (-np.inf, np.inf))
+
+
+def check_times(name: str, schedule: Any, t: Any, *, end: bool = False) -> None:
+    """Refuse known times at which the schedule's network cannot be asked; an `end` may be the noiseless time."""
+    known, (low, high) = concrete(t), (concrete(bound) for bound in domain(schedule))
+    if known is None or low is None or high is None or not np.isfinite(high):
+        return
+    slack = 1e-6 * max(1.0, abs(float(high)))
+    noiseless = concrete(schedule.time(np.float64(np.inf))) if end else low
+    outside = (known > high + slack) | (known < min(low, low if noiseless is None else noiseless) - slack)
+    if np.any(outside):
+        raise ValueError(
+            f"{name} is {known[outside].flat[0]:.6g}, outside the schedule, whose times go from {float(low):.6g} to "
+            f"{float(high):.6g}. Take times between {float(schedule.t_min):.6g} and {float(schedule.t_max):.6g}."
+        )
 
 
 def straight(schedule: Any) -> bool:

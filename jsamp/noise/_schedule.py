@@ -62,6 +62,10 @@ class LogAlpha:
         return normal_prior(key, shape, dtype)
 
 
+WEAK = -2 * np.log(0.8)
+"""Sum of rates whose signal power at t = 1, exp(-(beta_min + beta_max) / 2), is that of no noise schedule."""
+
+
 @pytree
 class VP(LogAlpha):
     """Variance-preserving diffusion with linear beta(t) = beta_min + t (beta_max - beta_min), t in [0, 1].
@@ -74,7 +78,7 @@ class VP(LogAlpha):
         beta_max: rate at t = 1, > 0.
 
     Raises:
-        ValueError: for rates that are negative or not finite.
+        ValueError: for rates that are negative or not finite, or leave more than 0.8 of the signal's power at t = 1.
 
     Example:
         >>> import jsamp as js
@@ -89,6 +93,14 @@ class VP(LogAlpha):
 
     beta_min: Any = field(default=0.1, check=_fields.not_negative)
     beta_max: Any = field(default=20.0, check=_fields.positive)
+
+    def __post_init__(self):
+        low, high = concrete(self.beta_min), concrete(self.beta_max)
+        if low is not None and high is not None and np.any(low + high < WEAK):
+            raise ValueError(
+                f"VP: beta_min={self.beta_min} and beta_max={self.beta_max} leave most of the signal at t = 1. "
+                f"They are rates over t in [0, 1]: N times the betas of a table of N indices. Pass for example 0.1, 20."
+            )
 
     t_max = property(lambda self: 1.0, doc="Where grids start: 1.")
     t_min = property(lambda self: 1e-3, doc="Where grids end: 1e-3, sigma = 0.0105 with the default rates.")

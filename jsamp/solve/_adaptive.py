@@ -15,7 +15,8 @@ from jsamp._core._checks import check_count, check_key, check_scalar, concrete, 
 from jsamp._core._like import dtype_of
 from jsamp._core._types import Key, Model, Result, Schedule, Tree
 from jsamp.denoise._protocol import check_denoiser, check_prediction
-from jsamp.noise._protocol import check_schedule
+from jsamp.noise._levels import check_same_levels
+from jsamp.noise._protocol import check_schedule, check_times
 from jsamp.solve._row import fold
 from jsamp.solve._state import check_signal, state_dtype
 
@@ -120,6 +121,7 @@ def adaptive(
             f"adaptive: lam must be finite and rise from t_max to t_min, got {known[0]:.4g} and {known[1]:.4g}. Pass a "
             f"t_max with alpha > 0 (for Flow, t_max=0.999) and a t_min with sigma > 0 below it."
         )
+    check_same_levels("adaptive: schedule", schedule, "the denoiser", getattr(denoiser, "schedule", schedule))
     denoiser = as_tree("adaptive: denoiser", denoiser, "denoiser(x, t)")
     tolerances = [value if is_traced(value) else float(value) for value in (rtol, atol)]
     return _run(key, denoiser, x, schedule, ends, tolerances, max_steps=max_steps)
@@ -129,6 +131,7 @@ def _end(schedule, name, value):
     if value is None:
         return getattr(schedule, name)
     check_scalar(f"adaptive: {name}", value)
+    check_times(f"adaptive: {name}", schedule, value)
     return value
 
 

@@ -24,7 +24,7 @@ from jsamp._core._types import Result
 from jsamp.denoise import Denoiser
 from jsamp.denoise._protocol import kicks
 from jsamp.solve._plan import Plan, check_plan
-from jsamp.solve._run import sample, step
+from jsamp.solve._run import check_levels, sample, step
 from jsamp.solve._state import SampleInfo, check_signal, init, output
 
 
@@ -232,6 +232,7 @@ def optimise_start(
     check_callable("optimise_start: denoiser", denoiser, "denoiser(x, t)")
     check_callable("optimise_start: loss", loss, "loss(x0)")
     check_signal("optimise_start: x", x)
+    check_levels("optimise_start", denoiser, plan)
     if not (isinstance(until, float) and np.isinf(until)):
         check_scalar("optimise_start: until", until)
     check_count("optimise_start: num", num)

@@ -401,7 +401,7 @@ REGISTRY = {
             (lambda: L.sds(KEY, PRIOR, X[:0]), "no rows"),
             (lambda: L.sds(KEY, PRIOR, X, weight=-1.0), "weight must be finite"),
             (lambda: L.sds(KEY, PRIOR, X, weight=None), "weight must be a number, got None"),
-            (lambda: L.sds(KEY, PRIOR, X, times=L.UniformTimes(-1.0, -0.5)), "must be >= 0"),
+            (lambda: L.sds(KEY, PRIOR, X, times=L.UniformTimes(-1.0, -0.5)), "low is -1, outside the schedule"),
         ],
     ),
     "vsd": Case(

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from oracles import Mixture, run_table
 
@@ -136,7 +137,7 @@ def test_times_at_which_a_schedule_without_a_range_stands_still_are_refused():
         (lambda g: S.dpmpp(VP, g, tau=lambda t: np.nan), r"tau\(t\) must be finite"),
         (lambda g: S.dpmpp(VP, g, tau=lambda t: -1.0), r"tau\(t\)"),
         (lambda g: S.dpmpp(VP, g, tau=np.zeros(99)), "one value per step"),
-        (lambda g: S.dpmpp(VP, g, tau=[]), "one value per step"),
+        (lambda g: S.dpmpp(VP, g, tau=[]), "tau must hold a number, got an empty array"),
         (lambda g: S.sa_solver(VP, g, tau=np.zeros(3)), "one value per step"),
         (lambda g: S.edm(VE, 10 * g, churn=1.0, churn_min=np.nan), "churn_min must be finite"),
         (lambda g: S.edm(VE, 10 * g, churn=1.0, churn_max=np.nan), "churn_max must be finite"),
@@ -154,6 +155,54 @@ def test_times_at_which_a_schedule_without_a_range_stands_still_are_refused():
 def test_options_that_would_be_wrong_in_silence(make, match):
     with pytest.raises((ValueError, TypeError), match=match):
         make(N.time_grid(VP, 4))
+
+
+TABLE = N.Discrete.scaled_linear()
+ROWS = jax.random.normal(KEY, (4, 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: N.time_grid(VP, 4, t_max=999.0), "time_grid: t_max is 999, outside the schedule"),
+        (lambda: N.karras_grid(VP, 4, t_max=2.0), "karras_grid: t_max is 2, outside"),
+        (lambda: N.logsnr_grid(N.Cosine(), 4, t_min=-0.1), r"logsnr_grid: t_min is -0\.1, outside"),
+        (lambda: N.spaced_grid(TABLE, 4, "karras", t_max=1500.0), "spaced_grid: t_max is 1500, outside"),
+        (lambda: S.adaptive(None, law(VP), X, VP, t_max=5.0), "adaptive: t_max is 5, outside"),
+        (lambda: js.fit.Space(VP, 4, t_max=99.0), "Space: t_max is 99, outside"),
+        (lambda: js.estimate.minority_score(KEY, law(TABLE), X, 1500.0), "minority_score: t is 1500, outside"),
+        (lambda: js.estimate.flipd(None, law(VP), X, 50.0), "flipd: t is 50, outside"),
+        (lambda: js.loss.GANCritic(TABLE, [1500.0, 500.0, -1.0], 2), "GANCritic: grid is 1500, outside"),
+        (lambda: js.loss.UniformTimes(0.0, 5e3)(TABLE, ROWS), "UniformTimes: high is 5000, outside"),
+        (lambda: js.loss.UniformTimes(0.02, 0.98)(TABLE, ROWS), r"high is 0\.98, below index 1 of a discrete schedule"),
+        (lambda: js.loss.sds(KEY, law(VE), ROWS[:, :1]), "sds: times are missing.* Those of VE go to 80"),
+        (lambda: N.VP(1e-4, 0.02), "leave most of the signal at t = 1"),
+        (lambda: S.adaptive(None, law(VP), X, N.Cosine()), "adaptive: schedule has another schedule than the denoiser"),
+        (
+            lambda: S.optimise_start(
+                law(VP), X, S.ddim(N.Cosine(), N.time_grid(N.Cosine(), 4)), jnp.sum, optax.sgd(0.1), num=1
+            ),
+            "optimise_start: the plan and the denoiser are on different schedules",
+        ),
+        (
+            lambda: js.fit.learn_plan(
+                KEY, law(VP), lambda grid: S.ddim(N.Cosine(), grid), x=ROWS[:, :1], reference=ROWS[:, :1], steps=1,
+                grid=N.time_grid(N.Cosine(), 4),
+            ),
+            "learn_plan: the plan and the denoiser are on different schedules",
+        ),
+    ],
+)  # fmt: skip
+def test_times_of_another_schedule_are_refused_at_every_door(make, match):
+    with pytest.raises(ValueError, match=match):
+        make()
+
+
+def test_the_usual_times_of_distillation_are_shares_of_the_indices():
+    times = js.loss.UniformTimes(0.02 * 999, 0.98 * 999)
+    found, want = (js.loss.sds(KEY, law(TABLE), ROWS[:, :1], **how) for how in ({}, {"times": times}))
+    np.testing.assert_array_equal(found, want)
+    assert N.time_grid(TABLE, 4, t_min=-1.0)[-1] == -1  # the noiseless time may end a grid
 
 
 def test_no_churn_is_no_churn_in_any_type():
