@@ -18,7 +18,7 @@ from jsamp._core._pytree import field, pytree, static
 from jsamp.denoise import EDM, Denoiser, Threshold
 from jsamp.noise import VE, Cosine, Discrete, Flow
 from jsamp.solve import _diffusers_levels as levels
-from jsamp.solve._diffusers_options import PREDICTS, SCHEDULERS, options_of
+from jsamp.solve._diffusers_options import ELSEWHERE, PREDICTS, SCHEDULERS, options_of
 from jsamp.solve._diffusers_plans import PLANS, Read
 from jsamp.solve._plan import Plan
 
@@ -150,8 +150,11 @@ def from_diffusers(
     config = _contents(config)
     num = check_count("from_diffusers: num", num)
     name = config.get("_class_name", "")
-    if name not in SCHEDULERS:
-        raise ValueError(f"from_diffusers: unknown _class_name {name!r}; known are {', '.join(sorted(SCHEDULERS))}.")
+    if not isinstance(name, str) or name not in SCHEDULERS:
+        hint = f"here it is {ELSEWHERE[name]}; " if isinstance(name, str) and name in ELSEWHERE else ""
+        raise ValueError(
+            f"from_diffusers: unknown _class_name {name!r}; {hint}known are {', '.join(sorted(SCHEDULERS))}."
+        )
     family, defaults = SCHEDULERS[name]
     options, unused = options_of(name, config, defaults)
     return FAMILIES[family](name, options, num, tokens, sigmas)._replace(unused=unused)
@@ -201,6 +204,9 @@ def _indexed(name, options, n, tokens, sigmas):
         steps = _distilled(options, n)
     else:
         steps = levels.spaced(options, n, last=num, points=n, rounded=True)
+    if steps[0] > num - 1 or steps[-1] < 0:
+        offset = options["steps_offset"]
+        raise ValueError(f"from_diffusers: steps_offset={offset} leads out of the table's {num} steps at num={n}.")
     first = np.sqrt(1 / product[0] - 1)
     last = 0.0 if options.get("set_alpha_to_one", True) else first
     with np.errstate(divide="ignore"):
@@ -275,6 +281,8 @@ def _solver_style(name, options, n, tokens, sigmas):
 
 
 def _flow_solver(name, options, n, tokens, sigmas):
+    if chosen := levels.rule(options):
+        raise ValueError(f"from_diffusers: use_flow_sigmas and use_{chosen} are two rules for sigmas; drop one.")
     num, mu = options["num_train_timesteps"], _mu(name, options, tokens)
     if name.startswith("UniPC"):
         inner = np.linspace(1, 1 / num, n + 1)[:-1] if sigmas is None else _sigmas(sigmas, n)
@@ -289,6 +297,11 @@ def _flow_solver(name, options, n, tokens, sigmas):
 
 def _flow(name, options, n, tokens, sigmas):
     """Schedulers of flow matching: Euler and Heun in time."""
+    if options.get("invert_sigmas"):
+        raise ValueError(
+            "from_diffusers: under invert_sigmas time runs from 0 at noise to 1 at data, the velocity backwards. "
+            "Drop the field, and give the model as lambda x, t: -model(x, 1000 - t)."
+        )
     num, mu = options["num_train_timesteps"], _mu(name, options, tokens)
     factor = 1.0 if mu is not None else options["shift"]
     ends = levels.shifted(np.array([1.0, 1 / num]), None, factor)

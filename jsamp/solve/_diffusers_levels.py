@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jsamp._core._checks import check_choice
+from jsamp._core._checks import check_choice, check_rows
 from jsamp.noise._spacings import SPACINGS, log_shift
 
 SHORTEST_SIGNAL = 2.0**-24
@@ -33,10 +33,14 @@ def table(options: Mapping[str, Any], *, finite: bool) -> np.ndarray:
     """
     num, start, end = options["num_train_timesteps"], options["beta_start"], options["beta_end"]
     if options["trained_betas"] is not None:
+        check_rows("from_diffusers: trained_betas", options["trained_betas"], num=num, ndim=1)
         betas = np.asarray(options["trained_betas"])
     else:
         check_choice("from_diffusers: beta_schedule", options["beta_schedule"], tuple(BETAS))
         betas = BETAS[options["beta_schedule"]](num, start, end)
+    if not np.all((betas > 0) & (betas < 1)):
+        wrong = betas[~((betas > 0) & (betas < 1))][0]
+        raise ValueError(f"from_diffusers: betas must lie in (0, 1), or noise would not grow; got {wrong:.6g}.")
     if options.get("rescale_betas_zero_snr") and "snr_shift_scale" not in options:
         product = zero_terminal(_product(betas))
     else:
@@ -46,6 +50,11 @@ def table(options: Mapping[str, Any], *, finite: bool) -> np.ndarray:
         product = product / (scale + (1 - scale) * product)
         product = zero_terminal(product) if options["rescale_betas_zero_snr"] else product
     if options.get("rescale_betas_zero_snr") and finite:
+        if product[-2:][0] <= SHORTEST_SIGNAL:
+            raise ValueError(
+                f"from_diffusers: under rescale_betas_zero_snr these betas leave the last step but one a signal of "
+                f"{product[-2]:.2g}, below the {SHORTEST_SIGNAL:.2g} that the last one gets. Use DDIMScheduler."
+            )
         product[-1] = SHORTEST_SIGNAL
     return product
 
@@ -77,7 +86,6 @@ BETAS = {
 def spaced(options: Mapping[str, Any], n: int, *, last: int, points: int, rounded: bool) -> np.ndarray:
     """Time steps [n], falling: `points` of a lattice up to `last` when counted from 0, its first n taken."""
     spacing, num = options.get("timestep_spacing", "linspace"), options["num_train_timesteps"]
-    check_choice("from_diffusers: timestep_spacing", spacing, ("linspace", "leading", "trailing"))
     if spacing == "linspace":
         steps = np.linspace(0, last - 1, points)[::-1][:n]
         return steps.round() if rounded else steps

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jsamp._core._checks import check_choice, check_number, shown
+
 PREDICTS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v", "flow_prediction": "velocity"}
 
 
@@ -19,11 +21,45 @@ def options_of(name: str, config: Mapping[str, Any], defaults: Mapping[str, Any]
             f"from_diffusers: {name} has no rule for {', '.join(map(repr, unknown))}. Drop what does not act on "
             f"sampling, or build the plan by hand with js.solve."
         )
-    options = {**defaults, **{key: value for key, value in given.items() if key in defaults}}
-    kind = options.get("prediction_type", "epsilon")
-    if kind not in PREDICTS:
-        raise ValueError(f"from_diffusers: prediction_type must be one of {', '.join(PREDICTS)}; got {kind!r}.")
+    own = {key: _value(key, value, defaults[key]) for key, value in given.items() if key in defaults}
+    options = {**defaults, **own}
+    for key in options.keys() & CHOICES.keys():
+        check_choice(f"from_diffusers: {key}", options[key], tuple(CHOICES[key]))
+    for key in options.keys() & POSITIVE:
+        check_number(f"from_diffusers: {key}", options[key], low=0, open_low=True)
     return options, tuple(sorted(given.keys() - defaults.keys()))
+
+
+def _value(key: str, value: Any, default: Any) -> Any:
+    """A field in the type of its default: JSON may hold 1000.0 for 1000, and null for false."""
+    if default is None or isinstance(default, list):
+        return value
+    if isinstance(default, bool) and (value is None or isinstance(value, (bool, int))):
+        return bool(value)
+    if isinstance(default, str) and isinstance(value, str):
+        return value
+    if not isinstance(default, (bool, str)) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(default, float) or value != value or value in (np.inf, -np.inf):
+            return value
+        if value == int(value):
+            return int(value)
+    raise ValueError(
+        f"from_diffusers: {key} must be like its default {default!r}, got {shown(value)}. Leave it out for the default."
+    )
+
+
+SOLVER_TYPES = ("midpoint", "heun", "logrho", "bh1", "bh2")
+"""Of every multistep class: each takes its own ones, and its default for those of the others."""
+CHOICES = {
+    "prediction_type": PREDICTS, "timestep_spacing": ("linspace", "leading", "trailing"),
+    "final_sigmas_type": ("zero", "sigma_min"), "interpolation_type": ("linear", "log_linear"),
+    "timestep_type": ("discrete", "continuous"), "time_shift_type": ("exponential", "linear"),
+    "sigma_schedule": ("karras", "exponential"), "solver_type": SOLVER_TYPES,
+}  # fmt: skip
+POSITIVE = frozenset((
+    "num_train_timesteps", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "flow_shift", "shift",
+    "original_inference_steps", "timestep_scaling", "sigma_data", "rho", "snr_shift_scale", "solver_order",
+))  # fmt: skip
 
 
 NETWORK = {"prediction_type": "epsilon"}
@@ -75,8 +111,22 @@ COGVIDEO = {
     **DDIM, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "snr_shift_scale": 3.0,
 }  # fmt: skip
 
+ELSEWHERE = {
+    "SASolverScheduler": "js.solve.sa_solver (its two-point weights exact, where the class changes them by O(h^3))",
+    "IPNDMScheduler": "js.solve.ipndm", "DPMSolverSDEScheduler": "js.solve.dpmpp_sde",
+    "DDIMInverseScheduler": "js.solve.invert of the plan of DDIMScheduler",
+    "DPMSolverMultistepInverseScheduler": "js.solve.invert of the plan of DPMSolverMultistepScheduler",
+    "ScoreSdeVeScheduler": "js.solve.predictor_corrector of js.solve.ddpm on js.noise.VE",
+    "KarrasVeScheduler": "js.solve.edm", "CMStochasticIterativeScheduler": "js.solve.consistency",
+    "FlowMatchLCMScheduler": "js.solve.consistency on js.noise.Flow", "RePaintScheduler": "js.steer.Repaint",
+    "UnCLIPScheduler": "js.solve.ddpm", "VQDiffusionScheduler": "js.tokens.tau_leap",
+    "AmusedScheduler": "js.tokens.confidence",
+}  # fmt: skip
+"""What stands here for classes that are not read."""
 SCHEDULERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "DDIMScheduler": ("indexed", DDIM),
+    "DDIMParallelScheduler": ("indexed", DDIM),
+    "DDPMParallelScheduler": ("indexed", {**DDIM, "variance_type": "fixed_small"}),
     "CogVideoXDDIMScheduler": ("indexed", COGVIDEO),
     "CogVideoXDPMScheduler": ("indexed", {k: v for k, v in COGVIDEO.items() if k not in {**CLIPS, **THRESHOLDS}}),
     "DDPMScheduler": ("indexed", {**DDIM, "variance_type": "fixed_small"}),

@@ -9,10 +9,12 @@ import numpy as np
 
 from jsamp._core._checks import check_choice
 from jsamp._core._pytree import replace
+from jsamp.noise import Discrete
 from jsamp.solve._ancestral import ddim, ddpm
 from jsamp.solve._ancestral_stages import dpm2_ancestral
 from jsamp.solve._columns import KEEP
 from jsamp.solve._corrected import unipc
+from jsamp.solve._fewstep import consistency
 from jsamp.solve._index import adams, pndm
 from jsamp.solve._multistep import deis, dpm_solver, dpmpp, lms
 from jsamp.solve._plan import Plan
@@ -31,6 +33,11 @@ class Read(NamedTuple):
     schedule: Any
     grid: np.ndarray
     n: int
+
+    @property
+    def clean(self) -> float:
+        """The time without noise, beyond the grid."""
+        return -1.0 if isinstance(self.schedule, Discrete) else 0.0
 
     def level(self, t: Any) -> tuple[Any, Any, Any]:
         """(t, alpha, sigma) at a time."""
@@ -83,7 +90,7 @@ def _pndm(read: Read) -> Plan:
     if not read.options["skip_prk_steps"]:
         if raw:
             raise ValueError("from_diffusers: PNDMScheduler with Runge-Kutta steps takes an epsilon network.")
-        return pndm(read.schedule, read.grid)
+        return pndm(read.schedule, read.grid if read.grid[-2] > read.grid[-1] else read.grid[:-1])
     starts = [read.level(t) for t in read.grid[:-1]]
     rows = [_transfer(starts[0], read.landing(0), {0: 1.0}, "eps")]
     if read.n > 1:
@@ -150,21 +157,29 @@ def _tcd(read: Read, eta: float = 0.3) -> Plan:
     return assemble(rows, kind="x0")
 
 
-def _lowered(read: Read) -> bool:
-    """Whether the last steps are of lower order; a last step of no length would take the turn of the lowest one."""
-    return bool(read.options["lower_order_final"]) and read.n < FEW and len(read.grid) == read.n + 1
-
-
 def _dpm(read: Read) -> Plan:
     o, kind = read.options, read.options["algorithm_type"]
-    check_choice("from_diffusers: algorithm_type", kind, ("dpmsolver++", "sde-dpmsolver++", "dpmsolver"))
-    lowered = _lowered(read) or o["euler_at_final"]
-    order = min(o["solver_order"], read.n)
+    kind = "dpmsolver++" if kind == "deis" else kind
+    known = ("dpmsolver++", "sde-dpmsolver++", "dpmsolver", "sde-dpmsolver")
+    check_choice("from_diffusers: algorithm_type", kind, known)
     variant = "exact" if o["solver_type"] == "heun" else "reference"
-    options = {"order": order, "variant": variant, "lower_order_final": bool(lowered)}
-    if kind == "dpmsolver":
-        return dpm_solver(read.schedule, read.grid, **options)
-    return dpmpp(read.schedule, read.grid, tau=1.0 if kind.startswith("sde") else 0.0, **options)
+    make = dpmpp if kind.endswith("++") else dpm_solver
+    options = {"variant": variant, "tau": 1.0 if kind.startswith("sde") else 0.0}
+    plan = _ended(read, lambda grid, **ends: make(read.schedule, grid, **options, **ends))
+    if not o["euler_at_final"] or len(read.grid) != read.n + 1:
+        return plan
+    # Weights sum to that of the first-order step.
+    weights = np.where(np.arange(plan.slots + 1) == 0, plan.weights[-1].sum(), 0.0)
+    return replace(plan, weights=np.concatenate([plan.weights[:-1], weights[None]]))
+
+
+def _ended(read: Read, make: Callable[..., Plan]) -> Plan:
+    """A multistep plan with its last steps lowered; one of no length is left out after it has had its turn."""
+    options = {"order": min(read.options["solver_order"], read.n)}
+    options["lower_order_final"] = bool(read.options["lower_order_final"]) and read.n < FEW
+    if len(read.grid) == read.n + 1:
+        return make(read.grid, **options)
+    return make(np.append(read.grid, read.clean), **options)[: read.n - 1]
 
 
 def _dpm_single(read: Read) -> Plan:
@@ -182,15 +197,32 @@ def _unipc(read: Read) -> Plan:
         raise ValueError(
             "from_diffusers: solver_p and disable_corrector have no plan; drop them or use js.solve.unipc."
         )
-    return unipc(
-        read.schedule, read.grid, order=min(o["solver_order"], read.n), variant=o["solver_type"],
-        predicts="x0" if o["predict_x0"] else "eps", lower_order_final=o["lower_order_final"],
+    whole = len(read.grid) == read.n + 1
+    plan = unipc(
+        read.schedule, read.grid if whole else np.append(read.grid, read.clean), order=min(o["solver_order"], read.n),
+        variant=o["solver_type"] if o["solver_type"].startswith("bh") else "bh2",
+        predicts="x0" if o["predict_x0"] else "eps", lower_order_final=bool(o["lower_order_final"]),
     )  # fmt: skip
+    return plan if whole else _staying(plan)
+
+
+def _staying(plan: Plan) -> Plan:
+    """The plan whose last row corrects the step before it and goes nowhere."""
+    last = np.arange(plan.nfe) == plan.nfe - 1
+    ends = {f"{name}_next": np.where(last, getattr(plan, name), getattr(plan, f"{name}_next"))
+            for name in ("t", "alpha", "sigma")}  # fmt: skip
+    coef, weights = np.where(last, 1.0, plan.state_coef), np.where(last[:, None], 0.0, plan.weights)
+    return replace(plan, state_coef=coef, weights=weights, **ends)
 
 
 def _deis(read: Read) -> Plan:
-    order = min(read.options["solver_order"], len(read.grid) - 1)
-    return deis(read.schedule, read.grid, order=order, variable="lam", lower_order_final=_lowered(read))
+    return _ended(read, lambda grid, **ends: deis(read.schedule, grid, variable="lam", **ends))
+
+
+def _flow_euler(read: Read) -> Plan:
+    """Euler in time, or x0 noised anew to the next time."""
+    make = consistency if read.options["stochastic_sampling"] else ddim
+    return make(read.schedule, read.grid)
 
 
 def _euler(read: Read) -> Plan:
@@ -206,6 +238,8 @@ def _unscaled(plan: Plan) -> Plan:
 
 PLANS: dict[str, Callable[[Read], Plan]] = {
     "DDIMScheduler": _ddim,
+    "DDIMParallelScheduler": _ddim,
+    "DDPMParallelScheduler": _ddpm,
     "CogVideoXDDIMScheduler": _ddim,
     "CogVideoXDPMScheduler": _dpm_indexed,
     "DDPMScheduler": _ddpm,
@@ -222,7 +256,7 @@ PLANS: dict[str, Callable[[Read], Plan]] = {
     "DPMSolverSinglestepScheduler": _dpm_single,
     "UniPCMultistepScheduler": _unipc,
     "DEISMultistepScheduler": _deis,
-    "FlowMatchEulerDiscreteScheduler": lambda read: ddim(read.schedule, read.grid),
+    "FlowMatchEulerDiscreteScheduler": _flow_euler,
     "FlowMatchHeunDiscreteScheduler": lambda read: heun(read.schedule, read.grid),
     "EDMEulerScheduler": _euler,
     "EDMDPMSolverMultistepScheduler": _dpm,

@@ -209,6 +209,62 @@ def test_a_file_is_read_and_foreign_fields_are_listed(tmp_path):
     assert isinstance(js.solve.dpmpp(got.schedule, got.grid, order=3), js.solve.Plan)
 
 
+def test_odd_values_that_are_legal():
+    """Whole numbers written as floats, null for false, options of other classes: each class takes its own default."""
+    plain = from_diffusers({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh2"}, 5)
+    odd = {"solver_type": "midpoint", "num_train_timesteps": 1000.0, "solver_order": 2.0, "use_karras_sigmas": None}
+    twin = from_diffusers({"_class_name": "UniPCMultistepScheduler", **odd}, 5)
+    jax.tree.map(np.testing.assert_array_equal, twin.plan, plain.plan)
+    dpm = {"_class_name": "DPMSolverMultistepScheduler"}
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        from_diffusers({**dpm, "algorithm_type": "deis", "solver_type": "bh1"}, 5).plan,
+        from_diffusers(dpm, 5).plan,
+    )
+    falling = np.linspace(0.02, 1e-4, 1000)
+    assert np.all(np.diff(from_diffusers({**dpm, "trained_betas": list(falling)}, 5).sigmas) < 0)
+    assert from_diffusers({"_class_name": "PNDMScheduler"}, 6).plan.nfe == 14
+
+
+def test_a_flow_that_draws_noise():
+    """x <- (1 - s) x0 + s z, where `stochastic_sampling` is on."""
+    got = from_diffusers({"_class_name": "FlowMatchEulerDiscreteScheduler", "stochastic_sampling": True}, 4)
+    np.testing.assert_allclose(got.plan.noise_std, got.sigmas[1:], atol=1e-12)
+    np.testing.assert_allclose(got.plan.state_coef, 0, atol=1e-12)
+
+
+def test_the_stochastic_solver_in_eps():
+    """x <- (alpha_t / alpha_s) x - 2 sigma_t (e^h - 1) (eps + (h / 2 h') (eps - eps')) + sigma_t sqrt(e^2h - 1) z."""
+    config = {"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver"}
+    got = from_diffusers({**config, "final_sigmas_type": "sigma_min"}, 5)
+    alpha, sigma = 1 / np.hypot(1, got.sigmas), got.sigmas / np.hypot(1, got.sigmas)
+    h = -np.diff(np.log(got.sigmas))
+    np.testing.assert_allclose(got.plan.state_coef, alpha[1:] / alpha[:-1], rtol=1e-9)
+    np.testing.assert_allclose(got.plan.noise_std, sigma[1:] * np.sqrt(np.expm1(2 * h)), rtol=1e-9)
+    whole = -2 * sigma[1:] * np.expm1(h)
+    np.testing.assert_allclose(got.plan.weights.sum(1), whole, rtol=1e-9)
+    np.testing.assert_allclose(got.plan.weights[1:4, 0], whole[1:4] * (1 + h[1:4] / h[:3] / 2), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler"])
+def test_a_last_step_of_no_length_has_its_turn(name):
+    """It is of first order, the step before it of second; UniPC still corrects that one by the last evaluation."""
+    options = {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min", "solver_order": 3}
+    plan = from_diffusers({"_class_name": name, **options}, 6).plan
+    unipc = name.startswith("Uni")
+    assert plan.nfe == 5 + unipc
+    assert [np.count_nonzero(row) for row in plan.weights[:5]] == [1, 2, 3, 3, 2]
+    if unipc:
+        assert plan.take[5] == 2 and plan.state_coef[5] == 1 and plan.t_next[5] == plan.t[5]
+        assert plan.corrector_newest[5] != 0 and not plan.weights[5].any()
+
+
+def test_only_the_last_step_is_an_euler_step():
+    options = {"euler_at_final": True, "solver_order": 3, "lower_order_final": False}
+    plan = from_diffusers({"_class_name": "DPMSolverMultistepScheduler", **options}, 6).plan
+    assert [np.count_nonzero(row) for row in plan.weights] == [1, 2, 3, 3, 3, 1]
+
+
 @pytest.mark.parametrize(
     ("config", "options", "error", "match"),
     [
@@ -235,6 +291,31 @@ def test_a_file_is_read_and_foreign_fields_are_listed(tmp_path):
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, {"sigmas": [1.0]}, ValueError, "sigmas must have 5 rows"),
         ({"_class_name": "UniPCMultistepScheduler", "disable_corrector": [0]}, {}, ValueError, "no plan; drop them"),
         ({"_class_name": "DDPMScheduler", "variance_type": "odd"}, {}, ValueError, "variance_type must be one of"),
+        ({"_class_name": ["DDIMScheduler"]}, {}, ValueError, r"unknown _class_name \['DDIMScheduler'\]"),
+        ({"_class_name": "SASolverScheduler"}, {}, ValueError, "here it is js.solve.sa_solver"),
+        ({"_class_name": "DDIMScheduler", "steps_offset": None}, {}, ValueError, "steps_offset must be like its .* 0"),
+        ({"_class_name": "DDIMScheduler", "steps_offset": 0.5}, {}, ValueError, "steps_offset must be like its .* 0"),
+        ({"_class_name": "DDIMScheduler", "steps_offset": 300}, {}, ValueError, "steps_offset=300 leads out of the"),
+        ({"_class_name": "DDIMScheduler", "beta_start": "0.1"}, {}, ValueError, "beta_start must be like its default"),
+        ({"_class_name": "DDIMScheduler", "beta_end": 2.0}, {}, ValueError, r"betas must lie in \(0, 1\)"),
+        ({"_class_name": "DDIMScheduler", "trained_betas": [0.1, 0.2]}, {}, ValueError, "must have 1000 rows"),
+        (
+            {"_class_name": "DDIMScheduler", "num_train_timesteps": 3, "trained_betas": [0.1, -0.1, 0.2]},
+            {"num": 2}, ValueError, r"betas must lie in \(0, 1\), or noise would not grow; got -0.1",
+        ),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "rescale_betas_zero_snr": True},
+            {}, ValueError, "leave the last step but one a signal of 4.2e-09",
+        ),
+        ({"_class_name": "EDMEulerScheduler", "final_sigmas_type": "no"}, {}, ValueError, "final_sigmas_type must be"),
+        ({"_class_name": "EDMEulerScheduler", "sigma_schedule": "no"}, {}, ValueError, "sigma_schedule must be one of"),
+        ({"_class_name": "EulerDiscreteScheduler", "interpolation_type": "no"}, {}, ValueError, "interpolation_type mu"),
+        ({"_class_name": "FlowMatchHeunDiscreteScheduler", "shift": 0}, {}, ValueError, r"shift must be .* \(0, inf\]"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler", "invert_sigmas": True}, {}, ValueError, "under invert_sigm"),
+        (
+            {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "use_karras_sigmas": True},
+            {}, ValueError, "use_flow_sigmas and use_karras_sigmas are two rules",
+        ),
     ],
 )  # fmt: skip
 def test_refusals(config, options, error, match):
