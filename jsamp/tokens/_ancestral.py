@@ -173,7 +173,7 @@ def ancestral(process: Masked, grid: Any, *, remask: Any = None) -> Decoding:
         A `Decoding` of N rows.
 
     Raises:
-        ValueError: for a grid that does not decrease in [0, 1].
+        ValueError: for a grid that does not decrease in [0, 1], or remasking beyond its limit.
         TypeError: for a number of steps in place of the grid, or an object that does not remask.
 
     Example:
@@ -194,6 +194,7 @@ def ancestral(process: Masked, grid: Any, *, remask: Any = None) -> Decoding:
         mask_prob, sigma, t = remask.schedule(process, grid)
     else:
         raise TypeError(f"ancestral: remask must be Cap, Rescale, Loop or Confident, got {shown(remask)}.")
+    _check_remask(sigma, mask_prob)
     before, after = mask_prob[:-1], mask_prob[1:]
     xp = jnp if is_traced(mask_prob, sigma) else np
     safe = xp.where(before > 0, before, 1)
@@ -203,6 +204,22 @@ def ancestral(process: Masked, grid: Any, *, remask: Any = None) -> Decoding:
         unmask = xp.minimum(1.0, unmask + sigma * (1 - before) / safe)
     columns = {"unmask": unmask, "remask": sigma, "by_confidence": by_confidence}
     return Decoding(t=t[:-1], t_next=t[1:], mask=process.mask, **columns)
+
+
+def _check_remask(sigma: Any, mask_prob: Any) -> None:
+    """Refuse probabilities of remasking after which too few sites would be clean."""
+    if sigma is None or is_traced(sigma, mask_prob):
+        return
+    sigma, largest = np.asarray(sigma, np.float64), _largest(np.asarray(mask_prob, np.float64))
+    if np.shape(sigma) != largest.shape:
+        raise ValueError(f"ancestral: remask must give one probability per step {largest.shape}, got {sigma.shape}.")
+    illegal = ~((sigma >= 0) & (sigma <= largest + 1e-6))
+    if np.any(illegal):
+        i = int(np.argmax(illegal))
+        raise ValueError(
+            f"ancestral: remask in step {i} must be in [0, min(1, (1 - alpha_s) / alpha_t)] = [0, {largest[i]:.4g}], "
+            f"got {sigma[i]:.4g}. Take js.tokens.Rescale, a share of the largest one."
+        )
 
 
 def confidence(process: Masked, n: int, *, temperature: Any) -> Decoding:

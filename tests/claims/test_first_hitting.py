@@ -4,7 +4,8 @@ Sampling", 2024, arXiv:2409.02908.
 Claims: (1) first-hitting decoding is exact in L calls, ancestral decoding with N steps is not, and calls up to N times;
 (2) ancestral decoding of a vocabulary of 50 000 in 1024 steps by one draw of V + 1 categories with 23-bit uniforms loses
 37 % of the rate of unmasking and 2.4 nats of entropy, which looked like quality; with 64 bits nothing is lost; (3)
-decoding several sites with one prediction costs their dependence: fewer at a time, and second-order, are nearer.
+decoding several sites with one prediction costs their dependence: fewer at a time are nearer in every distance, second
+order is nearer in total variation and farther in KL(joint || decoded).
 """
 
 import itertools
@@ -136,9 +137,9 @@ def test_groups_beat_ancestral_steps_at_equal_calls():
     assert rising < 0.9 * even  # few at first, where sites say most about each other
 
 
-def test_second_order_lowers_the_total_variation_of_large_groups():
-    """One site, then five with one prediction: .231 falls to .19 on average over times. It sharpens: the divergence
-    grows, as it must, since the model's own marginals are the best product there is.
+def test_second_order_lowers_the_total_variation_of_large_groups_and_raises_their_divergence():
+    """One site, then five with one prediction: a total variation of .231 falls to .19 on average over times, and
+    KL(joint || decoded), which first order has least of all products, grows by more than 30 %.
     """
     rng = np.random.default_rng(0)
     times = [np.sort(rng.uniform(size=SITES))[::-1] for _ in range(60)]

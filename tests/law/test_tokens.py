@@ -59,6 +59,17 @@ def marked(mark, *refusals):
     return Case(lambda: mark, (LOGITS,), call, dtypes=None, stochastic=True, refusals=refusals)
 
 
+class Remask:
+    """Remasks with a given probability, whether legal or not."""
+
+    def __init__(self, sigma):
+        self.sigma = np.asarray(sigma)
+
+    def schedule(self, process, grid):
+        hidden = process.mask_prob(grid)
+        return hidden, self.sigma if self.sigma.ndim else np.full(len(grid) - 1, self.sigma), grid
+
+
 def refuse(call, match):
     return call, match
 
@@ -202,6 +213,8 @@ REGISTRY = {
             refuse(lambda: T.ancestral(PROCESS, 2 * GRID), "in \\[0, 1\\]"),
             refuse(lambda: T.ancestral(PROCESS, [1.0]), "at least two times"),
             refuse(lambda: T.ancestral(PROCESS, GRID, remask=0.1), "remask must be Cap"),
+            refuse(lambda: T.ancestral(PROCESS, GRID, remask=Remask(0.9)), r"in step 3 must be in .* 0.6667\], got 0.9"),
+            refuse(lambda: T.ancestral(PROCESS, GRID, remask=Remask([0.1])), r"one probability per step \(6,\)"),
             refuse(lambda: T.ancestral(PROCESS, GRID * jnp.nan), "must be finite"),
         ],
     ),

@@ -194,6 +194,40 @@ def test_remasking_keeps_the_share_of_clean_sites(remask):
     assert float(jnp.max(table.remask)) > 0.05
 
 
+class Given:
+    """Remasking by given probabilities: shares of the largest legal one."""
+
+    def __init__(self, share):
+        self.share = share
+
+    def schedule(self, process, grid):
+        hidden = process.mask_prob(grid)
+        with np.errstate(divide="ignore"):
+            return hidden, self.share * np.minimum(1, hidden[1:] / (1 - hidden[:-1])), grid
+
+
+LAWS = {"linear": "linear", "loglinear": "loglinear", "cosine": "cosine", "square": lambda t: (1 - t) ** 2}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_every_legal_remasking_keeps_the_share_of_clean_sites(name, x64):
+    """clean <- clean (1 - sigma) + (1 - clean) unmask stays alpha: any grid, any sigma in every step, and every class."""
+    process, rng = T.Masked(3, LAWS[name]), np.random.default_rng(0)
+    for case in range(80):
+        grid = np.concatenate([[1.0], np.sort(rng.uniform(size=rng.integers(1, 9)))[::-1], [0.0]])
+        share, stay = rng.uniform(size=len(grid) - 1), rng.uniform(0.2, 0.95)
+        ends = rng.random(len(share))
+        share = np.where(ends < 0.2, 0.0, np.where(ends > 0.8, 1.0, share))
+        loop = T.Loop(rng.uniform(0, min(1, (1 - stay) / stay)), on=rng.uniform(0.5, 0.9), off=0.2, alpha=stay)
+        remask = (Given(share), T.Cap(rng.uniform()), T.Rescale(rng.uniform()), loop)[case % 4]
+        table, hidden = T.ancestral(process, grid, remask=remask), remask.schedule(process, grid)[0]
+        clean = 1 - hidden[0]
+        for unmask, again, wanted in zip(table.unmask, table.remask, 1 - hidden[1:], strict=True):
+            assert 0 <= unmask <= 1 and 0 <= again <= 1
+            clean = clean * (1 - again) + (1 - clean) * unmask
+            assert abs(clean - wanted) < 1e-12
+
+
 def test_confident_remasks_the_least_probable():
     """Tokens of probability 0.1 are masked again more often than those of 0.6, by the softmax of -p."""
     table = T.ancestral(THREE, np.array([1.0, 0.3, 0.25, 0.0]), remask=T.Confident())
