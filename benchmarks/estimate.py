@@ -16,7 +16,6 @@ import os
 import pathlib
 import resource
 import time
-from datetime import date
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +97,7 @@ def main():
     options = parser.parse_args()
     n = 2_000 if options.quick else 10_000
     lines = [
-        f"# Estimates: distances between samples, bootstrap\n\n{describe()}; {date.today()}; n = m = {n}, d = 64; "
+        f"# Estimates: distances between samples, bootstrap\n\n{describe()}; n = m = {n}, d = 64; "
         f"load {os.getloadavg()[1]:.1f}.",
         "",
         "| distance | s | ratio to its floor | processor s | ratio to its floor | floor |\n|---|---|---|---|---|---|",

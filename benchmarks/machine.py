@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 
 import jax
 
 
 def describe() -> str:
-    """The device that the programs run on, and jax's version."""
-    device = jax.devices()[0]
+    """The device that the programs run on, jax's version, and the date."""
+    device, end = jax.devices()[0], f"jax {jax.__version__}, {time.strftime('%Y-%m-%d')}"
     if device.platform == "cpu":
-        return f"{os.cpu_count()} cores, {_processor()}, CPU, jax {jax.__version__}"
-    return f"{device.device_kind} ({os.cpu_count()} host cores), jax {jax.__version__}"
+        return f"{os.cpu_count()} cores, {_processor()}, CPU, {end}"
+    return f"{device.device_kind} ({os.cpu_count()} host cores), {end}"
 
 
 def _processor() -> str:

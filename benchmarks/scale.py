@@ -135,7 +135,7 @@ def report(found: dict, total: float | None, images: int, slopes: list[dict]) ->
     cores = os.cpu_count()
     parts = [
         "# Many images, many devices",
-        f"{machine.describe()}, {time.strftime('%Y-%m-%d')}. Load average at the end: {os.getloadavg()[0]:.1f} on "
+        f"{machine.describe()}. Load average at the end: {os.getloadavg()[0]:.1f} on "
         f"{cores} cores.\n`python benchmarks/scale.py`",
         "## Images of 32 x 32 x 3 in ten evaluations of a transformer",
         table(

@@ -1,6 +1,6 @@
 """What decoding tokens costs: calls, seconds and NELBO of first-hitting and ancestral decoding, one draw, memory.
 
-    python benchmarks/tokens.py --out benchmarks/results/tokens.txt
+    python benchmarks/tokens.py
 
 (1) First-hitting against ancestral decoding on one network, batch 16: calls, seconds, and the NELBO of the texts. The
 ancestral decoder leaves out calls in which no text changes, which is what caching saves. (2) One draw from V = 32,768
@@ -10,6 +10,7 @@ logits beside `jax.random.categorical`, in turns. (3) Memory of the compiled dec
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 import sys
 import time
@@ -25,6 +26,7 @@ from text_decoding import bits
 
 import jsamp as js
 
+RESULTS = pathlib.Path(__file__).parent / "results" / "tokens.md"
 BATCH, LENGTH, STEPS = 16, 256, 1024
 
 
@@ -34,7 +36,7 @@ def network(params, x, t):
     return jax.vmap(lambda half: net.masked(params, half, t))(halves).reshape(x.shape[0], -1)
 
 
-def decoders(say, repeats: int, length: int, steps: int) -> None:
+def decoders(repeats: int, length: int, steps: int) -> list[str]:
     """Calls, seconds and likelihood of both decoders, run in turns."""
     params = net.load("masked").args[0]
     model = jax.tree_util.Partial(network if length > net.LENGTH else net.masked, params)
@@ -55,17 +57,16 @@ def decoders(say, repeats: int, length: int, steps: int) -> None:
             if turn:  # the first one compiles
                 seconds[name].append(time.perf_counter() - start)
     base = min(seconds["first-hitting"])
-    say(f"decoding {BATCH} texts of {length} characters, V = {net.VOCABULARY}")
-    say(f"{'decoder':24} calls  seconds  ratio  bits per character")
+    lines = [f"## {BATCH} texts of {length} characters, V = {net.VOCABULARY}", ""]
+    lines += ["| decoder | calls | seconds | ratio | NELBO, bits a character |", "|---" * 5 + "|"]
     for name, result in results.items():
-        spent = min(seconds[name])
-        bound = bits(model, result.x, 32)
-        say(f"{name:24} {int(result.info.calls):5} {spent:8.2f} {spent / base:6.2f} {bound:8.3f}")
+        spent, bound = min(seconds[name]), bits(model, result.x, 32)
+        lines.append(f"| {name} | {int(result.info.calls)} | {spent:.2f} | {spent / base:.2f} | {bound:.3f} |")
     expected = steps * (1 - (1 - 1 / steps) ** (BATCH * length))
-    say(f"ancestral calls by the formula N (1 - (1 - 1/N)^(B L)): {expected:.1f} of {steps}\n")
+    return [*lines, "", f"Ancestral calls by the formula N (1 - (1 - 1/N)^(B L)): {expected:.1f} of {steps}."]
 
 
-def draws(say, repeats: int) -> None:
+def draws(repeats: int) -> list[str]:
     """One draw from 32,768 logits."""
     logits = jax.random.normal(jax.random.key(0), (32_768,))
     many = {}
@@ -79,13 +80,12 @@ def draws(say, repeats: int) -> None:
             run(keys).block_until_ready()
             if turn:
                 best[name] = min(best[name], (time.perf_counter() - start) / 100)
-    say("one draw from 32,768 logits, microseconds")
-    for name, spent in best.items():
-        say(f"{name:24} {1e6 * spent:8.1f}")
-    say(f"ratio {best['jsamp'] / best['jax.random.categorical']:.3f}\n")
+    base = best["jax.random.categorical"]
+    rows = [f"| {name} | {1e6 * spent:.1f} | {spent / base:.3f} |" for name, spent in best.items()]
+    return ["## One draw from 32,768 logits", "", "| draw | microseconds | ratio |", "|---" * 3 + "|", *rows]
 
 
-def memory(say) -> None:
+def memory() -> list[str]:
     """Temporary memory of the compiled decoder, beside that of one network call on the batch."""
     vocabulary, width, length = 50_257, 32, 64
     params = {"in": jnp.ones((vocabulary + 1, width), jnp.float32), "out": jnp.ones((width, vocabulary), jnp.float32)}
@@ -98,30 +98,29 @@ def memory(say) -> None:
     for compiled in (alone.lower(model, x).compile(), whole.lower(jax.random.key(0), model, x, table).compile()):
         used = compiled.memory_analysis()
         sizes.append((used.temp_size_in_bytes + used.output_size_in_bytes) / row)
-    say(f"memory beside the arguments, batch {BATCH}, L = {length}, V = {vocabulary}, in units of B V float32")
-    say(f"logits of one network call {sizes[0]:6.2f}   decode {sizes[1]:6.2f}   difference {sizes[1] - sizes[0]:.2f}")
+    return [
+        f"## Memory beside the arguments, B = {BATCH}, L = {length}, V = {vocabulary}, in units of B V float32",
+        "",
+        "| logits of one network call | decode | difference |",
+        "|---" * 3 + "|",
+        f"| {sizes[0]:.2f} | {sizes[1]:.2f} | {sizes[1] - sizes[0]:.2f} |",
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=pathlib.Path)
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--length", type=int, default=LENGTH)
     parser.add_argument("--steps", type=int, default=STEPS)
     options = parser.parse_args()
-    lines = [machine.describe()]
-    print(lines[0], flush=True)
-
-    def say(line: str) -> None:
-        print(line, flush=True)
-        lines.append(line)
-
-    draws(say, options.repeats)
-    memory(say)
-    say("")
-    decoders(say, options.repeats, options.length, options.steps)
-    if options.out:
-        options.out.write_text("\n".join(lines).rstrip() + "\n")
+    load = os.getloadavg()[0]
+    parts = [draws(options.repeats), memory(), decoders(options.repeats, options.length, options.steps)]
+    told = f"{machine.describe()}; the least of {options.repeats} runs in turns; load {load:.1f} at the start, "
+    told += f"{os.getloadavg()[0]:.1f} at the end."
+    text = "\n".join(["# Decoding of tokens", "", told, *(line for part in parts for line in ("", *part))])
+    print(text)
+    options.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":
