@@ -26,6 +26,12 @@ def invert(plan: Plan, *, order: int = 3) -> Plan:
     corrected. A plan that ends without noise cannot be asked there: its last step is undone by fixed-point evaluations
     at the level above.
 
+    Where modes are sharp and lie apart, a state between them is carried far by a small error. Repeat the round trip:
+    `noise = noise + up - back` with up = sample(signal, invert(plan)) and back = sample(sample(noise, plan),
+    invert(plan)) shrinks what is left by a factor. On a mixture of two Gaussians 6 standard deviations apart 50 steps
+    of second order come back to 3e-2 or better at once, and to 1e-3 after one repetition on a quadratic grid, and two
+    (`deis`, `heun`) to four (`dpmpp`) on uniform log-SNR. First-order plans need not converge.
+
     Args:
         plan: a deterministic plan, concrete, whose times fall.
         order: predictions that are interpolated (static, 1..4).
