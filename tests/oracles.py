@@ -77,6 +77,9 @@ def run_row(plan, r, predict, carry, noise=None):
         drift = (1 - plan.increment_rate[r]) * drift + plan.increment_rate[r] * u
         u = plan.gain[r] * ((1 - plan.increment_blend[r]) * drift + plan.increment_blend[r] * u)
     z = np.zeros_like(x) if plan.noise_std is None or noise is None else plan.noise_std[r] * noise(r, 0)
+    if plan.relative is not None and plan.relative[r]:  # one sample a row
+        ratio = np.sqrt(m.shape[1] / np.sum(m**2, axis=1, keepdims=True))
+        u, z = ratio**2 * u, ratio * z
     held = hold(plan, r, base, m, history) + z
     history = history.copy()
     if plan.slots:

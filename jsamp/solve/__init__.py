@@ -39,6 +39,7 @@ from jsamp.solve._kernel import KernelInfo as KernelInfo
 from jsamp.solve._kernel import KernelState as KernelState
 from jsamp.solve._kernel import PlanKernel as PlanKernel
 from jsamp.solve._kernel import kernel as kernel
+from jsamp.solve._langevin import predictor_corrector as predictor_corrector
 from jsamp.solve._likelihood import bits_per_dimension as bits_per_dimension
 from jsamp.solve._likelihood import likelihood as likelihood
 from jsamp.solve._multistep import deis as deis
@@ -75,6 +76,6 @@ __all__ = [
     "dpm_solver", "dpmpp", "dpmpp_2s_ancestral", "dpmpp_sde", "dpmpp_single", "edm", "er_sde", "from_diffusers",
     "ghvb", "gradient_estimation", "heavy_ball", "heun", "init", "interpolant_ode", "interpolant_sde", "invert",
     "ipndm", "jumps", "kernel", "likelihood", "lms", "load", "nesterov", "optimal_start", "optimise_start",
-    "output", "plms", "pndm", "regenerate", "res_multistep", "restart", "rho_rk", "sa_solver", "sample", "save",
-    "sdedit", "seeds", "stack", "step", "tcd", "unipc", "velocity_multistep",
+    "output", "plms", "pndm", "predictor_corrector", "regenerate", "res_multistep", "restart", "rho_rk", "sa_solver",
+    "sample", "save", "sdedit", "seeds", "stack", "step", "tcd", "unipc", "velocity_multistep",
 ]  # fmt: skip

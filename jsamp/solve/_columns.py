@@ -17,6 +17,7 @@ NEUTRAL = {
     "churn_std": 0.0,
     "take": ACCEPT,
     "ends_step": True,
+    "relative": False,
     "corrector_newest": 0.0,
     "corrector_state": 1.0,
     "prediction_rate": 1.0,
@@ -26,7 +27,7 @@ NEUTRAL = {
     "slot": 0,
 }
 # Columns of integers and booleans; all others are floating.
-DTYPES = {"slot": np.int32, "take": np.int32, "number": np.int32, "ends_step": np.bool_}
+DTYPES = {"slot": np.int32, "take": np.int32, "number": np.int32, "ends_step": np.bool_, "relative": np.bool_}
 VECTORS = ("weights", "corrector_weights")
 
 

@@ -113,6 +113,7 @@ LEGEND = {
     "weights": "coefficients of the newest prediction, then of the history slots",
     "noise_std": "noise added after the row",
     "churn_std": "noise added before it evaluates",
+    "relative": "whether the move and the noise are measured by the size of the prediction",
     "corrector_newest": "coefficient of the newest prediction in the row's own corrector",
     "corrector_state": "coefficient of the base in what the next row may correct",
     "prediction_rate": "rate of the moving average of predictions",

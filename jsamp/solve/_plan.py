@@ -40,7 +40,9 @@ class Plan:
         u = weights.(m, history)
         v <- (1 - increment_rate) v + increment_rate u                  momentum on increments
         u <- gain (v + increment_blend (u - v))
-        z = noise_std noise,  x <- state_coef base + u + z              the next row evaluates here, at t_next
+        z = noise_std noise
+        u <- r^2 u, z <- r z with r = sqrt(size of x) / |m|             where `relative`: Langevin correctors
+        x <- state_coef base + u + z                                    the next row evaluates here, at t_next
         left <- corrector_state base + corrector_weights.(m, history) + z      what the next row may keep or correct
 
     The next row keeps the base when corrector_state = 1 and corrector_weights = 0 (what a missing column means); such a
@@ -72,6 +74,7 @@ class Plan:
         gain: [R] factor of the averaged increment.
         increment_rate: [R] rate of the moving average of increments (heavy ball's beta).
         increment_blend: [R] share of the plain increment that is blended in again (Nesterov).
+        relative: [R] whether the row measures its move and its noise by the size of m.
         mix: [R, 2] weights of x0 and eps in m, for plans of kind "mixed".
         number: [R] number of each row in the run that it was cut from, by which its noise is drawn; None counts from 0.
         kind: prediction the rows combine: "x0", "eps", "velocity" or "mixed" (static).
@@ -108,6 +111,7 @@ class Plan:
     gain: Any = field(default=None, convert=as_column)
     increment_rate: Any = field(default=None, convert=as_column)
     increment_blend: Any = field(default=None, convert=as_column)
+    relative: Any = field(default=None, convert=as_column)
     mix: Any = field(default=None, convert=as_column)
     number: Any = field(default=None, convert=as_column)
     kind: str = static(default="x0")

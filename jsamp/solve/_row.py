@@ -3,6 +3,7 @@
     x  + [churn_std] noise ----------------------------> x          predict
     {time}   denoiser(x, t) -> x0, eps   {mid}
     m = x0, eps or eps - x0      [prediction_rate]   ------> history[slot]          remember
+    [weights], [noise_std] by the size of m, where [relative]                       measure
     x, left, or left + [corrector_newest] m      [take] --> base          correct
     [state_coef] base + [weights].(m, history) + [noise_std] noise -> x, left          move
     kick of the denoiser, where [ends_step]   {post} -> x          kick
@@ -13,7 +14,6 @@ the one scan that runs every plan.
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -35,13 +35,14 @@ def run_row(key, denoiser, state, row, steer, g, last=False):
     """Run one row `through_slots`: (state, the steer's state, prediction). `key` is that of the whole run."""
     row = row.astype(dtype_of(state.x))
     number = state.index if row.number is None else row.number
-    key, info = fold(key, number), functools.partial(_tell, row, state.index, last)
+    key, info = fold(key, number), lambda row, noise=None: _tell(row, state.index, last, noise)
     x, prediction, state, g = _predict(key, denoiser, state, row, number, steer, g, info)
     m, history, velocity = _remember(state, row, _mix(row, prediction, x))
+    row = _measure(row, m)
     base, kick = _correct(state, row, x, m), _kick_of_step(state, row, prediction)
     x, left, drift = _move(row, base, m, history, state.drift)
     x, noise = _add_noise(key, row, x)
-    x, g, reset = _kick(key, row, x, kick, steer, g, functools.partial(info, noise), state.reset)
+    x, g, reset = _kick(key, row, x, kick, steer, g, lambda: info(row, noise), state.reset)
     kept = None if state.kick is None else kick
     return SolveState(x, left, history, velocity, drift, kept, reset, state.index + 1), g, prediction
 
@@ -56,7 +57,7 @@ def _predict(key, denoiser, state, row, number, steer, g, info):
     prediction = at_row(denoiser, number)(x, t, key=fold(key, Stream.MODEL))
     check_prediction("sample", prediction, x)
     if steer is not None:
-        g, x, prediction, index = steer.mid(fold(key, Stream.MID), g, x, prediction, info())
+        g, x, prediction, index = steer.mid(fold(key, Stream.MID), g, x, prediction, info(row))
         state = state if index is None else _permute(state, index)
     return x, prediction, state, g
 
@@ -75,6 +76,16 @@ def _remember(state, row, m):
         write = lambda past, new: jax.lax.dynamic_update_index_in_dim(past, new, row.slot, 0)
         history = jax.tree.map(write, history, m)
     return m, history, velocity
+
+
+def _measure(row, m):
+    """The row in units of its prediction m, where it is relative: noise times r, the move times r^2, for |m| = 1/r."""
+    if row.relative is None:
+        return row
+    square = jnp.where(row.relative, _tree.size(m) / jnp.where(row.relative, _tree.dot(m, m), 1), 1)
+    square = square.astype(row.weights.dtype)
+    noise = None if row.noise_std is None else jnp.sqrt(square) * row.noise_std
+    return replace(row, weights=square * row.weights, noise_std=noise)
 
 
 def _correct(state, row, x, m):

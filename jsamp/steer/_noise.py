@@ -22,7 +22,11 @@ from jsamp.steer._protocol import Hooks
 
 def noisy_steps(who: str, plan: Any) -> None:
     """Refuse plans whose rows are not transitions with one Gaussian noise each."""
-    extras = {"stages or a corrector": plan.take, "noise before its rows": plan.churn_std}
+    extras = {
+        "stages or a corrector": plan.take,
+        "noise before its rows": plan.churn_std,
+        "Langevin rows": plan.relative,
+    }
     found = [name for name, column in extras.items() if column is not None]
     if found or plan.noise_std is None:
         raise ValueError(

@@ -148,6 +148,7 @@ class SMC(Hooks):
                 "noise before rows": plan.churn_std,
                 "momentum": plan.increment_rate,
                 "velocity": plan.prediction_rate,
+                "Langevin rows": plan.relative,
             }
             found = [name for name, column in extras.items() if column is not None] + ["history"] * (plan.slots > 0)
             if found or plan.noise_std is None:

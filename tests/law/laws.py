@@ -79,6 +79,9 @@ def interpret(plan, predict, x, noise=None):
             v = (1 - plan.increment_rate[r]) * v + plan.increment_rate[r] * u
             u = plan.gain[r] * (v + plan.increment_blend[r] * (u - v))
         z = plan.noise_std[r] * noise(r, 0) if plan.noise_std is not None else 0.0
+        if plan.relative is not None and plan.relative[r]:
+            ratio = np.sqrt(m.size / np.sum(m**2))
+            u, z = ratio**2 * u, ratio * z
         x, held = plan.state_coef[r] * base + u + z, base + z
         ends = plan.ends_step is None or plan.ends_step[r]
         if plan.corrector_weights is not None:

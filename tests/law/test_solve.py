@@ -97,6 +97,8 @@ SOLVERS = {
     "dpm_single(2)": S.dpm_single,
     "dpm_single(3)": lambda s, g: S.dpm_single(s, g, order=3),
     "restart": lambda s, g: S.restart(S.heun(s, g), S.heun(s, g[:2]), num=2),
+    "predictor_corrector": lambda s, g: S.predictor_corrector(S.ddpm(s, g), snr=0.1),
+    "predictor_corrector(2)": lambda s, g: S.predictor_corrector(S.deis(s, g, order=2), snr=0.1, steps=2),
 }  # fmt: skip
 # Traced per-step rates, for the solvers that take them.
 ONLY_VE = {"edm(churn)"}
@@ -191,7 +193,9 @@ def test_rows_are_evaluations_and_shapes_fit():
         for column, value in _columns(plan).items():
             assert value.shape[0] == plan.nfe, (name, column)
             if column != "node":  # a coordinate of any kind: step-index solvers count rows
-                kind = {"slot": np.int32, "take": np.int32, "ends_step": np.bool_}.get(column, np.float64)
+                kind = {"slot": np.int32, "take": np.int32, "ends_step": np.bool_, "relative": np.bool_}.get(
+                    column, np.float64
+                )
                 assert value.dtype == kind, (name, column)
         assert np.all(np.isfinite(plan.weights)), name
         assert plan.slots <= 6, name
@@ -437,7 +441,9 @@ def test_derivatives_along_plan_values_match_finite_differences(x64):
     """d sample / d (every number of the table), along a random direction."""
     tables = {name: jax.tree.map(jnp.asarray, plan) for name, plan in structures().items()}
     # Smooth columns: times enter the network only, and slots and takes are integers.
-    ways = {name: directions(plan, 7) for name, plan in tables.items()}
+    # A prediction of weight 0 in the mix is not read at all: it may be infinite.
+    read = lambda path, a, way: way * (a != 0) if ".mix" in jax.tree_util.keystr(path) else way
+    ways = {name: jax.tree_util.tree_map_with_path(read, plan, directions(plan, 7)) for name, plan in tables.items()}
 
     def along(h):
         moved = jax.tree.map(lambda a, d: a + h * d if a.dtype.kind == "f" else a, tables, ways)
@@ -624,11 +630,11 @@ def _check_refusals(which, refused):
 
 
 def _stacked(n=20):
-    """Every plan of n rows without its noise, as one population."""
+    """Every plan of n rows without its noise, as one population; Langevin rows are measured by theirs."""
     tables = {}
     for length in (n, n // 2):
         for name, plan in plans(length).items():
-            if plan.nfe == n and name not in tables and name not in ONLY_VE:
+            if plan.nfe == n and name not in tables and name not in ONLY_VE and plan.relative is None:
                 tables[name] = dataclasses.replace(plan, noise_std=None, churn_std=None)
     return list(tables), S.stack(tables.values())
 
@@ -829,6 +835,28 @@ def law_restart(name):
         S.restart(main, S.ddim(VP, grid[2:5] * 1.01))
     with pytest.raises(ValueError, match=r"zero noise|rows to go"):
         S.restart(S.ddim(VP, grid_of(VP, 8, "zero")), S.ddim(VP, grid_of(VP, 8, "zero")[5:]))
+
+
+def law_langevin(name):
+    """Three rows a step: two that stay where they are, then the step of the plan; nothing in it needs a host."""
+    base = plans()["ddpm"]
+    plan = S.predictor_corrector(base, snr=0.2, steps=2)
+    assert plan.nfe == 3 * base.nfe
+    assert_same_bits(plan.noise_std[2::3], base.noise_std)
+    assert plan.relative.tolist() == plan.nfe // 3 * [True, True, False]
+    np.testing.assert_allclose(plan.noise_std[::3], 0.4 * base.sigma)
+    traced = jax.jit(lambda snr: S.predictor_corrector(base, snr=snr, steps=2))(0.2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), traced, plan)
+    for wrong, match in ((0.0, "snr"), (np.nan, "snr")):
+        with pytest.raises(ValueError, match=match):
+            S.predictor_corrector(base, snr=wrong)
+    with pytest.raises(ValueError, match="steps must be >= 1"):
+        S.predictor_corrector(base, steps=0)
+    for stages, match in (("heun", "stages"), ("ghvb", "momentum"), ("edm(churn)", "stages"), (None, "already")):
+        with pytest.raises(ValueError, match=f"one row per step; this one has .*{match}"):
+            S.predictor_corrector(plan if stages is None else plans()[stages])
+    with pytest.raises(TypeError, match="Plan"):
+        S.predictor_corrector(3)
 
 
 def _full_disk(file, **arrays):
@@ -1073,7 +1101,7 @@ def law_bits(name):
 LAWS = {
     "continuous": law_continuous, "inversion": law_inversion, "bits": law_bits, "ddgan": law_ddgan, "interpolant": law_interpolant,
     "records": law_record, "plan": law_plan, "slices": law_slices, "stack": law_stack, "momentum": law_momentum,
-    "restart": law_restart, "files": law_files, "describe": law_describe, "steps": law_steps, "kernel": law_kernel,
+    "restart": law_restart, "langevin": law_langevin, "files": law_files, "describe": law_describe, "steps": law_steps, "kernel": law_kernel,
     "sample": law_sample, "rows": law_rows, "builder": law_builder, "start": law_start, "jumps": law_jumps,
     "start_records": law_start_records,
 }  # fmt: skip
@@ -1158,6 +1186,7 @@ REGISTRY = {
     "plms": "builder",
     "pndm": "builder",
     "regenerate": "start",
+    "predictor_corrector": "langevin",
     "restart": "restart",
     "rho_rk": "builder",
     "sa_solver": "builder",
