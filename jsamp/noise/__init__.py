@@ -8,6 +8,7 @@ from jsamp.noise._grid import shift as shift
 from jsamp.noise._grid import sigma_grid as sigma_grid
 from jsamp.noise._grid import time_grid as time_grid
 from jsamp.noise._interpolant import Interpolant as Interpolant
+from jsamp.noise._names import __getattr__ as __getattr__  # pyright: ignore[reportAttributeAccessIssue]
 from jsamp.noise._ouve import OUVE as OUVE
 from jsamp.noise._protocol import Schedule as Schedule
 from jsamp.noise._schedule import VE as VE

@@ -46,6 +46,7 @@ from jsamp.solve._multistep import deis as deis
 from jsamp.solve._multistep import dpm_solver as dpm_solver
 from jsamp.solve._multistep import dpmpp as dpmpp
 from jsamp.solve._multistep import lms as lms
+from jsamp.solve._names import __getattr__ as __getattr__  # pyright: ignore[reportAttributeAccessIssue]
 from jsamp.solve._plan import Plan as Plan
 from jsamp.solve._rows import Row as Row
 from jsamp.solve._rows import assemble as assemble
