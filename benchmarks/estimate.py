@@ -6,9 +6,9 @@
 The floor of a distance over pairs is the matrix products that it needs at full float32 precision, in blocks of rows:
 MMD and its like three of them (x x', y y' and x y'), density and coverage three (y y', and x y' from either side),
 precision and recall four. The Frechet distance needs no pairs: beside the one product of all pairs stand its own two
-Gram products [n, d]^T [n, d], instead of which it takes the triangles of QR factorisations, for their digits. The bootstrap of a mean is measured against scipy's. Medians
-of seconds on the clock and of the processors' seconds, sides taking turns: on a machine that does other work the latter
-are the ones to read.
+Gram products [n, d]^T [n, d], instead of which it takes the triangles of QR factorisations, for their digits. The
+bootstrap of a mean is measured against scipy's. Medians of seconds on the clock and of the processors' seconds, sides
+taking turns: on a machine that does other work the latter are the ones to read.
 """
 
 import argparse
