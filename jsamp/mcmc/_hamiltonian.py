@@ -23,6 +23,9 @@ WARM_STEPS = 50  # leapfrog bound of a draw while the step size and the metric a
 class HMCInfo(NamedTuple):
     """Extras of a Hamiltonian step: total energy at the draw (for E-BFMI), leapfrog steps, tree depth or trajectory.
 
+    `inside` is the acceptance of the part of an HMC or MAMS trajectory that lies in the support: what `tune` looks at,
+    since no step size keeps a trajectory of fixed length from meeting a wall.
+
     Example:
         >>> import jsamp as js
         >>> js.mcmc.HMCInfo(energy=1.0, steps=4).steps
@@ -31,6 +34,29 @@ class HMCInfo(NamedTuple):
 
     energy: Any
     steps: Any
+    inside: Any = None
+
+
+class Inside(NamedTuple):
+    """Hold how many steps of a trajectory lie in the support before it leaves, and the log ratio of the last one."""
+
+    steps: Any
+    log_ratio: Any
+
+    def add(self, i: Any, log_ratio: Any) -> Inside:
+        """Take in step number i."""
+        still = (self.steps == i) & jnp.isfinite(log_ratio)
+        return Inside(self.steps + still, jnp.where(still, log_ratio, self.log_ratio).astype(self.log_ratio.dtype))
+
+    def accept(self, steps: Any) -> jax.Array:
+        """The acceptance at the last step inside, shared with the rejected step out of the support, if any."""
+        share = jnp.where(self.steps == steps, 1.0, self.steps / (self.steps + 1))
+        return share * jnp.exp(jnp.minimum(self.log_ratio, 0))
+
+
+def nowhere(dtype: Any) -> Inside:
+    """No step yet."""
+    return Inside(jnp.zeros((), jnp.int32), jnp.zeros((), dtype))
 
 
 def leapfrog(kernel: Any, x: Any, r: Any, grad: Any, eps: Any) -> tuple[Any, Any, k.Point]:
@@ -146,18 +172,24 @@ class HMC:
         r, log_uniform = k.noise(key, x)
         steps = number_of_steps(self, count)
 
-        def move(_, carry):
-            x, r, point = carry
-            return leapfrog(self, x, r, point.grad, self.step_size)
+        before = energy_of(point.logdensity, r)
 
-        start = vary((x, r, point), key, state, self)
-        y, velocity, end = jax.lax.fori_loop(0, steps, move, start)
-        before, after = energy_of(point.logdensity, r), energy_of(end.logdensity, velocity)
+        def move(i, carry):
+            x, r, point, inside = carry
+            x, r, point = leapfrog(self, x, r, point.grad, self.step_size)
+            return x, r, point, inside.add(i, before - energy_of(point.logdensity, r))
+
+        start = vary((x, r, point, nowhere(k.dtype_of(x))), key, state, self)
+        y, velocity, end, inside = jax.lax.fori_loop(0, steps, move, start)
+        after = energy_of(end.logdensity, velocity)
         energy = jnp.where(jnp.isnan(after), before, after)
         proposed = k.State(y, end, count + 1)
-        return Trajectory(
-            proposed, velocity, steps * self.step_size, before - after, log_uniform, HMCInfo(energy, steps)
-        )
+        aux = HMCInfo(energy, steps, inside.accept(steps))
+        return Trajectory(proposed, velocity, steps * self.step_size, before - after, log_uniform, aux)
+
+    def accept_statistic(self, info, x):
+        """The acceptance of what lies in the support."""
+        return info.aux.inside
 
     def step(self, key, state):
         """Run one trajectory and accept or reject its end."""

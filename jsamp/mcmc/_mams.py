@@ -13,7 +13,7 @@ from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree, replace, static
 from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._hamiltonian import WARM_STEPS, HMCInfo, Trajectory, decide, number_of_steps
+from jsamp.mcmc._hamiltonian import WARM_STEPS, HMCInfo, Trajectory, decide, nowhere, number_of_steps
 from jsamp.mcmc._metric import pull, push
 from jsamp.mcmc._microcanonical import turn, unit
 
@@ -87,21 +87,27 @@ class MAMS:
         noise, log_uniform = k.noise(key, x)
         steps = number_of_steps(self, count)
 
-        def move(_, carry):
-            x, u, point, work = carry
-            u, first = turn(u, pull(self.metric, point.grad), self.step_size / 2)
+        def move(i, carry):
+            x, u, now, work, inside = carry
+            u, first = turn(u, pull(self.metric, now.grad), self.step_size / 2)
             x = k.axpy(self.step_size, push(self.metric, u), x)
-            point = k.evaluate(self, x)
-            u, second = turn(u, pull(self.metric, point.grad), self.step_size / 2)
-            return x, u, point, (work + first + second).astype(work.dtype)
+            now = k.evaluate(self, x)
+            u, second = turn(u, pull(self.metric, now.grad), self.step_size / 2)
+            work = (work + first + second).astype(work.dtype)
+            return x, u, now, work, inside.add(i, now.logdensity - point.logdensity - work)
 
         zero = jnp.zeros((), k.dtype_of(x))
-        start = vary((x, k.like(unit(noise), x), point, zero), key, state, self)
-        y, u, end, work = jax.lax.fori_loop(0, steps, move, start)
+        start = vary((x, k.like(unit(noise), x), point, zero, nowhere(zero.dtype)), key, state, self)
+        y, u, end, work, inside = jax.lax.fori_loop(0, steps, move, start)
         log_ratio = end.logdensity - point.logdensity - work
         energy = jnp.where(jnp.isnan(log_ratio), zero, -log_ratio)
         proposed = k.State(y, end, count + 1)
-        return Trajectory(proposed, u, steps * self.step_size, log_ratio, log_uniform, HMCInfo(energy, steps))
+        aux = HMCInfo(energy, steps, inside.accept(steps))
+        return Trajectory(proposed, u, steps * self.step_size, log_ratio, log_uniform, aux)
+
+    def accept_statistic(self, info, x):
+        """The acceptance of what lies in the support."""
+        return info.aux.inside
 
     def step(self, key, state):
         """Run one trajectory and accept or reject its end; `info.aux` holds its energy error and steps."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsamp._core import _checks, _tree
 from jsamp._core._like import match
@@ -88,7 +89,15 @@ def _batch_size(name, value):
 
 def _check_rows(kernel):
     if kernel.batch_size is not None:
-        k.leading_axis(f"{type(kernel).__name__}: batch", "rows", kernel.batch)
+        name = type(kernel).__name__
+        k.leading_axis(f"{name}: batch", "rows", kernel.batch)
+        rows = np.shape(jax.tree.leaves(kernel.batch)[0])[0]
+        told = _checks.concrete(getattr(kernel.score, "num_data", None) or rows)
+        if told is not None and np.any(told != rows):
+            raise ValueError(
+                f"{name}: with batch_size the batch is the whole data, {rows} rows, but the score has num_data={told}. "
+                f"Pass num_data={rows} there, or one minibatch here and no batch_size."
+            )
 
 
 def _start(kernel, x):

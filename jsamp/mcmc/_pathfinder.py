@@ -261,13 +261,19 @@ def pathfinder(
 
 
 def _check_start(logdensity, x, paths):
-    """Refuse concrete starts where the log-density is not finite."""
+    """Refuse concrete starts where the log-density or its gradient is not finite."""
     if _checks.is_traced(x, logdensity):
         return
-    value = functools.partial(k.value, logdensity)
-    values = np.asarray(value(x) if paths is None else jax.vmap(value)(x))
+    both = jax.value_and_grad(functools.partial(k.value, logdensity))
+    values, slopes = both(x) if paths is None else jax.vmap(both)(x)
+    values = np.asarray(values)
     if not np.all(np.isfinite(values)):
         raise ValueError(
             f"pathfinder: the log-density at the start is {values.ravel()[~np.isfinite(values).ravel()][0]}. Start "
             f"inside the support."
+        )
+    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes)):
+        raise ValueError(
+            "pathfinder: the gradient of the log-density at the start is not finite; no path leaves such a point. "
+            "Choose another x."
         )

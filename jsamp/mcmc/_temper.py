@@ -13,7 +13,7 @@ from jsamp._core._pytree import field, pytree, replace, static
 from jsamp._core._types import Array, LogDensity, Scalar
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc import _protocol as protocol
-from jsamp.mcmc._drive import as_kernel, walk
+from jsamp.mcmc._drive import as_kernel, check_start, walk
 from jsamp.mcmc._protocol import Kernel
 
 
@@ -192,6 +192,8 @@ class ParallelTempering:
         if sizes != {(num,)}:
             raise ValueError(f"ParallelTempering: x needs a leading axis of {num} replicas, got {sorted(sizes)}.")
         keys = None if key is None else jax.random.split(key, num)
+        cold = jax.tree.map(lambda leaf: leaf[0], x)
+        check_start("ParallelTempering", self.kernel, cold, protocol.start(self.kernel, cold, key))
         memories = self._over(lambda x, key, level: protocol.memory_of(protocol.start(level, x, key)), x, keys)
         return k.State(x, None, (memories, jnp.zeros((), jnp.int32), jnp.arange(num, dtype=jnp.int32)))
 

@@ -70,6 +70,28 @@ def test_a_wall_does_not_shrink_the_step_size_to_nothing(cls):
     assert abs(float(jnp.mean(first)) + 0.5092) < 5 * float(js.estimate.mcse(first[None]))
 
 
+@pytest.mark.parametrize("cls", [mcmc.HMC, mcmc.MAMS])
+def test_a_trajectory_of_fixed_length_that_meets_a_wall_is_no_reason_for_shorter_steps(cls):
+    # A third of the trajectories end outside whatever the step, so that no step has an acceptance of 0.8 or 0.9.
+    target = lambda x: jnp.where(x[0] > 0, -x[0] - x[1] ** 2 / 2, -jnp.inf)
+    kernel, x = mcmc.tune(KEY, cls(target, step_size=0.5), jnp.ones(2), 600)
+    assert 0.01 < kernel.step_size < 1
+    first = mcmc.chain(KEY, kernel, x, 2000, keep=lambda s, i: s.position[0]).x
+    assert abs(float(jnp.mean(first)) - 1) < 5 * float(js.estimate.mcse(first[None]))
+
+
+def test_starts_and_data_that_spoil_a_run_are_refused_by_its_parts_too():
+    cusp = lambda x: -jnp.linalg.norm(x)  # its gradient at 0 is NaN
+    with pytest.raises(ValueError, match="pathfinder: the gradient of the log-density at the start is not finite"):
+        mcmc.pathfinder(KEY, cusp, jnp.zeros(2), 20)
+    with pytest.raises(ValueError, match="ParallelTempering: the gradient of the log-density at the start"):
+        mcmc.ParallelTempering(mcmc.MALA(cusp), jnp.array([1.0, 0.5])).init(jnp.zeros((2, 2)))
+    score = mcmc.MinibatchScore(gaussian, lambda x, row: -jnp.sum((x - row) ** 2), num_data=100)
+    with pytest.raises(ValueError, match="whole data, 500 rows, but the score has num_data=100"):
+        mcmc.SGLD(score, jnp.zeros((500, 2)), batch_size=10)
+    mcmc.SGLD(score, jnp.zeros((10, 2)))  # one minibatch of the hundred rows
+
+
 @pytest.mark.parametrize("cls", [mcmc.MALA, mcmc.GHMC])
 def test_the_other_kernels_tune_beside_a_wall(cls):
     kernel, _ = mcmc.tune(KEY, cls(walled, step_size=0.5), jnp.full(4, -0.3), 600)
