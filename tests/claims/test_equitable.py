@@ -35,6 +35,17 @@ def test_adaptive_sampling_beats_equal_and_proportional():
     assert worst["adaptive maxmin"] < 0.8 * worst["equal"] < 0.8 * worst["proportional"]
 
 
+def test_the_plans_are_the_optima_of_the_learned_rates():
+    """Of errors s / n^rate the sum asks for counts as s^(1 / (rate + 1)), the worst group for counts as s^(1 / rate)."""
+    scale, budget = np.array([1.0, 4.0, 60.0]), 600.0
+    for rate in (0.5, 1.0, 2.0):
+        curve = select.Curve(jnp.asarray(scale, jnp.float32), rate)
+        for kind, power in (("sum", 1 / (rate + 1)), ("maxmin", 1 / rate)):
+            counts, share = np.asarray(select.allocate(curve, budget, kind=kind)), scale**power
+            assert abs(counts.sum() - budget) < 0.01
+            np.testing.assert_allclose(counts, budget * share / share.sum(), rtol=1e-3)
+
+
 def test_sequential_choice_reaches_the_planned_allocation():
     """Choosing the next group from measured errors only, without curves, ends near the optimal plan."""
     truth = select.Curve(jnp.asarray(SIGMA**2 * DIM, jnp.float32))

@@ -90,6 +90,21 @@ def test_a_learned_reward_is_raised_within_the_support_where_its_own_ascent_leav
     assert 10 * off < np.mean(np.linalg.norm(ascent - ascent @ PLANE @ PLANE.T, axis=1))
 
 
+def test_the_level_of_the_labels_does_not_matter():
+    """Labels and target raised by 3 ask for the same samples: the fitted offset takes up the level."""
+    plan = js.solve.dpmpp(SCHEDULE, js.noise.logsnr_grid(SCHEDULE, 10, final="zero"))
+    x = RNG.normal(size=(256, ROOT.shape[1])) @ ROOT.T
+    labels = x @ BETA + RNG.normal(size=256)
+
+    def sample(level):
+        reward = js.denoise.LinearReward.fit(x, labels + level, 1.0)
+        guided = js.denoise.Reward(law(jnp.asarray(COV, jnp.float32)), reward, 2.0 + level, NOISE)
+        return js.sample(None, guided, jnp.zeros(DIM), plan).x
+
+    np.testing.assert_allclose(sample(3.0), sample(0.0), atol=0.05)
+    assert 1 < sample(3.0) @ BETA < 2
+
+
 def test_asking_for_more_falls_short_and_leaves_the_data():
     """Shortfall and distance from the support grow in proportion to the target."""
     for n in (64, 1024):

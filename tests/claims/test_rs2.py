@@ -66,6 +66,14 @@ def fresh(num):
     return trained(jax.vmap(lambda k: select.repeated_subsets(k, 1200, num, 60))(KEYS))
 
 
+def test_every_pass_is_shuffled_anew():
+    """Rows that were together in an epoch meet again as often as chance has it: 3 of 60 among 1200."""
+    index = np.asarray(select.repeated_subsets(KEYS[0], 1200, 60, 40))
+    again = [len(np.intersect1d(a, b)) for a, b in zip(index[:20], index[20:], strict=True)]
+    assert len(np.unique(index[:20])) == len(np.unique(index[20:])) == 1200
+    assert 1.5 < np.mean(again) < 4.5
+
+
 @pytest.mark.parametrize("share", [0.05, 0.1])
 def test_fresh_subsets_beat_one_static_subset_at_equal_cost(share):
     num = round(share * 1200)
