@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jsamp._core._checks import check_count, check_key
@@ -44,27 +45,38 @@ class KMeansInfo(NamedTuple):
     ok: Any
 
 
+SAMPLE = 1001  # rows, evenly spread, whose median is the origin
+
+
 class Cloud(NamedTuple):
-    """Rows made harmless: `rows` = (X - mean) * unit, with shares that sum to 1."""
+    """Rows made harmless: `rows` = (X - origin) * unit, with shares that sum to 1; `variance` is a column's mean."""
 
     rows: Any
     share: Any
-    mean: Any
+    origin: Any
     unit: Any
     total: Any
+    variance: Any
 
 
 def as_cloud(X: jax.Array, weights: Any) -> Cloud:
-    """Centre rows on their weighted mean and scale them by a power of two."""
+    """Centre rows on the median of some, which outliers do not move, and scale them by a power of two.
+
+    The unit lies between the middle distance and the largest one, so that squares of neither leave floating point.
+    """
     share = jnp.ones_like(X[:, 0]) if weights is None else (weights / jnp.max(weights)).astype(X.dtype)
     total = jnp.sum(share)
     share = share / total
-    top = jnp.max(jnp.abs(X))
-    scale = inverse_power(top)
-    mean = jnp.sum(share[:, None] * (X * scale), 0) / scale
-    unit = inverse_power(jnp.max(jnp.abs(X - mean[None])))
+    some = X[np.linspace(0, X.shape[0] - 1, min(SAMPLE, X.shape[0])).astype(int)]
+    middle = (some.shape[0] - 1) // 2
+    origin = jnp.sort(some, 0)[middle]
+    top, near = jnp.max(jnp.abs(X - origin[None])), jnp.sort(jnp.max(jnp.abs(some - origin[None]), 1))[middle]
+    unit = inverse_power(jnp.sqrt(top) * jnp.sqrt(jnp.where(near > 0, near, top)))
     count = total if weights is None else total * jnp.max(weights).astype(X.dtype)
-    return Cloud((X - mean[None]) * unit, share, mean, unit, count)
+    rows = (X - origin[None]) * unit
+    mean = jnp.sum(share[:, None] * rows, 0)
+    variance = jnp.mean(jnp.sum(share[:, None] * (rows - mean[None]) ** 2, 0))
+    return Cloud(rows, share, origin, unit, count, variance)
 
 
 def kmeans(
@@ -144,13 +156,13 @@ def _kmeans(key, X, starts, weights, tolerance, num, restarts, steps):
     if starts is None:
         places = lax.map(lambda k: seeds(k, cloud, num), jax.random.split(key, restarts))
     else:
-        places = (starts - cloud.mean[None, None]) * cloud.unit
+        places = (starts - cloud.origin[None, None]) * cloud.unit
     found = lloyd_best(cloud, places, live, tolerance, steps)
     order = by_position(found.centers, live)
     label, size, cost = measured(cloud, found.centers[order], live)
     unit = cloud.unit
     info = KMeansInfo(label, size * cloud.total, cost * cloud.total / unit / unit, found.steps, found.ok)
-    return found.centers[order] / unit + cloud.mean[None], info
+    return found.centers[order] / unit + cloud.origin[None], info
 
 
 def seeds(key: jax.Array, cloud: Cloud, num: int, count: Any = None) -> jax.Array:
@@ -196,9 +208,9 @@ def lloyd_best(cloud: Cloud, starts: jax.Array, live: jax.Array, tolerance: Any,
 def lloyd(cloud: Cloud, start: jax.Array, live: jax.Array, tolerance: Any, steps: int) -> Run:
     """Move the live centres to the means of their rows until they rest; dead ones stay."""
     rows, share = cloud.rows, cloud.share
-    variance = jnp.mean(jnp.sum(share[:, None] * rows * rows, 0))
-    # Means of rows of size 1 wander by a few roundings for ever.
-    least = tolerance * variance + start.size * (4 * jnp.finfo(rows.dtype).eps) ** 2
+    # Means wander by a few roundings for ever.
+    rounding = 4 * jnp.finfo(rows.dtype).eps * jnp.max(jnp.abs(rows))
+    least = tolerance * cloud.variance + start.size * rounding**2
 
     def step(carry):
         centers, _, t = carry

@@ -127,8 +127,9 @@ def mixture(
 ) -> Result:
     """Fit a mixture of `num` Gaussians to rows by expectation-maximisation, from a k-means partition.
 
-    To the variance of every component `floor` times the mean variance of a column is added, so that none shrinks onto a
-    row. Components are numbered by the first coordinate of their means.
+    To the variance of every component `floor` times the mean variance of a column within the parts of the start is
+    added, so that none shrinks onto a row; outliers that are a part of their own do not raise it. Components are
+    numbered by the first coordinate of their means.
 
     Args:
         key: one key; may be None when `start` is given.
@@ -137,7 +138,7 @@ def mixture(
         weights: [n] >= 0, or None: how often each row counts.
         start: labels [n] in 0..num-1 to start from, a `Mixture` to go on from, or None for `kmeans`.
         covariance: "full", "diagonal", or "spherical" (one variance per component).
-        floor: >= 0, of the mean variance of a column.
+        floor: >= 0, of the mean variance of a column within the parts of the start.
         steps: most iterations, static.
         tolerance: stops when the mean log-likelihood of a row rises by no more.
 
@@ -183,12 +184,14 @@ def _mixture(key, X, weights, start, floor, tolerance, num, covariance, steps):
     live = jnp.ones(num, bool)
     if isinstance(start, Mixture):
         to_unit = lambda value: jnp.asarray(value, X.dtype) * cloud.unit
-        begin = Mixture(start.weight.astype(X.dtype), to_unit(start.mean - cloud.mean[None]), to_unit(start.chol))
+        begin = Mixture(start.weight.astype(X.dtype), to_unit(start.mean - cloud.origin[None]), to_unit(start.chol))
+        within = jnp.sum(begin.weight[:, None, None] * begin.chol**2) / X.shape[1]
+        floor = _least(cloud, within, floor)
     else:
         if start is None:
             run = lloyd_best(cloud, seeds(key, cloud, num)[None], live, 1e-4, 300)
             start = measured(cloud, run.centers, live)[0]
-        begin = from_labels(cloud, start, num, covariance, floor)
+        begin, floor = from_labels(cloud, start, num, covariance, floor)
     fitted = em(cloud, begin, live, covariance, floor, tolerance, steps)
     return in_units(cloud, fitted.mixture, by_position(fitted.mixture.mean, live)), info_of(
         cloud, fitted, live, covariance
@@ -207,7 +210,7 @@ class Fitted(NamedTuple):
 def in_units(cloud: Cloud, found: Mixture, order: jax.Array) -> Mixture:
     """The mixture in the units of the user's rows, its components in the given order."""
     back = lambda value: value[order] / cloud.unit
-    return Mixture(found.weight[order], back(found.mean) + cloud.mean[None], back(found.chol))
+    return Mixture(found.weight[order], back(found.mean) + cloud.origin[None], back(found.chol))
 
 
 def info_of(cloud: Cloud, fitted: Fitted, live: jax.Array, covariance: str) -> MixtureInfo:
@@ -255,12 +258,14 @@ def likeliest(rows: jax.Array, found: Mixture) -> jax.Array:
     return map_rows(pick, rows, block=_block(found))
 
 
-def from_labels(cloud: Cloud, label: jax.Array, num: int, covariance: str, floor: Any) -> Mixture:
-    """Means and covariances of the rows of each label; labels without rows have weight 0."""
+def from_labels(cloud: Cloud, label: jax.Array, num: int, covariance: str, floor: Any) -> tuple[Mixture, jax.Array]:
+    """Means and covariances of the rows of each label, and the variance under them; labels without rows weigh 0."""
     rows, share = cloud.rows, cloud.share
     mass = by_label(share, label, num)
     safe = jnp.where(mass > 0, mass, 1)
-    mean = by_label(share[:, None] * rows, label, num) / safe[:, None]
+    center = lambda away: by_label(share[:, None] * away, label, num) / safe[:, None]
+    mean = center(rows)
+    mean = mean + center(rows - mean[label])  # equal rows have no variance, not even by rounding
 
     def part(rows, share, label):
         own = jnp.where(label[None] == jnp.arange(num)[:, None], share[None], 0)
@@ -268,26 +273,32 @@ def from_labels(cloud: Cloud, label: jax.Array, num: int, covariance: str, floor
         return matmul(jnp.swapaxes(away * own[..., None], 1, 2), away)
 
     scatter = sum_rows(part, rows, share, label, block=max(1, min(8192, NUMBERS // mean.size)))
-    return Mixture(mass, mean, _factor(cloud, scatter / safe[:, None, None], covariance, floor))
+    floor = _least(cloud, jnp.mean(jnp.sum(jnp.diagonal(scatter, axis1=1, axis2=2), 0)), floor)
+    return Mixture(mass, mean, _factor(scatter / safe[:, None, None], covariance, floor)), floor
 
 
-def _factor(cloud: Cloud, scatter: jax.Array, covariance: str, floor: Any) -> jax.Array:
-    """Cholesky factors of covariances of one kind, with the floor under them."""
+def _least(cloud: Cloud, within: jax.Array, floor: Any) -> jax.Array:
+    """The variance that a floor adds: a share of that within parts, or of that of all rows where parts have none."""
+    within = jnp.where(within > 0, within, cloud.variance)
+    return floor * jnp.where(within > 0, within, 1)
+
+
+def _factor(scatter: jax.Array, covariance: str, floor: Any) -> jax.Array:
+    """Cholesky factors of covariances of one kind, with a variance `floor` under them."""
     d = scatter.shape[-1]
     eye = jnp.eye(d, dtype=scatter.dtype)[None]
     variance = jnp.diagonal(scatter, axis1=1, axis2=2)
     if covariance == "spherical":
         variance = jnp.broadcast_to(jnp.mean(variance, 1, keepdims=True), variance.shape)
     scatter = scatter if covariance == "full" else variance[:, :, None] * eye
-    spread = jnp.mean(jnp.sum(cloud.share[:, None] * cloud.rows**2, 0))
-    least = floor * jnp.where(spread > 0, spread, 1) + jnp.finfo(scatter.dtype).eps * jnp.max(variance, 1)
+    least = floor + jnp.finfo(scatter.dtype).eps * jnp.max(variance, 1)
     return jnp.linalg.cholesky(scatter + least[:, None, None] * eye)
 
 
 def em(
     cloud: Cloud, begin: Mixture, live: jax.Array, covariance: str, floor: Any, tolerance: Any, steps: int
 ) -> Fitted:
-    """Expectation-maximisation until the mean log-likelihood rests; dead components have weight 0."""
+    """Expectation-maximisation until the mean log-likelihood rests; `floor` is a variance, dead components weigh 0."""
 
     def step(carry):
         found, before, _, t = carry
@@ -319,4 +330,4 @@ def _improved(cloud: Cloud, found: Mixture, live: jax.Array, covariance: str, fl
     move = first / safe[:, None]
     scatter = second / safe[:, None, None] - move[:, :, None] * move[:, None]
     weight = jnp.where(live, mass, 0) / jnp.sum(jnp.where(live, mass, 0))
-    return loglik, Mixture(weight, found.mean + move, _factor(cloud, scatter, covariance, floor))
+    return loglik, Mixture(weight, found.mean + move, _factor(scatter, covariance, floor))

@@ -133,7 +133,7 @@ def _ppp(key, X, weights, accept, most, restarts, steps):
     live = jnp.arange(most) <= best
     order = by_position(won.centers, live)
     rank = jnp.argsort(order).astype(jnp.int32)
-    centers = jnp.where(live[:, None], won.centers[order] / cloud.unit + cloud.mean[None], 0)
+    centers = jnp.where(live[:, None], won.centers[order] / cloud.unit + cloud.origin[None], 0)
     found = Partition(rank[won.label], centers, in_units(cloud, won.mixture, order), best.astype(jnp.int32) + 1)
     cost = trials.cost * cloud.total / cloud.unit / cloud.unit
     return found, PPPInfo(trials.agreement, trials.stability, trials.bic, cost, jnp.argmin(trials.bic) + 1 < most)
@@ -163,7 +163,8 @@ def _trial(cloud: Cloud, starts: jax.Array, live: jax.Array, steps: int) -> _Tri
     label, centers = labels[best], runs.centers[best]
     alike = lax.map(lambda other: adjusted_rand(label, other, most, cloud.share), labels)
     stability = (jnp.sum(alike) - alike[best]) / (starts.shape[0] - 1)
-    fitted = em(cloud, from_labels(cloud, label, most, "full", 1e-6), live, "full", 1e-6, 1e-5, steps)
+    begin, floor = from_labels(cloud, label, most, "full", 1e-6)
+    fitted = em(cloud, begin, live, "full", floor, 1e-5, steps)
     agreement = jnp.sum(cloud.share * (likeliest(cloud.rows, fitted.mixture) == label))
     loglik = fitted.loglik + centers.shape[1] * jnp.log(cloud.unit)
     bic = criterion(cloud, loglik, live, centers.shape[1], "full")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jsamp as js
-from jsamp.fit._assign import nearest_centers
+from jsamp.fit._assign import by_passes, by_sweep, nearest_centers
 from jsamp.fit._partition import adjusted_rand, by_first_row
 
 KEY = jax.random.key(0)
@@ -101,6 +101,24 @@ def test_products_decide_only_what_they_prove(near):
     assert np.all(nearest_centers(jnp.asarray(rows), twins, jnp.ones(2, bool)) == 0)
 
 
+@pytest.mark.parametrize("form", [by_passes, by_sweep])
+def test_the_two_least_are_those_of_a_sort(form):
+    gap = RNG.integers(0, 6, (7, 40)).astype(np.float32)
+    gap[3] = np.inf
+    best, second, label = form(jnp.asarray(gap))
+    assert np.array_equal(np.stack([best, second]), np.sort(gap, 0)[:2])
+    assert np.array_equal(label, np.argmin(gap, 0))
+
+
+@pytest.mark.parametrize("far", [1e5, 1e12, 1e30])
+def test_one_outlier_leaves_the_others_alone(far):
+    """Neither the origin, nor the unit, nor the variance under the components follows it."""
+    rows = np.concatenate([[[far, -far]], X[:24]]).astype(np.float32)
+    means = np.stack([X[:12].mean(0), X[12:24].mean(0), rows[0]])
+    for found in (js.fit.kmeans(KEY, rows, 3, restarts=2).x, js.fit.mixture(KEY, rows, 3).x.mean):
+        np.testing.assert_allclose(found, means, rtol=1e-4, atol=1e-3)
+
+
 def test_lost_centers_settle_where_rows_are_far():
     start = np.full((5, 2), 1e3, np.float32) + np.arange(5)[:, None]
     start[0] = 0
@@ -137,13 +155,14 @@ def log_density(rows, weight, mean, cov):
 def expectation_maximisation(rows, share, label, k, kind, floor, steps):
     """EM as a loop in float64, from labels."""
     owned = (label[None] == np.arange(k)[:, None]) * share
-    total = np.cov(rows.T, aweights=share, ddof=0)
+    inside = sum((share * (label == j)).sum() * np.cov(rows.T[:, label == j], aweights=share[label == j], ddof=0)
+                 for j in range(k))  # fmt: skip
     for step in range(steps + 1):
         mass = owned.sum(1)
         mean = owned @ rows / mass[:, None]
         away = rows[None] - mean[:, None]
         cov = np.einsum("kb,kbi,kbj->kij", owned, away, away) / mass[:, None, None]
-        cov = np.stack([SHAPES[kind](c) for c in cov]) + floor * np.trace(total) / len(total) * np.eye(len(total))
+        cov = np.stack([SHAPES[kind](c) for c in cov]) + floor * np.trace(inside) / len(inside) * np.eye(len(inside))
         logs = log_density(rows, mass, mean, cov)
         whole = np.log(np.exp(logs).sum(0))
         if step == steps:
