@@ -83,7 +83,9 @@ def minority_score(
     values = jax.vmap(one)(jax.random.split(key, draws))
     values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
     spread = deviation(values) if draws > 1 else jnp.full((), jnp.nan, values.dtype)
-    return Estimate(jnp.mean(values), spread / float(np.sqrt(draws)), jnp.asarray(draws, values.dtype))
+    value = jnp.mean(values)
+    error = jnp.where(jnp.isinf(value), jnp.inf, spread / float(np.sqrt(draws)))
+    return Estimate(value, error, jnp.asarray(draws, values.dtype))
 
 
 class QuantileLabels(NamedTuple):

@@ -171,11 +171,13 @@ def _nearest_ratio(x, train, test, block):
     both, train, _ = centred(jnp.concatenate([x, test]), train)
     distance = jnp.sqrt(neighbour_distances(both, train, 1, block, same=False))
     above, below = distance[:n], distance[n:]
-    # Copies on both sides are as near as each other.
-    ratio = jnp.where(jnp.mean(above) == jnp.mean(below), 1, jnp.mean(above) / jnp.mean(below))
-    spread = jnp.var(above, ddof=1) / n + ratio**2 * jnp.var(below, ddof=1) / test.shape[0]
-    size = jnp.asarray(min(n, test.shape[0]), ratio.dtype)
-    return Estimate(ratio, jnp.sqrt(spread) / jnp.mean(below), size)
+    apart = jnp.mean(below)
+    same, safe = jnp.mean(above) == apart, jnp.where(apart > 0, apart, 1)
+    # Copies on both sides are as near as each other; copies among the test rows alone are infinitely nearer.
+    ratio = jnp.where(apart > 0, jnp.mean(above) / safe, jnp.where(same, 1, jnp.inf))
+    one, other = (_arrays.deviation(v, 0) / math.sqrt(len(v)) / safe for v in (above, below))
+    error = jnp.where(apart > 0, jnp.hypot(one, ratio * other), jnp.where(same, 0, jnp.inf))
+    return Estimate(ratio, error, jnp.asarray(min(n, test.shape[0]), ratio.dtype))
 
 
 def nearest_ratio(x: Any, train: Any, test: Any, *, block: int = 32) -> Estimate:

@@ -152,7 +152,7 @@ def readout(features: Array, y: Array, *, ridge: Scalar = 0.0, rcond: Scalar | N
     left, values, right = jnp.linalg.svd(features, full_matrices=False)
     kept = values > rcond * values[0]
     safe = jnp.where(kept, values, 1)
-    gains = jnp.where(kept, safe / (safe**2 + jnp.asarray(ridge, dtype)), 0)
+    gains = jnp.where(kept, 1 / (safe + jnp.asarray(ridge, dtype) / safe), 0)
     within = jnp.matmul(left.T, y.reshape(len(y), -1), precision=HIGHEST)
     found = jnp.matmul(right.T, gains[:, None] * within, precision=HIGHEST)
     return found[:, 0] if y.ndim == 1 else found
@@ -241,7 +241,7 @@ def ridgelet(f: Any, a: Array, b: Array, *, reach: float = 12.0, nodes: int = 24
     values = jnp.asarray(f(x), dtype)
     if values.shape != x.shape:
         raise ValueError(f"ridgelet: f must return {x.shape} for {x.shape} points, got shape {values.shape}.")
-    z = a[:, None] * x[None] - b[:, None]
+    z = jnp.clip(a[:, None] * x[None] - b[:, None], -1e3, 1e3)  # the partner is 0 there; z^2 must not overflow
     partner = (1 - z**2) * jnp.exp(-(z**2) / 2) / (2 * math.pi)
     ends = jnp.ones(nodes, dtype).at[jnp.array([0, -1])].set(0.5)
     return jnp.sum(partner * (ends * values)[None], 1) * (2 * reach / (nodes - 1))

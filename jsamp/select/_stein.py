@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jsamp._core._checks import check_count, check_number
+from jsamp._core._checks import check_count, check_number, concrete
 from jsamp.select._neighbors import squared_distances
-from jsamp.select._rows import check_matrix
+from jsamp.select._rows import check_matrix, power_of_two
 from jsamp.select._subset import Subset, check_subset
 from jsamp.select._whiten import map_rows
 
@@ -34,20 +34,28 @@ def _stein(x, score_x, y, score_y, length):
 
 
 def _door(X, score, length, who):
-    """Rows, scores and lengths [d], or a refusal."""
+    """Rows, scores and lengths [d] in a unit of size 1, and that unit; or a refusal."""
     X = check_matrix(f"{who}: X", X, tall=False)
     score = check_matrix(f"{who}: score", score, tall=False)
     if score.shape != X.shape:
         raise ValueError(
             f"{who}: score must have the shape of X, {X.shape}, got {score.shape}. Pass grad log p at rows."
         )
+    unit = power_of_two(X)
+    X, score = X * unit, score.astype(X.dtype) / unit
+    steepest = concrete(jnp.max(jnp.abs(score)))
+    if steepest is not None and not steepest * np.sqrt(score.shape[1]) < np.sqrt(jnp.finfo(score.dtype).max):
+        raise ValueError(
+            f"{who}: score reaches {steepest:.3g} for rows of size 1, and its squares leave {score.dtype}. "
+            "Pass grad log p at rows, in the unit of X."
+        )
     if length is None:
-        return X, score.astype(X.dtype), _median_length(X)
+        return X, score, _median_length(X), unit
     check_number(f"{who}: length", length, low=0, open_low=True)
-    length = jnp.asarray(length, X.dtype)
+    length = jnp.asarray(length, X.dtype) * unit
     if length.shape not in ((), X.shape[1:]):
         raise ValueError(f"{who}: length must be a number or one per column [{X.shape[1]}], got shape {length.shape}.")
-    return X, score.astype(X.dtype), jnp.broadcast_to(length, X.shape[1:])
+    return X, score, jnp.broadcast_to(length, X.shape[1:]), unit
 
 
 @jax.jit
@@ -76,7 +84,8 @@ def stein_thinning(X: Any, score: Any, num: int, *, length: Any = None) -> Subse
         `Subset` in the order chosen, each weight n / num; a row chosen twice fills two slots.
 
     Raises:
-        ValueError: for X or score that is not finite, scores of another shape, a length that is not positive.
+        ValueError: for X or score that is not finite, scores of another shape or so steep that their squares are not
+            finite, a length that is not positive.
 
     Example:
         >>> import jax, jsamp as js
@@ -92,7 +101,7 @@ def stein_thinning(X: Any, score: Any, num: int, *, length: Any = None) -> Subse
         Riabiz, Chen, Cockayne, Swietach, Niederer, Mackey and Oates, "Optimal thinning of MCMC output", 2022,
         arXiv:2005.03952.
     """
-    X, score, length = _door(X, score, length, "stein_thinning")
+    X, score, length, _ = _door(X, score, length, "stein_thinning")
     check_count("stein_thinning: num", num)
     return _stein_thinning(X, score, length, num)
 
@@ -155,7 +164,7 @@ def stein_error(X: Any, score: Any, subset: Subset | None = None, *, length: Any
     References:
         Gorham and Mackey, "Measuring sample quality with kernels", 2017, arXiv:1703.01717.
     """
-    X, score, length = _door(X, score, length, "stein_error")
+    X, score, length, unit = _door(X, score, length, "stein_error")
     check_count("stein_error: block", block)
     if subset is not None:
         check_subset(subset, X.shape[0], "stein_error")
@@ -163,7 +172,7 @@ def stein_error(X: Any, score: Any, subset: Subset | None = None, *, length: Any
         X, score = X[subset.index], score[subset.index]
     else:
         weight = jnp.ones_like(X[:, 0])
-    return _stein_error(X, score, weight, length, block)
+    return _stein_error(X, score, weight, length, block) * unit
 
 
 @functools.partial(jax.jit, static_argnames=("block",))

@@ -81,7 +81,7 @@ def optimal_start(
 
     Raises:
         TypeError: for something that is not a plan.
-        ValueError: for a stochastic plan, num < 1, or a metric that is NaN.
+        ValueError: for a stochastic plan, num < 1, or a metric that is not finite.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -126,8 +126,10 @@ def optimal_start(
 
     targets = jax.tree.map(jnp.asarray, targets)
     score, stderr = jax.lax.map(evaluate, keys, batch_size=batch_size)
-    if not is_traced(score) and bool(jnp.isnan(score).any()):
-        raise ValueError("optimal_start: the metric is NaN for some candidates.")
+    if not is_traced(score) and not bool(jnp.isfinite(score).all()):
+        raise ValueError(
+            "optimal_start: the metric is NaN or infinite for some candidates. Scale the targets as samples."
+        )
     index = jnp.argmin(score)
     return Result(candidate(keys[index]), StartSearch(index, score, stderr))
 

@@ -47,7 +47,14 @@ def test_laws_without_common_support_are_refused():
 
 
 def test_copies_on_both_sides_are_equally_near():
-    assert estimate.nearest_ratio(X[:9], X, X[9:19]).value == 1
+    assert estimate.nearest_ratio(X[:9], X, X[9:19])[:2] == (1, 0)
+    assert estimate.nearest_ratio(X[:9] + 1, X, X[9:19])[:2] == (np.inf, np.inf)
+
+
+def test_the_error_of_each_number_of_a_statistic_has_its_own_unit():
+    units = np.float32([1, 1e-25, 1e25])
+    got, plain = (estimate.bootstrap(KEY, lambda rows, u=u: jnp.mean(rows, 0) * u, X, 50) for u in (units, 1.0))
+    np.testing.assert_allclose(got.estimate.stderr / units, plain.estimate.stderr, rtol=1e-4)
 
 
 def test_numbers_are_not_empty():

@@ -23,6 +23,13 @@ def test_the_readout_is_least_squares(x64):
     np.testing.assert_allclose(js.fit.readout(phi, y[:, 0], rcond=between), cut, rtol=1e-9)
 
 
+def test_the_readout_has_no_unit():
+    phi, y = np.random.default_rng(0).normal(size=(2, 30, 4)).astype(np.float32)
+    tiny = js.fit.readout(phi * np.float32(1e-25), y, ridge=0.0)
+    np.testing.assert_allclose(tiny * np.float32(1e-25), js.fit.readout(phi, y), rtol=1e-4)
+    assert js.fit.ridgelet(jnp.cos, np.float32([1e25]), np.float32([1.0]), reach=1.0, nodes=10) == 0
+
+
 def test_a_bandlimited_ridgelet_transform_multiplies_frequencies(x64):
     """f = exp(-x^2 / 2), weights in [-2, 2]: by quadrature over weights and thresholds .816496 .751213 .585045 .215226."""
     f = lambda x: jnp.exp(-(x**2) / 2)

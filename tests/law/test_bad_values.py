@@ -34,11 +34,11 @@ BAD = {
     "labels": np.arange(5),
 }  # fmt: skip
 
-# Data that pass through: NaN in, NaN out, as the docstring says.
+# Data that pass through: NaN in, NaN out, as the docstring says; and what a user's own function made NaN of.
 NAN_STAYS_VISIBLE = {
     ("denoise.ConservativePart", "coefficient"), ("denoise.ConservativePart", "explained"),
     ("solve.sample", "x"), ("solve.init", "x"), ("solve.output", "state"), ("solve.step", "state"), ("solve.step", "row"),
-    ("solve.optimise_start", "until"), ("estimate.rhat", "x"), ("estimate.ess", "x"), ("estimate.mcse", "x"), ("estimate.mean", "x"),
+    ("solve.optimise_start", "until"), ("solve.optimise_start", "x"), ("mcmc.annealed", "sigmas"), ("estimate.rhat", "x"), ("estimate.ess", "x"), ("estimate.mcse", "x"), ("estimate.mean", "x"),
     ("estimate.ebfmi", "energy"), ("mcmc.refresh", "x"), ("mcmc.refresh", "state"), ("mcmc.picked", "info"),
     ("mcmc.annealed", "x"), ("select.RowBlocks", "rows"),
 }  # fmt: skip
@@ -47,7 +47,7 @@ ERRORS = 0.01  # the share of calls that may still end in an error of a library 
 
 
 def damaged(value):
-    """Yield a good array with one bad entry, a row short, and as integers."""
+    """Yield a good array with one bad entry, a row short, as integers, and in huge and tiny units."""
     if (
         not isinstance(value, (np.ndarray, jax.Array))
         or not jnp.issubdtype(value.dtype, jnp.floating)
@@ -60,6 +60,8 @@ def damaged(value):
         yield name, copy
     yield "a row short", np.array(value)[:-1]
     yield "integers", np.array(value).astype(int)
+    for unit in (1e25, 1e-25):
+        yield f"in units of {unit}", (np.array(value) * unit).astype(value.dtype)
 
 
 def outcome(call):

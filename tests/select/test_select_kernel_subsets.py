@@ -62,6 +62,19 @@ def test_the_default_length_is_the_median_distance():
     np.testing.assert_allclose(js.select.stein_error(X, SCORE), by_hand, rtol=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1e-25, 1e25])
+def test_steins_method_has_no_unit(unit):
+    """Rows in u, scores in 1 / u: the same rows are chosen, and the discrepancy is in 1 / u."""
+    unit = np.float32(unit)
+    chosen = js.select.stein_thinning(X * unit, SCORE / unit, 20).index.tolist()
+    assert chosen == js.select.stein_thinning(X, SCORE, 20).index.tolist()
+    np.testing.assert_allclose(
+        js.select.stein_error(X * unit, SCORE / unit) * unit, js.select.stein_error(X, SCORE), rtol=1e-4
+    )
+    with pytest.raises(ValueError, match="its squares leave float32"):
+        js.select.stein_error(X, SCORE * 1e25)
+
+
 def test_stein_thinning_removes_the_bias_of_a_chain():
     """A tenth of the chain is burn-in at 6 and the rest is too wide: the chosen rows are not."""
     far = 6 + 0.3 * jax.random.normal(KEY, (60, 2))
