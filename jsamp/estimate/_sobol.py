@@ -222,11 +222,13 @@ def _rank(x, y):
     product, ordered = jax.vmap(one, in_axes=1)(x)
     variance = jnp.mean(gap**2)
     value = jnp.mean(product, 1) / variance
-    # The products are 1-dependent: their long-run variance has one lag; the denominator moves with them.
+    # Given x the products are 1-dependent: their variance has one lag; the denominator moves with them. What varies
+    # smoothly with x is alike at every lag, and counts once: the second lag, which holds nothing else, tells it.
     influence = (product - jnp.mean(product, 1)[:, None]) - value[:, None] * (ordered**2 - variance)
+    influence = influence.at[:, -1].set(0)  # the one pair of strangers, last and first, is a bias of order 1 / n
     lag = jnp.mean(influence * jnp.roll(influence, -1, 1), 1)
     second = jnp.mean(influence * jnp.roll(influence, -2, 1), 1)
-    long_run = jnp.mean(influence**2, 1) + 2 * lag + 2 * second
+    long_run = jnp.mean(influence**2, 1) + 2 * lag - 2 * second
     spread = jnp.where(long_run > 0, long_run, jnp.mean(influence**2, 1))
     return Estimate(value, jnp.sqrt(spread / n) / variance, jnp.full(d, n, y.dtype))
 

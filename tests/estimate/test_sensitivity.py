@@ -121,3 +121,12 @@ def test_ranks_see_what_the_design_sees():
     want = np.mean(z * np.roll(z, -1)) / np.mean(z**2)
     many = estimate.sobol_rank(jnp.tile(jnp.arange(12.0)[:, None], 1), jnp.tile(y, 3))
     np.testing.assert_allclose(many.value, [want], rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_the_error_of_the_rank_estimate_is_its_deviation(share):
+    # y = a x + b z: of strong inputs the products of neighbours are correlated, and the denominator moves with them.
+    draws = np.random.default_rng(0).normal(size=(2, 800, 300)).astype(np.float32)
+    y = np.sqrt(share) * draws[0] + np.sqrt(1.05 - share) * draws[1]
+    found = jax.jit(jax.vmap(lambda x, y: estimate.sobol_rank(x[:, None], y)))(draws[0], y)
+    assert 0.9 < np.mean(found.stderr) / np.std(found.value) < 1.1

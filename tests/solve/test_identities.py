@@ -10,7 +10,7 @@ from oracles import Gaussian, Mixture, output_moments, run_table
 import jsamp as js
 from jsamp import solve
 from jsamp.solve._index import GAMMA, adams
-from jsamp.solve._multistep import build
+from jsamp.solve._multistep import EQUAL_STEPS, build
 from jsamp.solve._weights import check_grid, first_order, lagrange, moments
 
 VP = js.noise.VP()
@@ -360,3 +360,21 @@ def test_each_ddpm_variance_is_exact_on_its_own_data():
         solve.ddpm(VP, grid, variance="huge")
     with pytest.raises(ValueError, match="one per step"):
         solve.ddpm(VP, grid, variance=np.zeros(3))
+
+
+def test_equal_steps_are_those_of_adams_and_bashforth():
+    for points, total in enumerate(EQUAL_STEPS, start=1):
+        nodes, powers = -np.arange(points), np.arange(points)
+        weights = np.linalg.solve(np.vander(nodes, increasing=True).T.astype(float), 1 / (powers + 1))  # of int_0^1
+        np.testing.assert_allclose(np.abs(weights).sum(), total, rtol=5e-3)
+
+
+def test_a_corrector_without_a_usable_node_repeats_the_step():
+    flow = js.noise.Flow()  # without signal at the start: the first prediction is no point of a polynomial in lam
+    for plan in (
+        js.solve.unipc(flow, js.noise.time_grid(flow, 4)),
+        js.solve.sa_solver(flow, js.noise.time_grid(flow, 4)),
+    ):
+        assert plan.corrector_newest[0] == 0
+        assert plan.corrector_state[0] == plan.state_coef[0]
+        np.testing.assert_array_equal(plan.corrector_weights[0], plan.weights[0])
