@@ -99,6 +99,8 @@ def _most_confident(key, row, state, active, x, logprob):
 def jump(key, transform, rates, row, logits, state):
     """One step of tau-leaping: which sites leave, and where they go."""
     rate = jnp.asarray(rates(state.x, row.t, logits), jnp.float32)
+    if rate.shape != logits.shape:
+        raise ValueError(f"decode: rates must return [L, V] like the logits, {logits.shape}; got {rate.shape}.")
     own = jax.nn.one_hot(state.x, rate.shape[-1], dtype=bool)
     rate = jnp.where(own, 0, rate)
     leave = -jnp.expm1(-jnp.sum(rate, -1) * (row.t - row.t_next))

@@ -108,6 +108,11 @@ DECODE_REFUSALS = [
         decoding=T.tau_leap(lambda x, t, logits: jnp.exp(logits), GRID),
     ),
     decode_refused(r"must be \[L\] or \[P, L\]", x=jnp.zeros((1, 2, 3), int)),
+    decode_refused(
+        r"rates must return \[L, V\] like the logits, \(6, 5\); got \(6, 3\)",
+        x=X % 5,
+        decoding=T.tau_leap(lambda x, t, logits: jnp.ones((6, 3)), GRID),
+    ),
     decode_refused("holds the id 9", x=X.at[1].set(9)),
     decode_refused("holds the id -1", x=X.at[1].set(-1)),
     decode_refused("must be an array of token ids", x="text"),
