@@ -15,7 +15,7 @@ from jsamp.solve._ancestral_stages import dpm2_ancestral
 from jsamp.solve._columns import KEEP
 from jsamp.solve._corrected import unipc
 from jsamp.solve._fewstep import consistency
-from jsamp.solve._index import adams, pndm
+from jsamp.solve._index import adams
 from jsamp.solve._multistep import deis, dpm_solver, dpmpp, lms
 from jsamp.solve._plan import Plan
 from jsamp.solve._rows import Row, assemble
@@ -90,7 +90,7 @@ def _pndm(read: Read) -> Plan:
     if not read.options["skip_prk_steps"]:
         if raw:
             raise ValueError("from_diffusers: PNDMScheduler with Runge-Kutta steps takes an epsilon network.")
-        return pndm(read.schedule, read.grid if read.grid[-2] > read.grid[-1] else read.grid[:-1])
+        return _runge_kutta_start(read)
     starts = [read.level(t) for t in read.grid[:-1]]
     rows = [_transfer(starts[0], read.landing(0), {0: 1.0}, "eps")]
     if read.n > 1:
@@ -104,6 +104,30 @@ def _pndm(read: Read) -> Plan:
         rows.append(_transfer(starts[i], read.landing(i - 1), shares, "eps"))
     plan = assemble(rows, kind="eps")
     return _on_raw_outputs(plan, np.array(starts)) if raw else plan
+
+
+def _runge_kutta_start(read: Read) -> Plan:
+    """Three classical Runge-Kutta steps, then four-point multistep ones; halves of an odd stride are rounded apart."""
+    if read.n < 4:
+        raise ValueError(f"from_diffusers: PNDMScheduler with Runge-Kutta steps takes num >= 4, got {read.n}.")
+    half = read.options["num_train_timesteps"] // read.n // 2
+    rows: list[Row] = []
+    for i in range(3):
+        start, end, r = read.level(read.grid[i]), read.level(read.grid[i + 1]), len(rows)
+        middle = read.level(read.grid[i + 1] + half)
+        stages = (
+            (start, read.level(read.grid[i] - half), {r: 1.0}), (middle, middle, {r + 1: 1.0}),
+            (middle, read.level(read.grid[i + 1]), {r + 2: 1.0}),
+            (end, end, {r: 1 / 6, r + 1: 1 / 3, r + 2: 1 / 3, r + 3: 1 / 6}),
+        )  # fmt: skip
+        for at, to, shares in stages:
+            take = {} if at is start else {"take": KEEP}
+            rows.append(_transfer(at, to, shares, "eps", levels=(start, to), **take))
+    for i in range(3, read.n):
+        made = [4 * k if k < 3 else 9 + k for k in range(i, i - 4, -1)]
+        shares = dict(zip(made, adams(4), strict=True))
+        rows.append(_transfer(read.level(read.grid[i]), read.landing(i), shares, "eps"))
+    return assemble(rows, kind="eps")
 
 
 def _on_raw_outputs(plan: Plan, starts: np.ndarray) -> Plan:

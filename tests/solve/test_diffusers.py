@@ -1,5 +1,6 @@
 """Configurations of published checkpoints: time steps, noise levels and results of their own schedulers."""
 
+import itertools
 import json
 import pathlib
 
@@ -223,7 +224,39 @@ def test_odd_values_that_are_legal():
     )
     falling = np.linspace(0.02, 1e-4, 1000)
     assert np.all(np.diff(from_diffusers({**dpm, "trained_betas": list(falling)}, 5).sigmas) < 0)
-    assert from_diffusers({"_class_name": "PNDMScheduler"}, 6).plan.nfe == 14
+    assert from_diffusers({"_class_name": "PNDMScheduler"}, 6).plan.nfe == 15
+
+
+@pytest.mark.parametrize("n", [4, 8])
+def test_the_runge_kutta_start_of_pndm(n):
+    """Against the scheduler's step, written out: strides of 125 have halves of 62, at which it asks and lands apart."""
+    got = from_diffusers({**SD, "_class_name": "PNDMScheduler", "steps_offset": 1}, n)
+    product = lambda t: float(got.schedule.alpha(float(max(t, 0)))) ** 2
+    law = lambda x, t: np.sqrt(1 - product(t)) * (x - np.sqrt(product(t)) * 0.5) / (1 - product(t) * (1 - 0.3**2))
+
+    def moved(x, t, to, eps):
+        now, then = product(t), product(to)
+        below = now * np.sqrt(1 - then) + np.sqrt(now * (1 - now) * then)
+        return np.sqrt(then / now) * x - (then - now) * eps / below
+
+    stride, start = 1000 // n, np.linspace(-1.5, 1.5, 7)
+    steps, x, held = [1 + stride * k for k in range(n)][::-1], start, []
+    for t, after in itertools.pairwise(steps[:4]):
+        middle = after + stride // 2
+        k = [law(x, t)]
+        k.append(law(moved(x, t, t - stride // 2, k[0]), middle))
+        k.append(law(moved(x, t, middle, k[1]), middle))
+        k.append(law(moved(x, t, middle - stride // 2, k[2]), after))
+        held.append(k[0])
+        x = moved(x, t, after, (k[0] + 2 * k[1] + 2 * k[2] + k[3]) / 6)
+    for t in steps[3:]:
+        held.append(law(x, t))
+        e = held[::-1]
+        x = moved(x, t, t - stride, (55 * e[0] - 59 * e[1] + 37 * e[2] - 9 * e[3]) / 24)
+    mixture = js.denoise.GaussianMixture(got.schedule, weights=[1.0], means=[[0.5]], stds=[0.3])
+    with jax.enable_x64(True):
+        ours = np.asarray(run(mixture, jnp.asarray(start)[:, None], got.plan))[:, 0]
+    np.testing.assert_allclose(ours, x, rtol=0, atol=1e-9)
 
 
 def test_a_flow_that_draws_noise():
@@ -289,6 +322,7 @@ def test_only_the_last_step_is_an_euler_step():
             {}, ValueError, "shifts by the image's size; pass tokens=",
         ),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, {"sigmas": [1.0]}, ValueError, "sigmas must have 5 rows"),
+        ({"_class_name": "PNDMScheduler"}, {"num": 3}, ValueError, "takes num >= 4, got 3"),
         ({"_class_name": "UniPCMultistepScheduler", "disable_corrector": [0]}, {}, ValueError, "no plan; drop them"),
         ({"_class_name": "DDPMScheduler", "variance_type": "odd"}, {}, ValueError, "variance_type must be one of"),
         ({"_class_name": ["DDIMScheduler"]}, {}, ValueError, r"unknown _class_name \['DDIMScheduler'\]"),
