@@ -91,6 +91,7 @@ def sa_solver(
     predictor: int = 3,
     corrector: int = 4,
     tau: Any = 1.0,
+    variant: str = "exact",
     corrector_last: bool = False,
     lower_order_final: Any = "auto",
 ) -> Plan:
@@ -102,6 +103,7 @@ def sa_solver(
         predictor: points of the predictor (static, 1..6).
         corrector: points of the corrector, its new one included (static, 2..6), or 0 for none.
         tau: stochasticity >= 0: a scalar, one value per step, or a callable of the step's starting time.
+        variant: "exact", or "few_steps": two-point formulas with the published change of O(h^3) for few steps.
         corrector_last: also correct the last step, with one more evaluation at the end of the grid.
         lower_order_final: as in `dpmpp`. The published code always lowers (True) and corrects its last step: at 5 and
             10 steps on log-SNR grids its samples differ from the default's by about .2 and .1.
@@ -129,6 +131,7 @@ def sa_solver(
     """
     check_count("sa_solver: predictor", predictor, high=6)
     path = prepare("sa_solver", schedule, grid, predictor, lower_order_final, None if callable(tau) else tau)
+    check_choice("sa_solver: variant", variant, ("exact", "few_steps"))
     if check_count("sa_solver: corrector", corrector, low=0, high=6) == 1:
         raise ValueError("sa_solver: corrector must be 0 (none) or at least 2 points, the new one included; got 1.")
     if check_flag("sa_solver: corrector_last", corrector_last):
@@ -139,6 +142,7 @@ def sa_solver(
         path,
         kind="x0",
         order=predictor,
+        variant="exact" if variant == "exact" else "bh1",
         corrector=corrector,
         tau=rates("sa_solver", path, tau),
         correct_last=corrector_last,

@@ -213,7 +213,7 @@ def _indexed(name, options, n, tokens, sigmas):
         sigmas = np.append(levels.ratio(product)[steps.astype(int)], last)
     schedule = Discrete(product)
     grid = np.append(steps, -1.0 if last == 0 else 0.0)
-    return _pretrained(name, options, steps, sigmas, Read(options, schedule, grid, n))
+    return _pretrained(name, options, steps, sigmas, Read(options, schedule, grid, n, steps))
 
 
 def _distilled(options, n):
@@ -251,7 +251,7 @@ def _karras_style(name, options, n, tokens, sigmas):
     alpha = 1 / np.sqrt(1 + inner.max() ** 2)
     exact = options["timestep_spacing"] == "leading"
     scale = 1.0 if exact else inner.max() * alpha
-    made = _pretrained(name, options, steps, sigmas, Read(options, schedule, grid, n), scale)
+    made = _pretrained(name, options, steps, sigmas, Read(options, schedule, grid, n, steps), scale)
     return made._replace(time_map=LogSigma(schedule)) if continuous else made
 
 
@@ -269,15 +269,16 @@ def _solver_style(name, options, n, tokens, sigmas):
         low, high = options.get("sigma_min") or table[0], options.get("sigma_max") or table[-1]
         inner = levels.respaced(chosen, low, high, n)
         steps = levels.time_of(inner, product)
-        whole = chosen in ("karras_sigmas", "lu_lambdas") and options["beta_schedule"] != "squaredcos_cap_v2"
+        whole = chosen in ("karras_sigmas", "lu_lambdas")
+        whole &= options["beta_schedule"] != "squaredcos_cap_v2" or name.startswith("SA")
         steps = np.floor(steps.round() if whole else steps)
     end = options.get("final_sigmas_type", "sigma_min")
-    repeats = chosen and (name.startswith("DEIS") or (end == "sigma_min" and name.startswith("UniPC")))
+    repeats = chosen and (name.startswith(("DEIS", "SA")) or (end == "sigma_min" and name.startswith("UniPC")))
     last = 0.0 if end == "zero" else inner[-1] if repeats else table[0]
     sigmas = np.append(inner, last)
     schedule = Discrete(product)
     grid = _times(schedule, sigmas)
-    return _pretrained(name, options, steps, sigmas, Read(options, schedule, grid, n))
+    return _pretrained(name, options, steps, sigmas, Read(options, schedule, grid, n, steps))
 
 
 def _flow_solver(name, options, n, tokens, sigmas):
@@ -316,7 +317,7 @@ def _flow(name, options, n, tokens, sigmas):
 def _on_flow(name, options, steps, sigmas, n):
     schedule, grid = Flow(), _distinct(sigmas)
     options = {"prediction_type": "flow_prediction", **options}
-    return _pretrained(name, options, steps, sigmas, Read(options, schedule, grid, n))
+    return _pretrained(name, options, steps, sigmas, Read(options, schedule, grid, n, steps))
 
 
 def _edm(name, options, n, tokens, sigmas):
@@ -333,7 +334,7 @@ def _edm(name, options, n, tokens, sigmas):
     schedule, grid = VE(sigma_min=low, sigma_max=high), _distinct(sigmas)
     sign = -1.0 if options["prediction_type"] == "v_prediction" else 1.0
     inside = {"sigma_data": options["sigma_data"], "cosine": cosine, "sign": sign}
-    read = Read(options, schedule, grid, n)
+    read = Read(options, schedule, grid, n, steps)
     made = _pretrained(name, {**options, "prediction_type": "sample"}, steps, sigmas, read)
     return made._replace(scale=float(np.sqrt(high**2 + 1)), time_map=None, precondition=inside)
 

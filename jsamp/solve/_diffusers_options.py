@@ -59,6 +59,7 @@ CHOICES = {
 POSITIVE = frozenset((
     "num_train_timesteps", "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "flow_shift", "shift",
     "original_inference_steps", "timestep_scaling", "sigma_data", "rho", "snr_shift_scale", "solver_order",
+    "predictor_order",
 ))  # fmt: skip
 
 
@@ -97,6 +98,11 @@ UNIPC = {
     "final_sigmas_type": "zero", "rescale_betas_zero_snr": False, "sigma_min": None, "sigma_max": None,
     "shift_terminal": None,
 }  # fmt: skip
+SA = {
+    **EULER, **THRESHOLDS, "predictor_order": 2, "corrector_order": 2, "tau_func": None, "lower_order_final": True,
+    "algorithm_type": "data_prediction", "lambda_min_clipped": -np.inf, "variance_type": None,
+    "use_flow_sigmas": False, "flow_shift": 1.0,
+}  # fmt: skip
 FLOW = {"num_train_timesteps": 1000, "shift": 1.0}
 EDM_OPTIONS = {
     "sigma_min": 0.002, "sigma_max": 80.0, "sigma_data": 0.5, "sigma_schedule": "karras", "num_train_timesteps": 1000,
@@ -112,7 +118,6 @@ COGVIDEO = {
 }  # fmt: skip
 
 ELSEWHERE = {
-    "SASolverScheduler": "js.solve.sa_solver (its two-point weights exact, where the class changes them by O(h^3))",
     "IPNDMScheduler": "js.solve.ipndm", "DPMSolverSDEScheduler": "js.solve.dpmpp_sde",
     "DDIMInverseScheduler": "js.solve.invert of the plan of DDIMScheduler",
     "DPMSolverMultistepInverseScheduler": "js.solve.invert of the plan of DPMSolverMultistepScheduler",
@@ -147,6 +152,7 @@ SCHEDULERS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "DPMSolverSinglestepScheduler": ("solver_style", {**DPM, "lower_order_final": False}),
     "UniPCMultistepScheduler": ("solver_style", UNIPC),
     "DEISMultistepScheduler": ("solver_style", {**SOLVER, "algorithm_type": "deis", "solver_type": "logrho"}),
+    "SASolverScheduler": ("solver_style", SA),
     "FlowMatchEulerDiscreteScheduler": (
         "flow",
         {**FLOW, **SHIFTS, **RULED, "shift_terminal": None, "invert_sigmas": False, "stochastic_sampling": False},

@@ -13,7 +13,7 @@ from jsamp.noise import Discrete
 from jsamp.solve._ancestral import ddim, ddpm
 from jsamp.solve._ancestral_stages import dpm2_ancestral
 from jsamp.solve._columns import KEEP
-from jsamp.solve._corrected import unipc
+from jsamp.solve._corrected import sa_solver, unipc
 from jsamp.solve._fewstep import consistency
 from jsamp.solve._index import adams
 from jsamp.solve._multistep import deis, dpm_solver, dpmpp, lms
@@ -27,12 +27,13 @@ FEW = 15
 
 
 class Read(NamedTuple):
-    """Hold what a plan is built from: the configuration, its schedule and grid, and the number of steps."""
+    """Hold what a plan is built from: configuration, schedule, grid, number of steps, and the network's time steps."""
 
     options: Mapping[str, Any]
     schedule: Any
     grid: np.ndarray
     n: int
+    timesteps: np.ndarray
 
     @property
     def clean(self) -> float:
@@ -230,13 +231,33 @@ def _unipc(read: Read) -> Plan:
     return plan if whole else _staying(plan)
 
 
+def _sa(read: Read) -> Plan:
+    """Stochastic Adams steps, with noise at time steps from 200 to 800."""
+    o, kind = read.options, read.options["algorithm_type"]
+    predictor, corrector = min(o["predictor_order"], read.n), o["corrector_order"]
+    check_choice("from_diffusers: algorithm_type", kind, ("data_prediction",))
+    if o["tau_func"] is not None or not 2 <= corrector <= predictor + 1:
+        raise ValueError(
+            "from_diffusers: tau_func, and a corrector_order outside 2..predictor_order + 1, have no plan; drop them, "
+            "or use js.solve.sa_solver."
+        )
+    whole = len(read.grid) == read.n + 1
+    plan = sa_solver(
+        read.schedule, read.grid if whole else np.append(read.grid, read.clean), predictor=predictor,
+        corrector=corrector, tau=1.0 * ((read.timesteps >= 200) & (read.timesteps <= 800)), variant="few_steps",
+        lower_order_final=bool(o["lower_order_final"]),
+    )  # fmt: skip
+    return plan if whole else _staying(plan)
+
+
 def _staying(plan: Plan) -> Plan:
     """The plan whose last row corrects the step before it and goes nowhere."""
     last = np.arange(plan.nfe) == plan.nfe - 1
     ends = {f"{name}_next": np.where(last, getattr(plan, name), getattr(plan, f"{name}_next"))
             for name in ("t", "alpha", "sigma")}  # fmt: skip
     coef, weights = np.where(last, 1.0, plan.state_coef), np.where(last[:, None], 0.0, plan.weights)
-    return replace(plan, state_coef=coef, weights=weights, **ends)
+    noise = None if plan.noise_std is None else np.where(last, 0.0, plan.noise_std)
+    return replace(plan, state_coef=coef, weights=weights, noise_std=noise, **ends)
 
 
 def _deis(read: Read) -> Plan:
@@ -280,6 +301,7 @@ PLANS: dict[str, Callable[[Read], Plan]] = {
     "DPMSolverSinglestepScheduler": _dpm_single,
     "UniPCMultistepScheduler": _unipc,
     "DEISMultistepScheduler": _deis,
+    "SASolverScheduler": _sa,
     "FlowMatchEulerDiscreteScheduler": _flow_euler,
     "FlowMatchHeunDiscreteScheduler": lambda read: heun(read.schedule, read.grid),
     "EDMEulerScheduler": _euler,

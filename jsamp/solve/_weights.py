@@ -196,8 +196,8 @@ def as_weights(path: Path, i: int, nodes: list[int], kind: str, variable: str, t
     """Weights of one step on `nodes` (newest first): exact, or as published codes have them.
 
     "reference" and "bh2" give the two-point slope half the first-order weight (the midpoint rule of DPM-Solver-2M);
-    "bh1" gives it half of alpha h; "reference" halves the quadratic term of the three-point formula, as every
-    published 3M does, which makes it second order.
+    "bh1" gives it half of (1 + tau^2) alpha h; "reference" halves the quadratic term of the three-point formula, as
+    every published 3M does, which makes it second order.
     """
     if len(nodes) == 1:
         return [first_order(path, i, kind, tau)[1]]
@@ -205,7 +205,7 @@ def as_weights(path: Path, i: int, nodes: list[int], kind: str, variable: str, t
     h = path.lam[i + 1] - path.lam[i]
     if len(nodes) == 2 and variant != "exact":
         total = first_order(path, i, kind, tau)[1]
-        lead = path.alpha[i + 1] * h if kind == "x0" else -path.sigma[i + 1] * h
+        lead = (1 + tau**2) * h * (path.alpha[i + 1] if kind == "x0" else -path.sigma[i + 1])
         slope = 0.5 * (lead if variant == "bh1" else total) * h / (lam[0] - lam[1])
         # The slope belongs to the node where the step starts, which is nodes[1] when a corrector adds the new one.
         return [total + slope, -slope] if nodes[0] == i else [slope, total - slope]

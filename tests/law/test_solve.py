@@ -67,6 +67,7 @@ SOLVERS = {
     "unipc(3,bh2)": lambda s, g: S.unipc(s, g, variant="bh2"),
     "unipc(2,last)": lambda s, g: S.unipc(s, g, order=2, corrector_last=True),
     "sa_solver": S.sa_solver,
+    "sa_solver(few)": lambda s, g: S.sa_solver(s, g, predictor=2, corrector=2, variant="few_steps"),
     "sa_solver(last)": lambda s, g: S.sa_solver(s, g, predictor=2, corrector=2, corrector_last=True),
     "sa_solver(2,0)": lambda s, g: S.sa_solver(s, g, predictor=2, corrector=0, tau=0.5),
     "er_sde(1)": lambda s, g: S.er_sde(s, g, order=1),
@@ -110,7 +111,7 @@ LAGRANGE = [
     name
     for name in SOLVERS
     if re.match(r"(dpmpp\(|dpm_solver|deis|lms|unipc|sa_solver|ddim|ddpm|er_sde)", name)
-    and not re.search("reference|bh1|bh2", name)
+    and not re.search("reference|bh1|bh2|few", name)
 ]
 
 SCHEDULES = {

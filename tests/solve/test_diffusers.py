@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from oracles import Gaussian, run_table
 
 import jsamp as js
 from jsamp._core._pytree import replace
@@ -259,6 +260,48 @@ def test_the_runge_kutta_start_of_pndm(n):
     np.testing.assert_allclose(ours, x, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize(("orders", "options"), [
+    ((2, 2), {}), ((3, 4), {"beta_schedule": "scaled_linear"}), ((2, 3), {"use_karras_sigmas": True}),
+    ((1, 2), {"timestep_spacing": "trailing"}),
+])  # fmt: skip
+def test_the_stochastic_adams_solver(orders, options):
+    """Against the scheduler's step, written out: exponential weights by quadrature, changed where there are two."""
+    n, (predictor, corrector) = 7, orders
+    got = from_diffusers({"_class_name": "SASolverScheduler", "predictor_order": predictor,
+                          "corrector_order": corrector, **options}, n)  # fmt: skip
+    alpha, sigma = 1 / np.hypot(1, got.sigmas), got.sigmas / np.hypot(1, got.sigmas)
+    lam, u = np.log(alpha / sigma), np.polynomial.legendre.leggauss(40)
+    law, rng = Gaussian([0.5], [0.09]), np.random.default_rng(0)
+    noise, start = rng.normal(size=(n, 5, 1)), rng.normal(size=(5, 1))
+
+    def step(x, s, nodes, outputs, tau, z):
+        """From level s to s + 1 by the polynomial through outputs at nodes, newest first."""
+        k, h = 1 + tau**2, lam[s + 1] - lam[s]
+        at = lam[s] + h * (u[0] + 1) / 2
+        weight = k * sigma[s + 1] * np.exp(-(tau**2) * lam[s + 1] + k * at) * u[1] * h / 2
+        basis = [np.prod([(at - lam[j]) / (lam[i] - lam[j]) for j in nodes if j != i], axis=0) for i in nodes]
+        shares = [np.sum(weight * b) for b in basis]
+        if len(nodes) == 2:
+            first = np.sum(weight * (at - lam[s])) / (lam[nodes[0]] - lam[nodes[1]])
+            change = k * alpha[s + 1] * h**2 / 2 / (lam[nodes[0]] - lam[nodes[1]]) - first
+            shares = [shares[0] + change, shares[1] - change]
+        spread = sigma[s + 1] * np.sqrt(-np.expm1(-2 * tau**2 * h))
+        moved = sum(w * m for w, m in zip(shares, outputs, strict=True))
+        return np.exp(-(tau**2) * h) * sigma[s + 1] / sigma[s] * x + moved + spread * z
+
+    x, left, outputs, tau = start, None, [], 0.0
+    for i in range(n):
+        outputs = [law(x, alpha[i], sigma[i])[0], *outputs]
+        if i:
+            points = min(corrector, i + 1, n - (i - 1) + 1)
+            x = step(left, i - 1, range(i, i - points, -1), outputs[:points], tau, noise[i - 1])
+        tau, left, points = float(200 <= got.timesteps[i] <= 800), x, min(predictor, i + 1, n - i)
+        if lam[i + 1] > lam[i]:
+            x = step(x, i, range(i, i - points, -1), outputs[:points], tau, noise[i])
+    assert got.plan.nfe == n and got.plan.stochastic
+    np.testing.assert_allclose(run_table(got.plan, law, start, lambda r, stream: noise[r]), x, rtol=0, atol=1e-9)
+
+
 def test_a_flow_that_draws_noise():
     """x <- (1 - s) x0 + s z, where `stochastic_sampling` is on."""
     got = from_diffusers({"_class_name": "FlowMatchEulerDiscreteScheduler", "stochastic_sampling": True}, 4)
@@ -326,7 +369,10 @@ def test_only_the_last_step_is_an_euler_step():
         ({"_class_name": "UniPCMultistepScheduler", "disable_corrector": [0]}, {}, ValueError, "no plan; drop them"),
         ({"_class_name": "DDPMScheduler", "variance_type": "odd"}, {}, ValueError, "variance_type must be one of"),
         ({"_class_name": ["DDIMScheduler"]}, {}, ValueError, r"unknown _class_name \['DDIMScheduler'\]"),
-        ({"_class_name": "SASolverScheduler"}, {}, ValueError, "here it is js.solve.sa_solver"),
+        ({"_class_name": "IPNDMScheduler"}, {}, ValueError, "here it is js.solve.ipndm"),
+        ({"_class_name": "SASolverScheduler", "corrector_order": 4}, {}, ValueError, "corrector_order outside 2..pred"),
+        ({"_class_name": "SASolverScheduler", "tau_func": "f"}, {}, ValueError, "tau_func, and a corrector_order"),
+        ({"_class_name": "SASolverScheduler", "algorithm_type": "no"}, {}, ValueError, "must be one of 'data_pred"),
         ({"_class_name": "DDIMScheduler", "steps_offset": None}, {}, ValueError, "steps_offset must be like its .* 0"),
         ({"_class_name": "DDIMScheduler", "steps_offset": 0.5}, {}, ValueError, "steps_offset must be like its .* 0"),
         ({"_class_name": "DDIMScheduler", "steps_offset": 300}, {}, ValueError, "steps_offset=300 leads out of the"),
