@@ -4,8 +4,10 @@
 Claim: channels chosen by the task that they serve leave less error than channels chosen at random or evenly spaced. The
 task is log T from a relaxometry protocol with 24 possible echo times, signals a exp(-t / T) with noise and unknown a.
 What three channels are worth is computed without a network: it is the Bayes risk, the mean square error of the posterior
-mean on a grid of (a, T), on rows that the choice did not see. Left out: the paper's third rival, sparse linear
-regression, does as well here (.066 of the variance beside .062), since log T is nearly linear in these signals.
+mean on a grid of (a, T), on rows that the choice did not see. The paper's third rival, sparse linear regression, is close
+here: over four seeds it leaves .066 to .075 of the variance, the choice .046 to .053. Channels are ranked by what the
+loss rises by without them. The paper's weights choose as well here or nearly (.046 to .075), and worse than chance on the
+pixels of digits.
 """
 
 import jax

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jsamp as js
-from jsamp.fit import _gates
+from jsamp.fit import _channels, _gates
 
 KEY = jax.random.key(0)
 ADAM = optax.adam(3e-3)
@@ -141,3 +141,39 @@ def test_held_out_rows_decide_which_model_is_kept():
         KEY, X[:300], y[:300], (4, 2), schedule=QUICK, optimiser=ADAM, validation=(X[300:], y[300:])
     )
     np.testing.assert_array_equal(found.info.loss, again.info.loss)
+
+
+def even(seed, num=400):
+    """Rows whose three channels are missed by no linear model."""
+    X = np.random.default_rng(seed).normal(size=(num, 10)).astype(np.float32)
+    return X, np.abs(X[:, [2, 5, 9]]).sum(1)
+
+
+def test_an_even_task_is_learned_by_the_networks_that_come_along():
+    X, y = even(0)
+    found = js.fit.choose_channels(KEY, X, y, (6, 3), schedule=QUICK, optimiser=ADAM)
+    assert found.x.index.tolist() == [2, 5, 9]
+    assert found.info.ok.all() and found.info.gap[-1] > 0.005
+    assert found.info.loss[-1] < 0.1 * found.info.baseline
+
+
+def test_a_choice_by_chance_is_told():
+    """Targets that no channel has to do with: no model is better than the mean, and the report says so."""
+    X, _ = even(0)
+    y = np.random.default_rng(5).normal(size=len(X)).astype(np.float32)
+    info = js.fit.choose_channels(KEY, X, y, (6, 3), schedule=QUICK, optimiser=ADAM).info
+    assert not info.ok.any() and np.isnan(info.gap[0])
+    held = np.asarray(jax.random.permutation(jax.random.split(KEY, 3)[0], len(X)))[: len(X) // 5]
+    mean = np.delete(y, held).mean()
+    unit = np.quantile(np.abs(np.delete(y, held)), 0.99)
+    np.testing.assert_allclose(info.baseline, np.mean((y[held] - mean) ** 2) / unit**2, rtol=1e-5)
+
+
+def test_what_is_missed_by_hand():
+    """Each channel closed to its median raises the error of an exact model by its square coefficient times the spread."""
+    X = jnp.asarray(np.random.default_rng(1).normal(size=(50, 3)), jnp.float32)
+    W, center = jnp.array([[2.0], [0.0], [-1.0]]), jnp.array([0.1, 0.2, 0.3])
+    gate = _gates.Gate(jnp.float32(0), jnp.ones(3), jnp.ones(3), center)
+    nets = _channels._Nets(jax.tree_util.Partial(jnp.zeros_like), jax.tree_util.Partial(lambda W, X: X @ W, W))
+    found = _channels._missed(gate, nets, (X, X @ W))
+    np.testing.assert_allclose(found, W[:, 0] ** 2 * jnp.mean((X - center[None]) ** 2, 0), rtol=1e-5, atol=1e-9)

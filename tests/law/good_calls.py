@@ -253,7 +253,7 @@ BY_CALLABLE = {
     "fit.choose_channels": gather(
         KEY, X, SCORES, (2, 1), schedule=js.fit.ChannelSchedule(1, 1, 1, 1, 4), optimiser=_optimizer()
     ),
-    "fit.ChannelSchedule": gather(), "fit.ChannelsInfo": gather(SCORES, X, SCORES, SCORES, (), ""),
+    "fit.ChannelSchedule": gather(), "fit.ChannelsInfo": gather(SCORES, X, *5 * [SCORES], (), ""),
     "fit.Channels": gather(jnp.tanh, START > 0, START, START, START, START),
     "fit.minimise": gather(
         KEY, js.loss.Match(VP, predicts="x0"), jax.tree_util.Partial(lambda w, x, t: w * x, jnp.float32(0.5)), X,

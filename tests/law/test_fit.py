@@ -448,7 +448,7 @@ CHANNELS = {
             (lambda: js.fit.Channels(jnp.tanh, *[DATA[0]] * 5), "mask must be boolean"),
         ],
     ),
-    "ChannelsInfo": Case(lambda: lambda x: js.fit.ChannelsInfo(x, x, x, x, x, None), (DATA,), returns=js.fit.ChannelsInfo),
+    "ChannelsInfo": Case(lambda: lambda x: js.fit.ChannelsInfo(*8 * [x], None), (DATA,), returns=js.fit.ChannelsInfo),
 }  # fmt: skip
 REGISTRY |= NETWORKS | EFFECTS | BILEVEL | CHANNELS
 
