@@ -52,6 +52,7 @@ COMMANDS = {
     "hubble_evidence": ["--live", "40", "--out", "{tmp}/picture.png"],
     "random_features": ["--draws", "1", "--units", "40", "--out", "{tmp}/picture.png"],
     "bayesian_optimisation": ["--function", "branin", "--most", "11", "--out", "{tmp}/picture.png"],
+    "choose_channels": ["--sizes", "8", "4", "--epochs", "6", "--out", "{tmp}/picture.png"],
     "clean_labels": ["--steps", "5", "--out", "{tmp}/picture.png"],
     "quantise_digits": ["--num", "8", "--calibrate", "2", "--rows", "2", "--out", "{tmp}/picture.png"],
     "memorisation": ["--num", "40", "--steps", "4"],
