@@ -142,12 +142,16 @@ def minimise(
     for name, value, form in (("trainable", trainable, "trainable(path, array)"), ("keep", keep, "keep(model, aux)")):
         if value is not None:
             _checks.check_callable(f"minimise: {name}", value, form)
+    given = model
     if state is not None:
         state = _resumed(state, steps)
         model = state.model
     program = _program(model, losses, optimisers, ema, follow, trainable, keep)
     source = batches(key, data, batch)
-    run = program.begin(model, losses) if state is None else state
+    run = program.begin(model, losses)
+    if state is not None:
+        _check_same_run(given, run, state)
+        run = state
     run, values, kept, stopped = _loop(key, program, source, run, steps, progress)
     made = jnp.asarray(np.asarray(jax.device_get(values), np.float32))  # jnp.stack would take up each value by itself
     kept = jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept) if kept else None
@@ -178,6 +182,19 @@ def _resumed(state: Any, steps: int) -> MinimiseState:
     return state._replace(step=int(state.step))
 
 
+def _check_same_run(model: Any, fresh: MinimiseState, state: MinimiseState) -> None:
+    """Refuse the state of a run of another model, optimiser or average."""
+    shapes = lambda tree: [(np.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)]
+    pairs = {
+        "model": (_layout.take_apart(model)[1], _layout.take_apart(state.model)[1]),
+        "optimiser": (fresh.optimiser, state.optimiser),
+        "ema": (fresh.average, state.average),
+    }
+    for name, (wanted, got) in pairs.items():
+        if shapes(wanted) != shapes(got):
+            raise ValueError(f"minimise: the state is of a run with another {name}. Resume with what began the run.")
+
+
 class _Program(NamedTuple):
     """Hold the static parts of a run; hashable, so that one compiled step serves every call with the same parts."""
 
@@ -194,6 +211,8 @@ class _Program(NamedTuple):
         _, numbers = _layout.take_apart(model)
         numbers = [jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in numbers]
         params = [self.layout.masked(numbers, chosen) for chosen in self.trained]
+        if any(jnp.isnan(numbers[k]).any() for k in self.averaged_places() if not _checks.is_traced(numbers[k])):
+            raise ValueError("minimise: model holds NaN in an array that is trained, so every step would. Start anew.")
         states = tuple(one.init(p) for one, p in zip(self.optimisers, params, strict=True))
         average = None
         if self.ema is not None:

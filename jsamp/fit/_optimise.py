@@ -147,7 +147,7 @@ def optimise(
     start, raw, starts, steps = (_checks.check_count(f"optimise: {name}", value) for name, value in counts)
     _checks.check_flag("optimise: progress", progress)
     low, high = _bounds(bounds)
-    X, y = _begun(state, low, budget)
+    X, y = _begun(state, low, high, budget)
     posterior, stopped, start = None, "", min(start, budget)
     first = np.asarray(sobol_points(len(low), start, key=jax.random.fold_in(key, 2**31 - 1)), np.float64)
     with bar(progress, budget, done=len(y), unit="call") as advance, contextlib.suppress(KeyboardInterrupt):
@@ -217,7 +217,7 @@ def _bounds(bounds):
     return low, high
 
 
-def _begun(state, low, budget):
+def _begun(state, low, high, budget):
     if state is None:
         return np.zeros((0, len(low))), np.zeros(0)
     if not isinstance(state, OptimiseState):
@@ -225,6 +225,8 @@ def _begun(state, low, budget):
     X, y = np.asarray(state.X, np.float64), np.asarray(state.y, np.float64)
     if X.shape != (len(y), len(low)):
         raise ValueError(f"optimise: the state has points of shape {X.shape}, the bounds have {len(low)} columns.")
+    if np.any(np.clip(X, low, high) != X):
+        raise ValueError("optimise: the state has points outside the bounds, so it is of another run. Pass its bounds.")
     if len(y) > budget:
         raise ValueError(f"optimise: the state holds {len(y)} evaluations, the budget is {budget}.")
     return X, y

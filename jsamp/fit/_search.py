@@ -97,6 +97,8 @@ def search_plan(
     check_callable("search_plan: score", score, "score(plans)")
     if not isinstance(space, Space):
         raise TypeError(f"search_plan: space must be a js.fit.Space, got {type(space).__name__}.")
+    if state is not None and any(len(g.lam) != space.nfe + 1 for g in state.candidates):
+        raise ValueError(f"search_plan: the state holds plans of another number of steps than the space's {space.nfe}.")
     known = named(space) if starts is None else list(starts)
 
     def start(rng, num):

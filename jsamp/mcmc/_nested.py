@@ -252,6 +252,13 @@ def resumed(key: Any, target: Any, run: Any, num: int, dim: int) -> NestedState:
                 f"nested: the state was made with other {what}. Resume with what began the run: live points that were "
                 f"not drawn by it do not fill the volume they count for."
             )
+    # A fingerprint knows the data and not the function: one value tells another one.
+    now = float(loop.evaluate(target, jnp.asarray(run.u[0])))
+    if not np.isclose(now, float(run.loglikelihood[0]), rtol=1e-3, atol=1e-4):
+        raise ValueError(
+            f"nested: loglikelihood is {now:.6g} at the first live point, but {float(run.loglikelihood[0]):.6g} in the "
+            f"state: it is another one. Resume with what began the run."
+        )
     return run
 
 

@@ -42,6 +42,10 @@ These names are optional. A user's own kernel may have them as fields, class att
                                                               a kernel whose `length` shall be learned from chains
     chain_axis               False      chain, stream         whether the position's leading axis holds chains: stored
                                                               draws are then [chains, draws]
+
+And a `score(x, batch)` of minibatches may have:
+
+    num_data                 none       SGLD and its like     how many rows it takes the whole data to have
 """
 
 from __future__ import annotations

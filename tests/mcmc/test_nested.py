@@ -1,5 +1,6 @@
 """Nested sampling against closed forms: moments of the volumes, boxes, plateaus, resumption, and live points that lie."""
 
+import functools
 import math
 
 import jax
@@ -163,6 +164,10 @@ def test_new_data_run_the_same_program_and_a_run_resumes_bit_for_bit():
             np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     with pytest.raises(ValueError, match="made with other key"):
         run(jnp.zeros(2), key=jax.random.key(9), state=part.state)
+    again = functools.partial(js.mcmc.nested, KEY, dim=2, delete=5, moves=7, max_steps=1)
+    state = again(lambda x: -jnp.sum(x**2), box, 50).info.state
+    with pytest.raises(ValueError, match="it is another one"):
+        again(lambda x: -jnp.sum(x**2) / 3, box, 50, state=state)
     with pytest.raises(ValueError, match="made with other likelihood"):
         run(jnp.ones(2), state=part.state)
     with pytest.raises(ValueError, match="live points that were not drawn by it"):
