@@ -115,7 +115,7 @@ class Bound:
         return self.function(*args, **keywords)
 
     def __repr__(self):
-        return f"Bound({self.function!r})"
+        return f"Bound({getattr(self.function, '__qualname__', type(self.function).__qualname__)})"
 
     def tree_flatten(self):
         """Arrays of every place that holds some; constants and code are structure."""

@@ -9,6 +9,9 @@ from typing import Any, TypeVar, dataclass_transform
 
 import jax
 
+SHOWN = 8
+"""Numbers of an array that are printed with an object."""
+
 T = TypeVar("T")
 Convert = Callable[[str, Any], Any]
 Check = Callable[[str, Any], Any]
@@ -82,10 +85,32 @@ def pytree(cls: type[T]) -> type[T]:
         [2.0]
     """
     _convert_before(cls)
+    if "__repr__" not in vars(cls):
+        cls.__repr__ = _brief
     # eq=False: comparing array leaves with == has no truth value, and identity hashing keeps objects usable as keys.
-    cls = dataclasses.dataclass(frozen=True, eq=False)(cls)
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     _register(cls)
     return cls
+
+
+class _Large:
+    """Stands for an array where an object is printed."""
+
+    def __init__(self, array):
+        self.text = f"{array.dtype}[{', '.join(map(str, array.shape))}]"
+
+    def __repr__(self):
+        return self.text
+
+
+def _brief(obj: Any) -> str:
+    """Print an object with its fields, larger arrays as dtype and shape.
+
+    JAX prints the callables that it transforms: weights should not travel from a device for that.
+    """
+    small = lambda leaf: _Large(leaf) if getattr(leaf, "size", 0) > SHOWN and hasattr(leaf, "dtype") else leaf
+    values = ((each.name, getattr(obj, each.name)) for each in dataclasses.fields(obj) if each.repr)
+    return f"{type(obj).__qualname__}({', '.join(f'{name}={jax.tree.map(small, value)!r}' for name, value in values)})"
 
 
 _REGISTERED: set[type] = set()

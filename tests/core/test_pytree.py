@@ -1,7 +1,10 @@
 """Trees: leaves and structure, checks at construction alone, classes derived from trees."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jsamp as js
@@ -49,3 +52,17 @@ def test_leaves_have_their_names_and_static_fields_are_structure():
     assert [jax.tree_util.keystr(path) for path, _ in paths] == [".by", ".total", ".extra"]
     assert jax.tree.structure(Scale(1.0, "a")) != jax.tree.structure(Scale(1.0, "b"))
     assert jax.vmap(lambda s: s.by)(jax.tree.map(lambda a: jnp.full(3, a), Plain(1.0))).shape == (3,)
+
+
+def test_large_arrays_are_printed_as_dtype_and_shape():
+    @js.pytree
+    class Pair:
+        first: Any
+        second: Any = js.static(default="name")
+
+    assert repr(Pair(np.arange(3))) == f"{Pair.__qualname__}(first=array([0, 1, 2]), second='name')"
+    assert repr(Pair(Pair([jnp.zeros((4, 5))]))) == (
+        f"{Pair.__qualname__}(first={Pair.__qualname__}(first=[float32[4, 5]], second='name'), second='name')"
+    )
+    denoiser = js.Denoiser(jax.tree_util.Partial(jnp.multiply, np.ones(1000)), js.noise.VP(), predicts="eps")
+    assert len(repr(denoiser)) < 300
