@@ -195,6 +195,11 @@ def _check_same_run(model: Any, fresh: MinimiseState, state: MinimiseState) -> N
             raise ValueError(f"minimise: the state is of a run with another {name}. Resume with what began the run.")
 
 
+@jax.jit
+def _any_nan(arrays: list[Any]) -> jax.Array:
+    return jnp.stack([jnp.isnan(array).any() for array in arrays]).any()
+
+
 class _Program(NamedTuple):
     """Hold the static parts of a run; hashable, so that one compiled step serves every call with the same parts."""
 
@@ -211,7 +216,8 @@ class _Program(NamedTuple):
         _, numbers = _layout.take_apart(model)
         numbers = [jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in numbers]
         params = [self.layout.masked(numbers, chosen) for chosen in self.trained]
-        if any(jnp.isnan(numbers[k]).any() for k in self.averaged_places() if not _checks.is_traced(numbers[k])):
+        known = [numbers[k] for k in self.averaged_places() if not _checks.is_traced(numbers[k])]
+        if known and _any_nan(known):
             raise ValueError("minimise: model holds NaN in an array that is trained, so every step would. Start anew.")
         states = tuple(one.init(p) for one, p in zip(self.optimisers, params, strict=True))
         average = None
