@@ -29,6 +29,11 @@ def check_steer(who: str, steer: Any) -> None:
     if isinstance(steer, type):
         raise TypeError(f"{who} must be a steer, got the class {steer.__name__}. Pass an instance of it.")
     missing = [name for name in HOOKS if not callable(getattr(steer, name, None))]
+    if missing and callable(steer):
+        raise TypeError(
+            f"{who}: {type(steer).__name__} is a function, but no steer. A noise of your own goes into "
+            f"js.steer.OwnNoise, what you want to keep of a run into keep=; other steers derive from js.steer.Hooks."
+        )
     if missing:
         raise TypeError(
             f"{who}: {type(steer).__name__} lacks the hooks {', '.join(missing)} of js.steer.Steer. Derive the class "

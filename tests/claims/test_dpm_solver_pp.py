@@ -57,6 +57,7 @@ def test_three_points_converge_at_third_order_where_published_codes_stay_at_seco
 
     assert error(15, order=3) > 2**3 * error(30, order=3)
     assert error(20, order=2) > 4 * error(20, order=3)
+    assert error(30, order=2, variant="reference") < 1.5 * error(30, order=2) < 2**-1.8 * 1.5 * error(15, order=2)
     assert error(30, order=3, variant="reference") > 2.5 * error(30, order=3)
 
 

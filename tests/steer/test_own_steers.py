@@ -92,6 +92,7 @@ def test_what_is_no_steer_is_named():
 
     for wrong, match in [
         (3, r"int lacks the hooks init, time, mid, post, final.*js\.steer\.Hooks"),
+        (T.Brownian(jax.random.key(0)), r"Brownian is a function, but no steer.* goes into js\.steer\.OwnNoise"),
         (T.Hooks, "got the class Hooks. Pass an instance"),
         (Partly(), "Partly lacks the hooks init, time, post, final"),
         (Alone(), r"Alone is not a JAX tree.*@js\.pytree"),
