@@ -33,7 +33,9 @@ def _classify(who: str, classifier: Any, label: Any, x: Any, t: Any) -> Any:
         known = concrete(wanted)
         if known is not None and not np.all((known >= 0) & (known < classes)):
             raise ValueError(f"{who}: label must be in 0..{classes - 1}, got {label!r}.")
-        chosen = jax.nn.one_hot(wanted, classes, dtype=logits.dtype)
+        # Inside a run the label is traced: nothing is raised, and a class that is not there must not pass for none.
+        there = (jnp.asarray(wanted) >= 0) & (jnp.asarray(wanted) < classes)
+        chosen = jnp.where(there[..., None], jax.nn.one_hot(wanted, classes, dtype=logits.dtype), jnp.nan)
         return jnp.sum(jax.nn.log_softmax(logits) * jnp.broadcast_to(chosen, logits.shape))
 
     return jax.grad(total)(x)
@@ -62,7 +64,8 @@ class Classifier(Wrapper):
 
     Raises:
         TypeError: for something that cannot be called, or a label that is not an integer.
-        ValueError: for a label outside the classes, fewer than two classes, or a scale that is not finite.
+        ValueError: for a label outside the classes (in a run, where it is traced, the sample is NaN instead), fewer
+            than two classes, or a scale that is not finite.
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js

@@ -101,7 +101,9 @@ class GradientFree:
         label = concrete(self.label)
         if label is not None and not 0 <= label < logits.shape[0]:
             raise ValueError(f"GradientFree: label must be in 0..{logits.shape[0] - 1}, got {self.label!r}.")
-        p = jax.nn.softmax(logits)
+        # A traced label outside the classes must not pass for the nearest one.
+        there = (jnp.asarray(self.label) >= 0) & (jnp.asarray(self.label) < logits.shape[0])
+        p = jnp.where(there, jax.nn.softmax(logits), jnp.nan)
         return self.reference(p, self.label), 1 + self.scale * self.strength(p, self.label)
 
     def _reference_of(self, label):

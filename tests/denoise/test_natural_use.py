@@ -304,3 +304,18 @@ def test_measurements_that_are_not_finite_are_refused():
                  lambda: js.steer.DiffPIR(op, y), lambda: js.steer.Repaint(np.ones(2), y), lambda: D.TMPD(A, op, y)):  # fmt: skip
         with pytest.raises(ValueError, match="must be finite, got nan at"):
             make()
+
+
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_class_that_is_not_there_does_not_pass_for_no_guidance(label):
+    law = js.denoise.GaussianMixture(js.noise.VP(), weights=[1.0], means=[[0.0]], stds=[1.0])
+    plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 3))
+    classifier = lambda x, t: jnp.concatenate([x, -x, 0 * x])
+    guided = {
+        "Classifier": js.denoise.Classifier(law, classifier, label),
+        "Minority": js.denoise.Minority(law, classifier, label),
+        "GradientFree": js.denoise.GradientFree(lambda label: law, label, lambda x: classifier(x, 0.0)),
+    }
+    for denoiser in guided.values():
+        found = js.sample(None, denoiser, jnp.ones(1), plan)
+        assert not found.info.ok
