@@ -223,7 +223,7 @@ def _checked(who: str, X: Any, y: Any) -> None:
 def _prepared(key: Any, X: Any, y: Any, validation: Any) -> _Data:
     """Check the data, hold some of it out, and scale it by what is trained on."""
     _checked("choose_channels", X, y)
-    dtype = jnp.promote_types(jnp.result_type(X, y), jnp.float32)
+    dtype = jnp.promote_types(jnp.result_type(np.asarray(X), np.asarray(y)), jnp.float32)
     X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
     if validation is None:
         if len(X) < 2:

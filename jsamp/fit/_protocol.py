@@ -62,7 +62,8 @@ def padded(who: str, X: Any, y: Any, capacity: int | None) -> Padded:
     _checks.check_finite(f"{who}: y", y, remedy="Leave failed evaluations out.")
     _checks.check_number(f"{who}: X (scale it to the unit cube: (X - low) / (high - low))", X, low=0.0, high=1.0)
     rows, values = np.asarray(X), np.asarray(y, np.float64)
-    dtype = jnp.promote_types(jnp.result_type(X, y), jnp.float32) if rows.dtype.kind == "f" else jnp.float32
+    wide = jnp.result_type(rows, np.asarray(y), jnp.float32)
+    dtype = wide if rows.dtype.kind == "f" else jnp.float32
     num, dim = rows.shape
     if dim == 0:
         raise ValueError(f"{who}: X must have columns, got shape {rows.shape}.")

@@ -221,3 +221,10 @@ def test_units_do_not_matter():
         again, spread = surrogate.fit(None, X, np.float64(Y) * unit).mean_var(Q)
         np.testing.assert_allclose(again / unit, mean, rtol=1e-3)
         np.testing.assert_allclose(np.sqrt(spread) / unit, np.sqrt(var), rtol=1e-2)
+
+
+def test_lists_are_taken_as_arrays_are():
+    X = np.random.default_rng(0).random((12, 2), np.float32)
+    fitted = js.fit.GP(fitted=False)
+    one, other = fitted.fit(None, X, X[:, 0]), fitted.fit(None, X.tolist(), X[:, 0].tolist())
+    np.testing.assert_allclose(one.mean_var(X[:3])[0], other.mean_var(X[:3])[0], rtol=1e-5)
