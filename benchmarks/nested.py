@@ -11,7 +11,6 @@ stopped at the same remaining evidence, on a Gaussian whose evidence is known.
 from __future__ import annotations
 
 import argparse
-import datetime
 import math
 import os
 import pathlib
@@ -127,7 +126,7 @@ def main():
     lines = [
         "# Nested sampling",
         "",
-        f"`python benchmarks/nested.py`, {machine.describe()}, {datetime.date.today()}, load {os.getloadavg()[0]:.1f}; "
+        f"`python benchmarks/nested.py`, {machine.describe()}, load {os.getloadavg()[0]:.1f}; "
         "seconds of the processor.",
         "",
         "| likelihood of 1 ms | calls | run s | the calls alone s | beyond them |",
