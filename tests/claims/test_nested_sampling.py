@@ -60,6 +60,8 @@ def test_half_the_calls_give_the_same_evidence_and_posterior():
     assert abs(cheap.log_evidence.value - info.log_evidence.value) < 0.1
     assert abs(cheap.log_evidence.value - EXACT) < 4 * cheap.log_evidence.stderr
     assert cheap.correction > 0.95
+    for one in (info, cheap):  # the shares of the volume are all of it
+        assert abs(np.exp(np.asarray(one.log_weights, np.float64) - one.loglikelihood).sum() - 1) < 1e-3
     assert 1e-4 < info.rank_p_value < 1 and 1e-4 < cheap.rank_p_value < 1
     for name, mean, sd in (("H0", 67.727, 3.098), ("Om", 0.3324, 0.0623)):
         for found, weights in ((draws, info.log_weights), (cheap_draws, cheap.log_weights)):
