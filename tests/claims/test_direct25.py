@@ -37,6 +37,26 @@ def test_hulls_of_a_ball_have_their_exact_volumes(names, ratio):
     assert volume / TRUTH == pytest.approx(ratio, abs=0.015)
 
 
+LOOK = {"front": (0, 0, 1), "right": (1, 0, 0), "back": (0, 0, -1), "left": (-1, 0, 0), "top": (0, 1, 0)}
+LOOK = LOOK | {"bottom": (0, -1, 0)}
+
+
+@pytest.mark.parametrize("names", [("front", "left", "bottom"), ("back", "right", "top")])
+def test_a_ball_off_the_centre_is_carved_where_it_lies(names):
+    """Silhouettes are drawn here, by right-handed axes from the side and the upward direction of a view."""
+    center, radius = np.array([0.3, -0.2, 0.1]), 0.55
+    look = np.array([LOOK[name] for name in names], float)
+    up = np.array([(0, 1, 0) if y == 0 else (0, 0, -y) for _, y, _ in look], float)
+    place = np.stack([np.cross(up, look) @ center, up @ center], 1)
+    u, v = (np.asarray(part) for part in shape.picture_grid(3 * SIZE))
+    alpha = np.stack([(u - a) ** 2 + (v - b) ** 2 < radius**2 for a, b in place])
+    hull = np.asarray(shape.visual_hull(jnp.asarray(alpha), shape.cameras(names), SIZE))
+    away = np.linalg.norm(np.asarray(shape.voxel_grid(SIZE)) - center, axis=-1)
+    assert np.all(hull[away < radius - 2 / SIZE])
+    ratio = hull.sum() * (2 / SIZE) ** 3 / (4 / 3 * math.pi * radius**3)
+    assert ratio == pytest.approx(8 * (2 - math.sqrt(2)) / (4 / 3 * math.pi), abs=0.02)
+
+
 def test_slopes_are_integrated_to_depths():
     u, v = shape.picture_grid(64)
     bump = jnp.exp(-4 * ((u - 0.1) ** 2 + 2 * (v + 0.2) ** 2))
@@ -55,6 +75,8 @@ def test_fused_surfaces_lie_within_a_voxel():
     voxel = 2 / SIZE
     assert radius[inside].max() < RADIUS + voxel
     assert radius[~inside].min() > RADIUS - voxel
+    near = np.abs(radius - RADIUS) < 3 * voxel
+    assert np.abs(distance - radius + RADIUS)[near].max() < 0.7 * voxel  # distances to tangents, not along an axis
     assert shape.volume(distance) / TRUTH == pytest.approx(1, abs=0.08)
     assert float(jnp.sum(hull)) * voxel**3 / TRUTH > 1.1
 
