@@ -36,6 +36,26 @@ def levels(found, where):
     return [alike(found.cut(min(2**q, int(found.num))), where >> (3 - q)) for q in (1, 2, 3)]
 
 
+def test_the_bottom_is_spectral_and_the_tree_merges_by_its_own_densities():
+    """Communities of unequal size: negative eigenvalues count them, and every height is a density counted afresh."""
+    rng = np.random.default_rng(2)
+    where = np.repeat(np.arange(4), (60, 30, 50, 40))
+    chance = [[0.8, 0.2, 0.1, 0.01], [0.2, 0.8, 0.05, 0.03], [0.1, 0.05, 0.8, 0.05], [0.01, 0.03, 0.05, 0.8]]
+    upper = np.triu(rng.random((180, 180)) < np.array(chance)[where][:, where], 1)
+    links = (upper | upper.T).astype(np.float32)
+    found, info = js.fit.communities(jax.random.key(0), links, max_communities=8)
+    degree = links.sum(1, dtype=np.float64)
+    square = np.sum(degree**2) / degree.sum() - 1
+    exact = np.linalg.eigvalsh(np.diag(square - 1 + degree) - np.sqrt(square) * links)
+    assert int(info.num) == np.sum(exact < 0) == 4
+    np.testing.assert_allclose(info.eigenvalues[:4], exact[:4], rtol=2e-3)
+    groups = [found.labels == k for k in range(4)]
+    for (one, other), height in zip(np.asarray(found.merges[:3]), found.heights, strict=False):
+        groups.append(groups[one] | groups[other])
+        assert float(height) == pytest.approx(links[groups[one]][:, groups[other]].mean(), rel=1e-4)
+    assert found.merges[:3].tolist() == [[0, 1], [2, 4], [3, 5]]
+
+
 @pytest.mark.slow
 def test_levels_are_recovered_where_the_threshold_says_so():
     """1,600 nodes, eight leaves: all levels in the first network, two of three in the second."""
