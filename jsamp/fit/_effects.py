@@ -146,6 +146,11 @@ def _features(model: _Free, images: jax.Array) -> jax.Array:
     return (jax.vmap(model.encoder)(images) - model.mean[None]) / model.scale[None]
 
 
+@jax.jit
+def _encoded(encoder: Any, images: jax.Array) -> jax.Array:
+    return map_rows(jax.vmap(encoder), images, block=256)
+
+
 def effect_mixture(
     key: Key,
     images: Array,
@@ -272,7 +277,7 @@ def _check_width(encoder: Any, images: jax.Array) -> None:
 
 def _begin(encoder: Any, images: Any, treated: Any, standard: Any, clusters: int, train: bool) -> _Free:
     """The start of a fit; one unit for all columns where the encoder is trained, since a column may grow."""
-    features = map_rows(jax.vmap(encoder), images, block=256)
+    features = _encoded(encoder, images)
     refuse_non_finite("effect_mixture: encoder(images)", features)
     trained = train and any(jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in jax.tree.leaves(encoder))
     mean, scale = (jnp.asarray(v, standard.dtype) for v in columns(features, least=float(trained)))
@@ -296,7 +301,7 @@ def _start(outcome: jax.Array, treated: jax.Array, width: int, clusters: int) ->
 def _finished(run: Any, images: Any, treated: Any, standard: Any, center: float, scale: float) -> Result:
     """Sort the clusters, go back to the units of the outcome, and tell errors."""
     heads = _sorted(run.x.heads)
-    features = map_rows(functools.partial(_features, run.x), images, block=256)
+    features = (_encoded(run.x.encoder, images) - run.x.mean[None]) / run.x.scale[None]
     errors = effect_errors(unit_loglik, individual_effect, heads, features, treated, standard)
     shares = jax.nn.softmax(_with_first(matmul(features, heads["gate"]) + heads["gate_offset"][None]), 1)
     single = scale * jnp.sum(shares * heads["effect"][None], 1)

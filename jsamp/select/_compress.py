@@ -31,7 +31,7 @@ def compress(
         rounds: halvings, static.
         oversample: rounds that the last thinning does, static; `rounds` or more is `thinning` itself.
         kernel: as in `herding`.
-        delta: failure probability in the halving thresholds, in (0, 1).
+        delta: failure probability in the halving thresholds, in (0, 1), static.
         swap: end with a round of best swaps within the last set, static.
 
     Returns:

@@ -193,7 +193,7 @@ def thinning(
         X: [n, d] rows.
         rounds: halvings, static.
         kernel: as in `herding`.
-        delta: failure probability in the halving thresholds, in (0, 1).
+        delta: failure probability in the halving thresholds, in (0, 1), static.
         swap: do the swap round, static.
         block: rows per block of the n x n kernel mean, static.
 

@@ -164,6 +164,16 @@ def test_units_of_features_and_outcome_do_not_matter(train):
             np.testing.assert_allclose(info.average.stderr / back, plain.average.stderr, rtol=1e-3)
 
 
+def test_other_trials_of_one_size_compile_nothing(caplog):
+    seen = []
+    with jax.log_compiles():
+        for seed in (3, 4):
+            c, treated, y, _ = two_kinds(300, seed)
+            js.fit.effect_mixture(jax.random.key(seed), c, treated, y, COUNTED, 2, steps=10)
+            seen.append(caplog.text.count("Compiling"))
+    assert 0 < seen[0] == seen[1]
+
+
 HEADS = {
     "baseline": jnp.array([0.3, -0.2]), "baseline_offset": jnp.array(0.1), "gate": jnp.array([[1.0, -0.5], [0.2, 0.7]]),
     "gate_offset": jnp.array([0.3, -0.4]), "effect": jnp.array([2.0, -1.0, 0.5]),
