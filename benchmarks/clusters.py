@@ -1,16 +1,22 @@
-"""Clusters and communities beside their peers: scikit-learn and networkx.
+"""Clusters, communities and kernel subsets beside their peers: scikit-learn, networkx, coreax and numpy loops.
 
-    python benchmarks/clusters.py             # full sizes, a minute or two; writes benchmarks/results/clusters.md
+    python benchmarks/clusters.py             # full sizes, some minutes; writes benchmarks/results/clusters.md
     python benchmarks/clusters.py --quick     # small sizes, prints only
+    python benchmarks/clusters.py --memory    # prints the memory that 20,000 sparse nodes take
 
 Seconds are of processor time, all threads, medians over calls that take turns: what else runs on the machine spoils
-them less than the clock. The first call of ours compiles and is not counted.
+them less than the clock. The first call of each compiles and is not counted. coreax (pip install coreax jaxopt) is left
+out where it is not installed.
 """
 
 import argparse
+import importlib.util
 import pathlib
 import statistics
+import subprocess
+import sys
 import time
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -68,11 +74,7 @@ def clusters(n, d, k, repeats):
             .lower_bound_
         ),
     )
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # theirs says that 20 iterations were too few
-        (ours, theirs), (value, other) = seconds(repeats, *pair)
+    (ours, theirs), (value, other) = seconds(repeats, *pair)
     yield f"\nMixture of 10 full Gaussians, {n // 10} rows, 20 iterations: {ours:.3f} s, scikit-learn {theirs:.3f} s "
     yield f"(ratio {ours / theirs:.2f}); mean log-likelihood {float(value):.4f} and {other:.4f}.\n"
 
@@ -120,15 +122,158 @@ def networks(sizes, repeats):
         yield row
 
 
+def memory(nodes=20_000):
+    """The peak of resident memory, in MB, before and after communities of a sparse network."""
+    ends, _ = blocks(nodes, 10, 15.0, 5.0)
+    status = pathlib.Path("/proc/self/status")  # Linux; getrusage would count what the parent held
+    peak = lambda: int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    before = peak()
+    links = BCOO((jnp.ones(len(ends)), jnp.asarray(ends)), shape=(nodes, nodes))
+    jax.block_until_ready(js.fit.communities(jax.random.key(0), links))
+    yield f"Peak of resident memory, {nodes} sparse nodes, {len(ends) // 2} links: {before:.0f} MB before,"
+    yield f"{peak():.0f} MB after, compiling included; a dense matrix would be {4 * nodes**2 / 2**20:.0f} MB."
+
+
+def peak():
+    """`memory`, in a process of its own."""
+    run = subprocess.run([sys.executable, __file__, "--memory"], capture_output=True, text=True, check=True)
+    yield "\n" + run.stdout.strip()
+
+
+def greedy_herding(X, num, width):
+    """Kernel herding by a numpy loop."""
+    n, squares = len(X), np.sum(X**2, 1)
+    column = lambda rows: np.exp(-np.maximum(squares[:, None] + squares[rows] - 2 * X @ X[rows].T, 0) / 2 / width**2)
+    mean = np.concatenate([column(slice(i, i + 512)).mean(0) for i in range(0, n, 512)])
+    total, used = np.zeros(n, X.dtype), np.zeros(n, bool)
+    chosen = []
+    for t in range(num):
+        chosen.append(int(np.argmax(np.where(used, -np.inf, mean - total / (t + 1)))))
+        used[chosen[-1]] = True
+        total += column([chosen[-1]])[:, 0]
+    return np.array(chosen)
+
+
+def greedy_centres(X, num, first):
+    """Farthest points by a numpy loop."""
+    chosen, near = [first], np.sum((X - X[first]) ** 2, 1)
+    for _ in range(num - 1):
+        chosen.append(int(np.argmax(near)))
+        near = np.minimum(near, np.sum((X - X[chosen[-1]]) ** 2, 1))
+    return np.array(chosen)
+
+
+def greedy_stein(X, num, length):
+    """Stein thinning of a standard normal by a numpy loop; scores are -X."""
+    d, chosen = X.shape[1], []
+    total = (d / length**2 + np.sum(X**2, 1)) / 2
+    for _ in range(num):
+        i = int(np.argmin(total))
+        chosen.append(i)
+        off = X[i] - X
+        square = np.sum(off**2, 1) / length**2
+        q = 1 + square
+        curved = d / length**2 - np.sum(off**2, 1) / length**2  # scores differ by -off
+        total = total + (-3 * square / length**2 / q**2 + curved / q + X @ X[i]) / np.sqrt(q)
+    return np.array(chosen)
+
+
+def with_coreax(solver, X, **options):
+    """A call of coreax's solver, compiled, that returns the rows it chooses; None where coreax is not installed."""
+    if not importlib.util.find_spec("coreax"):
+        return None
+    import coreax
+    import coreax.solvers
+    import equinox
+
+    reduce = equinox.filter_jit(lambda solver, data: solver.reduce(data)[0])
+    made, data = getattr(coreax.solvers, solver)(**options), coreax.Data(X)
+    return lambda: reduce(made, data).unweighted_indices
+
+
+def gaussian(width):
+    """Coreax's Gaussian kernel."""
+    if importlib.util.find_spec("coreax"):
+        import coreax.kernels
+
+        return coreax.kernels.SquaredExponentialKernel(length_scale=width)
+
+
+def subsets(n, num, repeats):
+    host = np.random.default_rng(0).normal(size=(n, 16)).astype(np.float32)
+    X, key, length = jnp.asarray(host), jax.random.PRNGKey(0), 5.0
+    few, rounds = X[: min(n, 4096), :2], 6
+    ours, wide = js.select.GaussianKernel, gaussian(4.0)
+    first = int(js.select.k_center(X, 1).index[0])
+    halves = {"kernel": gaussian(1.0), "sqrt_kernel": gaussian(2**-0.5), "delta": 0.5, "random_key": key}
+    size = len(few) >> rounds
+    runs = {
+        f"herding, {num} of {n} x 16": (
+            lambda: js.select.herding(X, num, kernel=ours(4.0)).index,
+            with_coreax("KernelHerding", X, coreset_size=num, kernel=wide, block_size=512),
+            lambda: greedy_herding(host, num, 4.0),
+        ),
+        f"farthest points, {num} of {n} x 16": (
+            lambda: js.select.k_center(X, num).index, None, lambda: greedy_centres(host, num, first),
+        ),
+        f"Stein thinning, {num} of {n} x 16": (
+            lambda: js.select.stein_thinning(X, -X, num, length=length).index, None,
+            lambda: greedy_stein(host, num, length),
+        ),
+        f"thinning, {len(few)} x 2 to {size}": (
+            lambda: js.select.thinning(key, few, rounds).index,
+            with_coreax("KernelThinning", few, coreset_size=size, **halves), None,
+        ),
+        f"compress, {len(few)} x 2 to {size}": (
+            lambda: js.select.compress(key, few, rounds).index,
+            with_coreax("CompressPlusPlus", few, coreset_size=size, g=4, **halves), None,
+        ),
+        f"rp_cholesky, {num} of {n} x 16": (
+            lambda: js.select.rp_cholesky(key, X, num, kernel=ours(4.0)).subset.index,
+            with_coreax("RPCholesky", X, coreset_size=num, kernel=wide, random_key=key), None,
+        ),
+    }  # fmt: skip
+    yield "\n## Subsets\n"
+    yield "Quality: rows equal to those of the numpy loop, or the kernel error of ours and coreax's.\n"
+    yield "| | jsamp s | coreax s | ratio | numpy s | ratio | quality |\n|---|---|---|---|---|---|---|"
+    for name, calls in runs.items():
+        there = [call for call in calls if call is not None]
+        times, made = seconds(repeats, *there)
+        spent = dict(zip(map(id, there), times, strict=True))
+        cells = [
+            f"{spent[id(c)]:.3f} | {times[0] / spent[id(c)]:.2f}" if c is not None else "no peer | " for c in calls[1:]
+        ]
+        if calls[2]:
+            quality = f"{np.mean(np.asarray(made[0]) == np.asarray(made[-1])):.0%} equal rows"
+        elif "cholesky" not in name:
+            quality = " and ".join(f"{error(few, index):.4f}" for index in made)
+        else:
+            quality = ""
+        yield f"| {name} | {times[0]:.3f} | {cells[0]} | {cells[1]} | {quality} |"
+
+
+def error(X, index):
+    """The kernel error of equally weighted rows, for the default kernel."""
+    size = len(index)
+    subset = js.select.Subset(jnp.asarray(index), jnp.full(size, len(X) / size), jnp.ones(size, bool))
+    return float(js.select.kernel_error(X, subset))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
-    lines = ["# Clusters and communities", "", f"{describe()}. Processor seconds.", ""]
-    parts = [clusters(5_000, 8, 10, 1), networks([(300, 3, True, True)], 1)]
+    if options.memory:
+        print("\n".join(memory()))
+        return
+    warnings.simplefilter("ignore")  # peers say that 20 iterations were too few
+    lines = ["# Clusters, communities and subsets", "", f"`python benchmarks/clusters.py`: {describe()}.", ""]
+    lines += [" ".join(__doc__.split("\n\n")[2].split()), ""]
+    parts = [clusters(5_000, 8, 10, 1), networks([(300, 3, True, True)], 1), subsets(2_000, 50, 1)]
     if not options.quick:
         sizes = [(1_600, 8, True, True), (1_600, 8, False, False), (20_000, 10, False, False)]
-        parts = [clusters(100_000, 32, 100, 3), networks(sizes, 2)]
+        parts = [clusters(100_000, 32, 100, 3), networks(sizes, 2), peak(), subsets(20_000, 100, 3)]
     for part in parts:
         for line in part:
             print(line, flush=True)

@@ -1,4 +1,4 @@
-"""Samplers and kernel subsets beside blackjax, numpy and imbalanced-learn: CPU seconds and quality.
+"""Samplers beside blackjax: CPU seconds and quality. Kernel subsets are in clusters.py.
 
 python benchmarks/samplers.py [--quick]
 
@@ -112,83 +112,6 @@ def adjusted(blackjax, num):
     report(f"MAMS, 16 chains of {num} draws, d = 50", ours, theirs, quality)
 
 
-def greedy_herding(X, num):
-    """Kernel herding by a numpy loop."""
-    n, squares = len(X), np.sum(X**2, 1)
-    column = lambda rows: np.exp(-np.maximum(squares[:, None] + squares[rows] - 2 * X @ X[rows].T, 0) / 2)
-    mean = np.concatenate([column(slice(i, i + 512)).mean(0) for i in range(0, n, 512)])
-    total, used = np.zeros(n, X.dtype), np.zeros(n, bool)
-    chosen = []
-    for t in range(num):
-        chosen.append(int(np.argmax(np.where(used, -np.inf, mean - total / (t + 1)))))
-        used[chosen[-1]] = True
-        total += column([chosen[-1]])[:, 0]
-    return np.array(chosen)
-
-
-def greedy_centres(X, num, first):
-    """Farthest points by a numpy loop."""
-    chosen, near = [first], np.sum((X - X[first]) ** 2, 1)
-    for _ in range(num - 1):
-        chosen.append(int(np.argmax(near)))
-        near = np.minimum(near, np.sum((X - X[chosen[-1]]) ** 2, 1))
-    return np.array(chosen)
-
-
-def greedy_stein(X, num, length):
-    """Stein thinning of a standard normal by a numpy loop; scores are -X."""
-    d, chosen = X.shape[1], []
-    total = (d / length**2 + np.sum(X**2, 1)) / 2
-    for _ in range(num):
-        i = int(np.argmin(total))
-        chosen.append(i)
-        off = X[i] - X
-        square = np.sum(off**2, 1) / length**2
-        q = 1 + square
-        curved = d / length**2 - np.sum(off**2, 1) / length**2  # scores differ by -off
-        total = total + (-3 * square / length**2 / q**2 + curved / q + X @ X[i]) / np.sqrt(q)
-    return np.array(chosen)
-
-
-def subsets(n, num):
-    """Herding, farthest points, Stein thinning and thinning, against numpy loops."""
-    X = np.random.default_rng(0).normal(size=(n, 16)).astype(np.float32)
-    A, length = jnp.asarray(X), 5.0
-    first = int(js.select.k_center(A, 1).index[0])
-    wide = js.select.GaussianKernel(1.0)
-    pairs = {
-        "herding": (lambda: js.select.herding(A, num, kernel=wide).index, lambda: greedy_herding(X, num)),
-        "k_center": (lambda: js.select.k_center(A, num).index, lambda: greedy_centres(X, num, first)),
-        "stein_thinning": (
-            lambda: js.select.stein_thinning(A, -A, num, length=length).index,
-            lambda: greedy_stein(X, num, length),
-        ),
-    }
-    for name, (ours, peer) in pairs.items():
-        (a, chosen), (b, other) = seconds(ours), seconds(peer, times=1)
-        report(
-            f"{name}, {num} of {n} x 16 (peer: numpy loop)",
-            a,
-            b,
-            f"{np.mean(np.asarray(chosen) == other):.0%} equal rows",
-        )
-    few = A[: min(n, 4096), :2]
-    rounds = 6
-    for name, run in (
-        ("thinning", lambda: js.select.thinning(KEY, few, rounds)),
-        ("compress", lambda: js.select.compress(KEY, few, rounds)),
-    ):
-        a, subset = seconds(run)
-        report(
-            f"{name}, {len(few)} x 2 to {len(few) // 2**rounds}",
-            a,
-            None,
-            f"kernel error {float(js.select.kernel_error(few, subset)):.4f}",
-        )
-    a, low = seconds(lambda: js.select.rp_cholesky(KEY, A, num, kernel=js.select.GaussianKernel(4.0)))
-    report(f"rp_cholesky, {num} of {n} x 16", a, None, f"trace left {float(low.residual.sum()) / n:.3f}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
@@ -200,7 +123,6 @@ def main():
     pathfinder(blackjax)
     svgd(blackjax, 100 if quick else 300)
     adjusted(blackjax, 200 if quick else 1000)
-    subsets(4_000 if quick else 20_000, 100)
 
 
 if __name__ == "__main__":
