@@ -48,7 +48,7 @@ class DeepKernel:
         Wilson, Hu, Salakhutdinov and Xing, "Deep kernel learning", 2016, arXiv:1511.02222.
     """
 
-    network: Network = field(default=None, convert=lambda name, value: as_network(name, value, Network()))
+    network: Network = field(default=None, convert=as_network)
     noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
     pretrain: int = static(default=300, convert=_fields.count())
     steps: int = static(default=300, convert=_fields.count())

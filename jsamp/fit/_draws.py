@@ -12,8 +12,8 @@ from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, replace, static
 from jsamp._core._types import Array, Scalar
 from jsamp.fit import _protocol as p
-from jsamp.fit._laplace import LogPosterior, a_network, mode_of, tangent_draw, variance_of
-from jsamp.fit._settle import adam, as_rate, settle
+from jsamp.fit._laplace import LogPosterior, mode_of, tangent_draw, variance_of
+from jsamp.fit._settle import adam, as_network, as_rate, settle
 from jsamp.fit._weights_prior import Network
 
 
@@ -115,7 +115,7 @@ class Ensemble:
         ensembles", 2017, arXiv:1612.01474.
     """
 
-    network: Network = a_network()
+    network: Network = field(default=None, convert=as_network)
     members: int = static(default=10, convert=_fields.count())
     share: Scalar = field(default=0.8, check=_fields.scalar(0, 1, open_low=True))
     noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
@@ -188,7 +188,7 @@ class HMCNetwork:
         Izmailov et al., "What are Bayesian neural network posteriors really like?", 2021, arXiv:2104.14421.
     """
 
-    network: Network = a_network()
+    network: Network = field(default=None, convert=as_network)
     noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
     draws: int = static(default=100, convert=_fields.count())
     warmup: int = static(default=100, convert=_fields.count())
@@ -248,7 +248,7 @@ class SGHMCNetwork:
         Chen, Fox and Guestrin, "Stochastic gradient Hamiltonian Monte Carlo", 2014, arXiv:1402.4102.
     """
 
-    network: Network = a_network()
+    network: Network = field(default=None, convert=as_network)
     noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
     draws: int = static(default=100, convert=_fields.count())
     thin: int = static(default=10, convert=_fields.count())

@@ -18,11 +18,6 @@ from jsamp.fit._weights_prior import Network
 from jsamp.select._whiten import matmul
 
 
-def a_network(**usual):
-    """Declare a field that holds a `Network`, by default one of these options."""
-    return field(default=None, convert=lambda name, value: as_network(name, value, Network(**usual)))
-
-
 @pytree
 class LogPosterior:
     """Evaluate the log-density of weights given rows, up to a constant; rows count as often as `times` says."""
@@ -130,7 +125,7 @@ class LaplaceNetwork:
         arXiv:2008.08400.
     """
 
-    network: Network = a_network()
+    network: Network = field(default=None, convert=as_network)
     noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
     steps: int = static(default=500, convert=_fields.count())
     rate: float = static(default=1e-2, convert=as_rate)

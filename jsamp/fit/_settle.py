@@ -44,11 +44,11 @@ def adam(rate: float, steps: int) -> Any:
     return optax.adam(optax.cosine_decay_schedule(rate, steps))
 
 
-def as_network(name: str, value: Any, usual: Network) -> Network:
-    """Return a `Network`, the usual one for None."""
+def as_network(name: str, value: Any) -> Network:
+    """Return a `Network`, the default one for None."""
     if value is not None and not isinstance(value, Network):
         raise TypeError(f"{name} must be a js.fit.Network, got {_checks.shown(value)}.")
-    return usual if value is None else value
+    return Network() if value is None else value
 
 
 def as_rate(name: str, value: Any) -> float:
