@@ -204,6 +204,8 @@ def test_what_is_no_sample_is_refused():
             js.Denoiser(lambda x, t: x, VP)(x, 0.4)
     with pytest.raises(TypeError, match="model's output is complex, but x is real"):
         js.Denoiser(lambda x, t: x + 1j, VP)(X, 0.4)
+    with pytest.raises(TypeError, match="model's output holds uint8, but x is float32"):
+        js.Denoiser(lambda x, t: (255 * x).astype(jnp.uint8), VP)(jnp.ones(3), 0.5)
 
 
 def test_a_network_for_a_denoiser_is_named():
@@ -281,7 +283,7 @@ def test_one_weight_for_each_part_of_x():
 
 
 def test_mixtures_without_weight_are_refused():
-    for weights, match in [([0.0, 0.0], "must not all be 0"), ([], "want weights"), ([1.0, np.nan], "must be finite")]:
+    for weights, match in [([0.0, 0.0], "must not all be 0"), ([], "must hold a number"), ([1.0, np.nan], "must be finite")]:
         with pytest.raises(ValueError, match=f"GaussianMixture: weights? {match}|GaussianMixture: {match}"):
             D.GaussianMixture(VP, weights=weights, means=[[0.0], [1.0]], stds=[1.0, 1.0])
     with pytest.raises(TypeError, match="schedule must have alpha"):
