@@ -35,8 +35,9 @@ def _matched(name, tree, x, remedy, fits, what, error):
             raise error(f"{name} must have {what} of x, {jnp.shape(wanted)}; got {jnp.shape(got)}.{tail}")
         if jnp.iscomplexobj(got) and not jnp.iscomplexobj(wanted):
             raise TypeError(f"{name} is complex, but x is real; its imaginary part would be lost.{tail}")
-        if hasattr(got, "dtype") and not jnp.issubdtype(got.dtype, jnp.inexact) and _is_inexact(wanted):
-            raise TypeError(f"{name} holds {got.dtype}, but x is {jnp.result_type(wanted)}: return floats.{tail}")
+        if hasattr(got, "dtype") and not _is_inexact(got) and _is_inexact(wanted):
+            kinds = f"holds {jnp.result_type(got)}, but x is {jnp.result_type(wanted)}"
+            raise TypeError(f"{name} {kinds}: return floats.{tail}")
     return jax.tree.map(lambda got, wanted: jnp.asarray(got, jnp.result_type(wanted)), tree, x)
 
 

@@ -86,7 +86,7 @@ def pytree(cls: type[T]) -> type[T]:
     """
     _convert_before(cls)
     if "__repr__" not in vars(cls):
-        cls.__repr__ = _brief
+        cls.__repr__ = _brief  # pyright: ignore[reportAttributeAccessIssue]
     # eq=False: comparing array leaves with == has no truth value, and identity hashing keeps objects usable as keys.
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False)(cls)
     _register(cls)

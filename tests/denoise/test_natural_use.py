@@ -283,7 +283,11 @@ def test_one_weight_for_each_part_of_x():
 
 
 def test_mixtures_without_weight_are_refused():
-    for weights, match in [([0.0, 0.0], "must not all be 0"), ([], "must hold a number"), ([1.0, np.nan], "must be finite")]:
+    for weights, match in [
+        ([0.0, 0.0], "must not all be 0"),
+        ([], "must hold a number"),
+        ([1.0, np.nan], "must be finite"),
+    ]:
         with pytest.raises(ValueError, match=f"GaussianMixture: weights? {match}|GaussianMixture: {match}"):
             D.GaussianMixture(VP, weights=weights, means=[[0.0], [1.0]], stds=[1.0, 1.0])
     with pytest.raises(TypeError, match="schedule must have alpha"):
