@@ -53,7 +53,7 @@ def precision_recall(x: np.ndarray, y: np.ndarray, k: int = 3) -> tuple[float, f
 def density_coverage(x: np.ndarray, y: np.ndarray, k: int = 5) -> tuple[float, float]:
     """Mean number of balls of y that hold a point of x, over k; and the share of balls of y that hold some x."""
     found = js.estimate.density_coverage(x, y, k=k)
-    return float(found.density.value), float(found.coverage.value)
+    return float(found.density.value), float(found.coverage)
 
 
 def label_fidelity(params: dict, features: np.ndarray, labels: np.ndarray) -> float:

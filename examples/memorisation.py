@@ -61,7 +61,7 @@ def main():
         fill = js.estimate.density_coverage(features, train[:num])
         print(
             f"  {name:12} {ratio.value:.3f} +- {ratio.stderr:.3f}   precision {support.precision.value:.3f}   "
-            f"recall {support.recall.value:.3f}   coverage {fill.coverage.value:.3f}"
+            f"recall {support.recall.value:.3f}   coverage {fill.coverage:.3f}"
         )
     for sigma in (1.0, 0.5, 0.2):
         found = [dimension(jax.random.key(i), params, images[i], labels[i], sigma) for i in range(min(8, num))]

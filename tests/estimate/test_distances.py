@@ -177,7 +177,7 @@ def test_support_by_hand():
         found = estimate.density_coverage(X, Y, k=k)
         hits = squares(X, Y) <= radius(Y, k)[None]
         np.testing.assert_allclose(found.density.value, hits.sum(1).mean() / k, rtol=1e-5)
-        np.testing.assert_allclose(found.coverage.value, hits.any(0).mean(), rtol=1e-5)
+        np.testing.assert_allclose(found.coverage, hits.any(0).mean(), rtol=1e-5)
     near = lambda a: np.sqrt(squares(a, Y).min(1))
     ratio = estimate.nearest_ratio(X[:10], Y, X[10:])
     above, below = near(X[:10]), near(X[10:])
