@@ -143,7 +143,7 @@ def tables():
     yield "\n| readout of 400 features, 2000 rows | error | s |\n|---|---|---|"
     for library, (error, took) in readouts().items():
         yield f"| {library} | {error:.1e} | {took:.3f} |"
-    yield "\n| product [1024, 512] [512, 512] | ms |\n|---|---|"
+    yield "\n| product of 1024 x 512 and 512 x 512 | ms |\n|---|---|"
     took = products()
     for name, one in took.items():
         yield f"| {name} | {one:.2f} |"
