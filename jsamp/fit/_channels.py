@@ -33,8 +33,8 @@ class ChannelsInfo(NamedTuple):
         baseline: the same error of the targets' mean.
         ok: [T], True where the model is better than the mean by three standard errors over the held-out rows. After a
             size where it is not, channels were closed by chance: give it more rows, epochs, or other networks.
-        gap: [T] how much more a channel that was kept is missed, at least, than one that was closed; NaN for the first
-            size. At 0 their order decided.
+        gap: [T] how much more a channel that was kept is missed, at least, than one that was closed; infinite where
+            none was closed. At 0 their order decided.
         epochs: [T] epochs made.
         models: a `Channels` for each size.
         stopped: "" when all sizes were reached, "interrupted" after Ctrl-C.
@@ -266,7 +266,7 @@ def _least(worth: Any, mask: np.ndarray, count: int) -> np.ndarray:
 
 def _gap(worth: Any, mask: np.ndarray, drop: np.ndarray) -> float:
     worth = np.asarray(worth)
-    return float(worth[mask & ~drop].min() - worth[drop].max()) if drop.any() else math.nan
+    return float(worth[mask & ~drop].min() - worth[drop].max()) if drop.any() else math.inf
 
 
 def _beats(errors: Any, mean: np.ndarray) -> bool:
