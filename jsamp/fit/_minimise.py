@@ -148,9 +148,10 @@ def minimise(
         model = state.model
     program = _program(model, losses, optimisers, ema, follow, trainable, keep)
     source = batches(key, data, batch)
-    run = program.begin(model, losses)
-    if state is not None:
-        _check_same_run(given, run, state)
+    if state is None:
+        run = program.begin(model, losses)
+    else:
+        _check_same_run(given, jax.eval_shape(program.held, program.numbers(model)), state)
         run = state
     run, values, kept, stopped = _loop(key, program, source, run, steps, progress)
     made = jnp.asarray(np.asarray(jax.device_get(values), np.float32))  # jnp.stack would take up each value by itself
@@ -182,13 +183,13 @@ def _resumed(state: Any, steps: int) -> MinimiseState:
     return state._replace(step=int(state.step))
 
 
-def _check_same_run(model: Any, fresh: MinimiseState, state: MinimiseState) -> None:
-    """Refuse the state of a run of another model, optimiser or average."""
+def _check_same_run(model: Any, held: Any, state: MinimiseState) -> None:
+    """Refuse the state of a run of another model than this, or of optimisers and an average that hold other arrays."""
     shapes = lambda tree: [(np.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)]
     pairs = {
         "model": (_layout.take_apart(model)[1], _layout.take_apart(state.model)[1]),
-        "optimiser": (fresh.optimiser, state.optimiser),
-        "ema": (fresh.average, state.average),
+        "optimiser": (held[0], state.optimiser),
+        "ema": (held[1], state.average),
     }
     for name, (wanted, got) in pairs.items():
         if shapes(wanted) != shapes(got):
@@ -213,17 +214,26 @@ class _Program(NamedTuple):
     keep: Any
 
     def begin(self, model, losses):
+        numbers = self.numbers(model)
+        return MinimiseState(0, self.layout.build(numbers), tuple(losses), *self.held(numbers))
+
+    def numbers(self, model):
+        """Take the arrays of a model, refused where NaN would be trained."""
         _, numbers = _layout.take_apart(model)
         numbers = [jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in numbers]
-        params = [self.layout.masked(numbers, chosen) for chosen in self.trained]
         known = [numbers[k] for k in self.averaged_places() if not _checks.is_traced(numbers[k])]
         if known and _any_nan(known):
             raise ValueError("minimise: model holds NaN in an array that is trained, so every step would. Start anew.")
+        return numbers
+
+    def held(self, numbers):
+        """Start the optimisers and the average."""
+        params = [self.layout.masked(numbers, chosen) for chosen in self.trained]
         states = tuple(one.init(p) for one, p in zip(self.optimisers, params, strict=True))
         average = None
         if self.ema is not None:
             average = [_wide(numbers[k]) for k in self.averaged_places()]
-        return MinimiseState(0, self.layout.build(numbers), tuple(losses), states, average)
+        return states, average
 
     def averaged_places(self):
         return sorted(set().union(*self.trained))
