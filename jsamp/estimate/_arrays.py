@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
-from jsamp.select._rows import inverse_power
+from jsamp.select._rows import power_of_two
 
 
 def array(name: str, value: Any, shape: str, *, low: int = 1, missing: bool = False) -> jax.Array:
@@ -67,8 +67,8 @@ def same_length(who: str, **arrays: Any) -> None:
 
 def deviation(x: jax.Array, axis: int | None = None) -> jax.Array:
     """The standard deviation (n - 1) in any unit, of columns each in its own: squares may lie beyond the floats."""
-    unit = inverse_power(jnp.max(jnp.abs(x), axis, keepdims=True))
-    return jnp.std(x * unit, axis=axis, ddof=1) / jnp.squeeze(unit, axis)
+    unit = power_of_two(x, axis)
+    return jnp.std(x * unit, axis=axis, ddof=1) / (unit if axis is None else jnp.squeeze(unit, axis))
 
 
 def probability(name: str, value: Any) -> None:

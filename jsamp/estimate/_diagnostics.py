@@ -14,7 +14,7 @@ from jsamp._core import _checks
 from jsamp._core._types import Array, Scalar, Tree
 from jsamp.estimate._arrays import deviation
 from jsamp.estimate._types import Estimate
-from jsamp.select._rows import power_of_two, power_of_two_rows
+from jsamp.select._rows import power_of_two
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -332,5 +332,5 @@ def ebfmi(energy: Array) -> jax.Array:
         raise ValueError(f"ebfmi: want [chains, draws >= 2], got shape {energy.shape}. One chain: pass energy[None].")
     # Energies are large; their differences are not.
     energy = energy - energy[:, :1]
-    energy = energy * power_of_two_rows(energy)
+    energy = energy * power_of_two(energy, 1)
     return jnp.mean(jnp.diff(energy, axis=1) ** 2, axis=1) / jnp.var(energy, axis=1, ddof=1)

@@ -38,8 +38,8 @@ def _self_normalised(log_ratios, values):
         centre = jnp.mean(leaf, 0, keepdims=True)  # so that a large offset costs no digits
         # A draw of weight 0 may hold anything finite; it must not turn 0 x large into noise.
         value = jnp.sum(w * (leaf - centre), 0, keepdims=True) + centre
-        unit = power_of_two(leaf - centre)
-        return value[0], jnp.sqrt(jnp.sum((w * ((leaf - value) * unit)) ** 2, 0)) / unit
+        unit = power_of_two(leaf - centre, 0)
+        return value[0], jnp.sqrt(jnp.sum((w * ((leaf - value) * unit)) ** 2, 0)) / unit[0]
 
     pairs = jax.tree.map(one, values)
     value, stderr = (jax.tree.map(lambda _, p, i=i: p[i], values, pairs) for i in (0, 1))

@@ -12,7 +12,7 @@ import numpy as np
 from jsamp._core import _checks
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Estimate
-from jsamp.select._rows import power_of_two, power_of_two_rows
+from jsamp.select._rows import power_of_two
 
 
 class Controlled(NamedTuple):
@@ -38,7 +38,7 @@ class Controlled(NamedTuple):
 @jax.jit
 def _controlled(values, controls, means):
     n, c = controls.shape
-    size, sizes = power_of_two(values), power_of_two_rows(controls.T)[:, 0]
+    size, sizes = power_of_two(values), power_of_two(controls, 0)[0]
     values, controls, means = values * size, controls * sizes[None], means * sizes
     centre, middle = jnp.mean(values), jnp.mean(controls, 0)
     scale = jnp.std(controls, 0)
@@ -217,8 +217,8 @@ def paired(values: Any, kind: str) -> Estimate:
     values = _arrays.array("paired: values", values, "...", low=2 if kind == "antithetic" else 1)
     if values.ndim < 2 or values.shape[1] != 2:
         raise ValueError(f"paired: values must be [n, 2, ...], got shape {values.shape}.")
-    unit = power_of_two(values)
-    values = values * unit
+    unit = power_of_two(values, (0, 1))
+    values, unit = values * unit, unit[0, 0]
     value, error = kinds[kind](values)
     variance = jnp.var(values, axis=(0, 1))
     constant = (variance == 0) & (error == 0)

@@ -52,7 +52,7 @@ def two_least(gap: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def by_sweep(gap: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`two_least`, row by row."""
+    """Find `two_least` in one sweep over the rows."""
 
     def step(carry, part):
         (best, second, label), (value, number) = carry, part
@@ -65,7 +65,7 @@ def by_sweep(gap: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def by_passes(gap: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`two_least`, by three reductions."""
+    """Find `two_least` by three reductions."""
     numbers = jnp.arange(gap.shape[0], dtype=jnp.int32)[:, None]
     best = jnp.min(gap, 0)
     label = jnp.min(jnp.where(gap <= best[None], numbers, gap.shape[0] - 1), 0)

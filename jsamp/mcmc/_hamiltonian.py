@@ -55,7 +55,7 @@ class Inside(NamedTuple):
 
 
 def nowhere(dtype: Any) -> Inside:
-    """No step yet."""
+    """Begin a trajectory, before its first step."""
     return Inside(jnp.zeros((), jnp.int32), jnp.zeros((), dtype))
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jsamp._core._checks import check_choice, check_count
-from jsamp.select._rows import as_array, as_real, is_bad, power_of_two, power_of_two_rows
+from jsamp.select._rows import as_array, as_real, is_bad, power_of_two
 from jsamp.select._whiten import map_rows
 
 METRICS = ("l2", "cosine", "dice")
@@ -207,7 +207,7 @@ def cosine_gap(rows: jax.Array, query: jax.Array) -> jax.Array:
     """
 
     def unit(x):
-        x = x * power_of_two_rows(x)
+        x = x * power_of_two(x, 1)
         size = jnp.sqrt(jnp.sum(x * x, 1, keepdims=True))
         return x / jnp.where(size == 0, 1, size), size[:, 0] != 0  # NaN is not zero, and stays
 

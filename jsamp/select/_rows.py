@@ -185,14 +185,12 @@ def check_axis(axis_name: Any, who: str) -> None:
         raise ValueError(f"{who}: there is no mesh axis {axis_name!r} here. Call it inside jax.shard_map.") from error
 
 
-def power_of_two(x: jax.Array) -> jax.Array:
-    """A power of two near 1 / max |x|: times it, x has harmless squares and all its digits."""
-    return inverse_power(jnp.max(jnp.abs(x)))
+def power_of_two(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """A power of two near 1 / max |x|: times it, x has harmless squares and all its digits.
 
-
-def power_of_two_rows(x: jax.Array) -> jax.Array:
-    """A power of two near 1 / max |row| for every row, [n, 1]."""
-    return inverse_power(jnp.max(jnp.abs(x), 1, keepdims=True))
+    With an axis one for what lies along it, of size 1 there: axis 0 for every column, 1 for every row.
+    """
+    return inverse_power(jnp.max(jnp.abs(x), axis, keepdims=axis is not None))
 
 
 def inverse_power(top: jax.Array) -> jax.Array:

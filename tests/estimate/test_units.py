@@ -55,6 +55,9 @@ def test_the_error_of_each_number_of_a_statistic_has_its_own_unit():
     units = np.float32([1, 1e-25, 1e25])
     got, plain = (estimate.bootstrap(KEY, lambda rows, u=u: jnp.mean(rows, 0) * u, X, 50) for u in (units, 1.0))
     np.testing.assert_allclose(got.estimate.stderr / units, plain.estimate.stderr, rtol=1e-4)
+    pairs = np.stack([X, X[::-1]], 1)
+    for found in (lambda u: estimate.snis(X[:, 1], X * u), lambda u: estimate.paired(pairs * u, "stratified")):
+        np.testing.assert_allclose(found(units).stderr / units, found(np.float32(1)).stderr, rtol=1e-4)
 
 
 def test_numbers_are_not_empty():
