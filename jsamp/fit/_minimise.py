@@ -186,12 +186,9 @@ def _resumed(state: Any, steps: int) -> MinimiseState:
 def _check_same_run(model: Any, held: Any, state: MinimiseState) -> None:
     """Refuse the state of a run of another model than this, or of optimisers and an average that hold other arrays."""
     shapes = lambda tree: [(np.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)]
-    pairs = {
-        "model": (_layout.take_apart(model)[1], _layout.take_apart(state.model)[1]),
-        "optimiser": (held[0], state.optimiser),
-        "ema": (held[1], state.average),
-    }
-    for name, (wanted, got) in pairs.items():
+    parts = _layout.take_apart(state.model)[1], state.optimiser, state.average
+    own = _layout.take_apart(model)[1], *held
+    for name, wanted, got in zip(("model", "optimiser", "ema"), own, parts, strict=True):
         if shapes(wanted) != shapes(got):
             raise ValueError(f"minimise: the state is of a run with another {name}. Resume with what began the run.")
 
@@ -230,10 +227,7 @@ class _Program(NamedTuple):
         """Start the optimisers and the average."""
         params = [self.layout.masked(numbers, chosen) for chosen in self.trained]
         states = tuple(one.init(p) for one, p in zip(self.optimisers, params, strict=True))
-        average = None
-        if self.ema is not None:
-            average = [_wide(numbers[k]) for k in self.averaged_places()]
-        return states, average
+        return states, None if self.ema is None else [_wide(numbers[k]) for k in self.averaged_places()]
 
     def averaged_places(self):
         return sorted(set().union(*self.trained))
