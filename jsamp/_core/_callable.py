@@ -110,6 +110,7 @@ class Bound:
     def __init__(self, function: Any, outer: frozenset = frozenset(), origin: Any = None):
         self.function, self.outer = function, outer
         self.origin = function if origin is None else origin
+        self.filled: tuple[tuple, _Recipe] | None = None
 
     def __call__(self, *args, **keywords):
         return self.function(*args, **keywords)
@@ -119,6 +120,8 @@ class Bound:
 
     def tree_flatten(self):
         """Arrays of every place that holds some; constants and code are structure."""
+        if self.filled is not None:
+            return self.filled
         arrays: list[Any] = []
         places, key = [], []
         outer = self.outer | {id(_identity(self.origin))}
@@ -139,14 +142,17 @@ class Bound:
 
     @classmethod
     def tree_unflatten(cls, recipe, arrays):
-        """The same code with other arrays in its places."""
+        """The same code with other leaves in its places, which stay leaves when they are shapes, axes or flags."""
         left, changes = iter(arrays), {}
         for place, structure, held, rest in recipe.places:
             leaves = [next(left) if array else leaf for leaf, array in zip(rest, held, strict=True)]
             changes[place] = jax.tree.unflatten(structure, leaves)
         template = recipe.function
         function = _rebuilt(template.function, changes) if changes else template.function
-        return cls(function, template.outer, template.origin)
+        bound = cls(function, template.outer, template.origin)
+        if not all(map(_is_array, arrays)):
+            bound.filled = tuple(arrays), recipe
+        return bound
 
 
 @jax.tree_util.register_pytree_node_class
@@ -155,17 +161,20 @@ class Structured:
 
     def __init__(self, model: Any):
         self.model = model
+        self.filled: tuple[tuple, _Recipe] | None = None
 
     def __call__(self, *args, **keywords):
         return self.model(*args, **keywords)
 
     def __getattr__(self, name):
-        if name == "model":
+        if name in ("model", "filled"):
             raise AttributeError(name)
         return getattr(self.model, name)
 
     def tree_flatten(self):
         """Numbers and arrays; the rest as structure."""
+        if self.filled is not None:
+            return self.filled
         leaves, structure = jax.tree.flatten(self.model)
         fixed = tuple(map(_is_structure, leaves))
         rest = [Bound(leaf) if f and callable(leaf) else leaf for leaf, f in zip(leaves, fixed, strict=True)]
@@ -177,7 +186,7 @@ class Structured:
 
     @classmethod
     def tree_unflatten(cls, recipe, children):
-        """The same structure with other numbers."""
+        """The same structure with other leaves, which stay leaves when they are shapes, axes or flags."""
         numbers, bound = children
         structure, fixed = recipe.places
         left = iter(numbers)
@@ -185,7 +194,10 @@ class Structured:
             (flag if function is None else function.function) if f else next(left)
             for f, flag, function in zip(fixed, recipe.function, bound, strict=True)
         ]
-        return cls(jax.tree.unflatten(structure, leaves))
+        model = cls(jax.tree.unflatten(structure, leaves))
+        if any(map(_is_structure, numbers)) or any(one is not None and one.filled for one in bound):
+            model.filled = children, recipe
+        return model
 
 
 class _Attribute(str):

@@ -77,6 +77,32 @@ def test_captured_arrays_are_leaves(form):
     assert len(traces) == (2 if form in ("object", "method") else 1)
 
 
+OTHER_LEAVES = {
+    "flag": lambda leaf: True,
+    "axis": lambda leaf: 0,
+    "shape": lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)),
+    "host array": lambda leaf: np.asarray(leaf),
+    "name": lambda leaf: "weight",
+}
+
+
+@pytest.mark.parametrize("other", OTHER_LEAVES)
+@pytest.mark.parametrize("form", [*FORMS, "equinox"])
+def test_a_tree_of_flags_axes_or_shapes_keeps_its_places(form, other):
+    """What `eval_shape`, an optimiser's mask and `in_axes` put in the places of arrays are leaves too."""
+    if form == "equinox":
+        eqx = pytest.importorskip("equinox")
+        layers = [eqx.nn.Linear(1, 1, key=jax.random.key(0)), eqx.nn.Lambda(closure(jnp.float32(2)))]
+        model = tree(eqx.nn.Sequential(layers))
+    else:
+        model = tree(FORMS[form](jnp.float32(2)))
+    leaves, structure = jax.tree.flatten(model)
+    filled = jax.tree.map(OTHER_LEAVES[other], model)
+    assert jax.tree.leaves(filled) == list(map(OTHER_LEAVES[other], leaves))
+    assert jax.tree.structure(filled) == structure
+    assert jax.tree.structure(jax.tree.map(lambda _, leaf: leaf, filled, model)) == structure
+
+
 def test_a_name_that_is_bound_anew_is_seen():
     global TABLE
     run = jax.jit(lambda f, x: f(x))
