@@ -55,14 +55,7 @@ def predictor_corrector(plan: Plan, *, snr: Any = 0.16, steps: int = 1) -> Plan:
     check_plan("predictor_corrector", plan)
     check_scalar("predictor_corrector: snr", snr, low=0, open_low=True)
     check_count("predictor_corrector: steps", steps)
-    extras = {
-        "stages or a corrector": plan.take,
-        "churn": plan.churn_std,
-        "momentum": plan.increment_rate,
-        "momentum on predictions": plan.prediction_rate,
-        "Langevin rows already": plan.relative,
-    }
-    found = [name for name, column in extras.items() if column is not None]
+    found = plan.having("take", "churn_std", "increment_rate", "prediction_rate", "relative")
     if found:
         raise ValueError(
             f"predictor_corrector needs a plan with one row per step; this one has {', '.join(found)}. Use "

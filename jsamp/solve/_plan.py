@@ -13,6 +13,16 @@ from jsamp._core._pytree import field, pytree, static
 from jsamp.solve._columns import DTYPES, KINDS, VECTORS, columns
 from jsamp.solve._cut import cut
 
+WORDS = {
+    "take": "stages or a corrector",
+    "noise_std": "noise",
+    "churn_std": "noise before its rows",
+    "prediction_rate": "momentum on predictions",
+    "increment_rate": "momentum",
+    "relative": "Langevin rows",
+}
+"""What the rows of a plan do beyond a plain step, by the column that says it."""
+
 
 def as_column(name: str, value: Any) -> Any:
     """Return a column as an array; lists are converted, what holds no numbers is refused."""
@@ -133,6 +143,10 @@ class Plan:
     def stochastic(self) -> bool:
         """Whether the plan draws noise and needs a key."""
         return self.noise_std is not None or self.churn_std is not None
+
+    def having(self, *names: str) -> tuple[str, ...]:
+        """Say in words which of the named columns the plan has; who cannot follow such rows refuses it with them."""
+        return tuple(WORDS[name] for name in names if getattr(self, name) is not None)
 
     def astype(self, dtype: Any) -> Plan:
         """The plan with its floating columns as `dtype`, a floating one."""

@@ -14,6 +14,7 @@ from jsamp._core._checks import check_choice, concrete, is_traced
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Model, Tree
 from jsamp.denoise import _fields
+from jsamp.solve._plan import check_plan
 from jsamp.steer import _population
 from jsamp.steer._protocol import Hooks
 
@@ -151,6 +152,7 @@ class ActiveSubsampling(Hooks):
 
     def init(self, key, x, plan):
         """Start with what is measured before the run."""
+        check_plan("ActiveSubsampling", plan)
         _population.particles("ActiveSubsampling", x)
         if self.when.shape != (plan.nfe,):
             raise ValueError(

@@ -17,17 +17,14 @@ from jsamp._core._sample_axes import batch_ndim, check_event_ndim, sample_axes
 from jsamp._core._types import Tree
 from jsamp.denoise import _fields
 from jsamp.denoise._protocol import aux_of
+from jsamp.solve._plan import check_plan
 from jsamp.steer._protocol import Hooks
 
 
 def noisy_steps(who: str, plan: Any) -> None:
     """Refuse plans whose rows are not transitions with one Gaussian noise each."""
-    extras = {
-        "stages or a corrector": plan.take,
-        "noise before its rows": plan.churn_std,
-        "Langevin rows": plan.relative,
-    }
-    found = [name for name, column in extras.items() if column is not None]
+    check_plan(who, plan)
+    found = plan.having("take", "churn_std", "relative")
     if found or plan.noise_std is None:
         raise ValueError(
             f"{who} needs a plan whose rows each add Gaussian noise at their end; this one has "

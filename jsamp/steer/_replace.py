@@ -15,15 +15,18 @@ from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Model, Tree
 from jsamp.denoise import LinearOp, _fields
 from jsamp.denoise._operator import check_operator
+from jsamp.solve._plan import check_plan
 from jsamp.steer._protocol import Hooks
 
 
 def one_row_steps(who: str, plan: Any) -> None:
     """Refuse plans that evaluate away from the trajectory."""
-    if plan.take is not None:
+    check_plan(who, plan)
+    found = plan.having("take")
+    if found:
         raise ValueError(
-            f"{who} edits x after each step, and this plan has stages or a corrector. Use a plan with one row per "
-            f"step: js.solve.ddpm, ddim, dpmpp, deis, ..."
+            f"{who} edits x after each step, and this plan has {found[0]}. Use a plan with one row per step: "
+            f"js.solve.ddpm, ddim, dpmpp, deis, ..."
         )
 
 
@@ -226,6 +229,7 @@ class Project(Hooks):
 
     def init(self, key, x, plan):
         """Refuse a measurement that the operator cannot give."""
+        check_plan("Project", plan)
         seen = jax.eval_shape(self.op, x)
         match("Project: y", jax.tree.map(lambda y: jnp.zeros(jnp.shape(y), jnp.result_type(y)), self.y), seen)
         return ()

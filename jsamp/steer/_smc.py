@@ -143,14 +143,8 @@ class SMC(Hooks):
         if self.potential is None:
             if not isinstance(plan, Plan):
                 raise TypeError("SMC: a twist is for plans of Gaussian noise. Give a potential(x, prediction, info).")
-            extras = {
-                "stages": plan.take,
-                "noise before rows": plan.churn_std,
-                "momentum": plan.increment_rate,
-                "velocity": plan.prediction_rate,
-                "Langevin rows": plan.relative,
-            }
-            found = [name for name, column in extras.items() if column is not None] + ["history"] * (plan.slots > 0)
+            found = plan.having("take", "churn_std", "increment_rate", "prediction_rate", "relative")
+            found += ("history",) * (plan.slots > 0)
             if found or plan.noise_std is None:
                 raise ValueError(
                     f"SMC with a twist needs a plan whose rows are Gaussian transitions of their own; this one has "

@@ -12,6 +12,7 @@ from jsamp._core._pytree import field, pytree, static
 from jsamp._core._sample_axes import check_event_ndim, per_sample, sample_axes
 from jsamp.denoise import _fields
 from jsamp.noise import Discrete
+from jsamp.solve._plan import check_plan
 from jsamp.steer._protocol import Hooks
 
 MODES = ("paper", "target", "network_time")
@@ -110,20 +111,14 @@ class TimeShift(Hooks):
 
     def init(self, key, x, plan):
         """Start with nothing shifted; refuse plans that the mode cannot follow."""
+        check_plan("TimeShift", plan)
         if self.mode != "network_time":
-            extras = {
-                "stages": plan.take,
-                "momentum": plan.increment_rate,
-                "noise": plan.noise_std,
-                "churn": plan.churn_std,
-                "velocity": plan.prediction_rate,
-            }
-            for name, column in extras.items():
-                if column is not None:
-                    raise ValueError(
-                        f"TimeShift(mode={self.mode!r}) moves the state along one-row deterministic steps; this plan "
-                        f"has {name}. Use a multistep plan, or mode='network_time'."
-                    )
+            found = plan.having("take", "noise_std", "churn_std", "increment_rate", "prediction_rate")
+            if found:
+                raise ValueError(
+                    f"TimeShift(mode={self.mode!r}) moves the state along one-row deterministic steps; this plan has "
+                    f"{', '.join(found)}. Use a multistep plan, or mode='network_time'."
+                )
             if plan.kind not in ("x0", "eps"):
                 raise ValueError(f"TimeShift(mode={self.mode!r}) needs a plan in x0 or eps form, got {plan.kind!r}.")
         t = jnp.zeros_like(self._match(x, jnp.asarray(plan.t[0], jnp.result_type(x)))) + plan.t[0]

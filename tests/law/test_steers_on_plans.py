@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from laws import assert_same_bits, denoiser
 from population_laws import POPULATIONS, X, active, bind, potential, reward
+from test_steer import STEERS
 
 import jsamp as js
 
@@ -111,3 +112,19 @@ def test_memory_of_a_population_is_that_of_its_particles(steer, build):
         independent, population = temporary(count, None), temporary(count, steer)
         assert independent <= count * single
         assert population <= 1.001 * independent + 2 * 2**24
+
+
+ON_TOKENS = ("TrajectoryVariance", "TrajectoryVariance(rows)", "Hooks", "SMC", "SMC(max, stop)", "SoftValue")
+
+
+@pytest.mark.parametrize("name", STEERS | POPULATIONS)
+def test_on_tokens_runs_or_is_refused(name):
+    steer, *_ = (STEERS | POPULATIONS)[name]
+    decoding = js.tokens.ancestral(js.tokens.Masked(3), np.linspace(1, 0, 7))
+    start = jnp.full((3, 4), 3)
+    run = lambda x: js.tokens.decode(KEY, lambda x, t: jnp.zeros((4, 3)), x, decoding, steer=steer).x
+    if name in ON_TOKENS:
+        assert jax.eval_shape(run, start).dtype == start.dtype
+    else:
+        with pytest.raises(TypeError, match=r"must be a Plan, got Decoding|for plans of Gaussian noise"):
+            run(start)

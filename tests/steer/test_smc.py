@@ -202,7 +202,7 @@ def test_refusals():
             run(js.steer.SMC(None, reward), x, plan, twisted(LAW))
     ve = js.noise.VE()
     law = twisted(js.denoise.GaussianMixture(ve, weights=[1.0], means=[[0.0]], stds=[1.0]))
-    with pytest.raises(ValueError, match="stages, noise before rows"):
+    with pytest.raises(ValueError, match="stages or a corrector, noise before its rows"):
         run(js.steer.SMC(None, reward), x, js.solve.edm(ve, js.noise.karras_grid(ve, 6), churn=1.0), law)
     for options in ({"ess": 1.5}, {"scheme": "topk"}, {"every": 0}, {"start": -1}, {"combine": "product"}):
         with pytest.raises(ValueError, match=f"SMC: {next(iter(options))}"):
