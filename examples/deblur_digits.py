@@ -94,11 +94,11 @@ def main() -> None:
     for n in (5, 10, 50):
         rows[f"from blurred, {n}"] = restore(keys[5], bridge, corrupted, same(corrupted), plans[n])
         rows[f"StoRM, {n}"] = restore(keys[5], repairer, corrupted, estimate, plans[n])
-    print(f"{'':18s}{'rms error':>10s}{'FD_32':>8s}{'precision':>11s}{'recall':>8s}{'energy':>9s}")
+    print(f"{'':18s}{'rms error':>10s}{'FD/var':>8s}{'precision':>11s}{'recall':>8s}{'energy':>9s}")
     for name, images in rows.items():
         distance, precision, recall = small.measure(classifier, images, held)
         error, energy = jnp.sqrt(jnp.mean((images - held) ** 2)), js.estimate.energy(images, held).value
-        print(f"{name:18s}{error:10.3f}{distance:8.2f}{precision:11.3f}{recall:8.3f}{energy:9.4f}", flush=True)
+        print(f"{name:18s}{error:10.3f}{distance:8.3f}{precision:11.3f}{recall:8.3f}{energy:9.4f}", flush=True)
     chosen = [n for n in rows if not n.endswith(" 5") or n.startswith("StoRM")]
     pages = [np.kron(np.asarray(rows[n][:12]).reshape(-1, 8, 8), np.ones((3, 3))) for n in chosen]
     png.page(options.out, pages, chosen, "Digits from their blurred images, by number of evaluations")

@@ -4,7 +4,7 @@
 
 The table compares the teacher (DDIM and DPM-Solver++ with few evaluations) with three students: consistency
 distillation (CD), whose teacher is the ODE; one whose teacher is an SDE of three sub-steps; and SCott, the same with a
-critic. FD_32 compares features of 1437 samples and as many real images (see `small_digits.py`); beside it stand
+critic. FD/var compares features of 1437 samples and as many real images (see `small_digits.py`); beside it stand
 precision, recall and the spread, the variance of the features within classes as a share of the real images', because a
 low FD alone may hide lost diversity.
 
@@ -87,8 +87,7 @@ def main() -> None:
     classifier = small.train_classifier(keys[0], x, y)
     logits = jax.nn.silu(small.features(classifier, held)) @ classifier["head"]
     print(f"classifier: held-out accuracy {np.mean(np.argmax(logits, -1) == held_y):.3f}", flush=True)
-    floor = small.measure(classifier, x[: len(x) // 2], x[len(x) // 2 :])[0]
-    print(f"floor, FD of two halves of the real images (n = {len(x) // 2}): {floor:.3f}", flush=True)
+    print(f"floor, FD of two halves of the real images: {small.floor(classifier, x):.3f}", flush=True)
 
     start = time.perf_counter()
     teacher, value = small.train_denoiser(keys[1], (x, y), options.steps)
@@ -102,7 +101,7 @@ def main() -> None:
         print(f"{name:14} {nfe:3}  {distance:7.3f}  {precision:9.3f}  {recall:6.3f}  {share:6.2f}", flush=True)
 
     real = spread(classifier, x, y)
-    print("                NFE    FD_32  precision  recall  spread")
+    print("                NFE   FD/var  precision  recall  spread")
     for name, build, nfe in (
         ("DDIM", js.solve.ddim, 5),
         ("DDIM", js.solve.ddim, 10),

@@ -53,7 +53,7 @@ def main() -> None:
     print(f"loss {float(tuned.loss[:20].mean()):.4f} -> {float(tuned.loss[-20:].mean()):.4f}")
 
     draw = jax.jit(lambda model: jax.vmap(lambda key: sampler(key, model))(jax.random.split(keys[4], len(x))))
-    print("              FD_32  precision  recall  energy distance of pixels")
+    print("             FD/var  precision  recall  energy distance of pixels")
     rows = {"real": x}
     for name, model in (("plain", plain), ("tuned", tuned.average)):
         images = rows[name] = draw(model)
