@@ -1,5 +1,6 @@
-"""The README's snippets run as they stand."""
+"""The README: its snippets run as they stand, and what it names and links to is there."""
 
+import inspect
 import pathlib
 import re
 
@@ -9,7 +10,8 @@ import numpy as np
 
 import jsamp as js
 
-README = (pathlib.Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def test_snippets_run_one_after_the_other():
@@ -39,6 +41,18 @@ def test_snippets_run_one_after_the_other():
 
 
 def test_readme_names_exist():
-    row = next(line for line in README.splitlines() if line.startswith("| `js.solve`"))
-    for name in re.findall(r"`(\w+)`", row.split("|")[2]):
-        assert hasattr(js.solve, name), name
+    rows = re.findall(r"^\| `js\.(\w+)` \| (.*) \|$", README, re.M)
+    assert {room for room, _ in rows} == {name for name in js.__all__ if inspect.ismodule(getattr(js, name))}
+    for room, text in rows:
+        assert not [name for name in re.findall(r"`(\w+)`", text) if not hasattr(getattr(js, room), name)], room
+
+
+def test_calls_to_begin_with_exist():
+    for room, name in re.findall(r"`js\.(\w+)(?:\.(\w+))?`", README):
+        assert hasattr(getattr(js, room), name or "__name__"), (room, name)
+
+
+def test_links_lead_to_files():
+    targets = re.findall(r"\]\(([^)#]+)\)", README)
+    assert len(targets) > 20
+    assert not [path for path in targets if not (ROOT / path).exists()]
