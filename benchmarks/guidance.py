@@ -124,7 +124,7 @@ def ditto(weights, x) -> list[list[str]]:
     loss = lambda x0: jnp.mean(x0**2)
 
     def bytes_of(remat):
-        run = jax.jit(lambda d, x: optimise_start(d, x, plan, loss, Sgd(), num=1, remat=remat).x)
+        run = jax.jit(lambda d, x: optimise_start(d, x, plan, loss, Sgd(), steps=1, remat=remat).x)
         return run.lower(denoiser, x).compile().memory_analysis().temp_size_in_bytes
 
     stored, recomputed = bytes_of(False), bytes_of(True)

@@ -43,7 +43,7 @@ def search(teacher, student, x, label, kept, ink, num):
         jump = None if student is None else jax.tree_util.Partial(to_digit, student, label)
         loss = functools.partial(wanted, kept, ink)
         denoiser = small.labelled(teacher, label)
-        return js.solve.optimise_start(denoiser, x, PLAN, loss, RATE, num=num, surrogate=jump, shell=0.1).x
+        return js.solve.optimise_start(denoiser, x, PLAN, loss, RATE, steps=num, surrogate=jump, shell=0.1).x
 
     return jax.vmap(one)(x, label, kept, ink)
 

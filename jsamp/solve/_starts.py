@@ -20,7 +20,7 @@ from jsamp._core._checks import (
     is_traced,
 )
 from jsamp._core._pytree import pytree, replace, static
-from jsamp._core._types import Result
+from jsamp._core._types import Key, Model, Result, Tree
 from jsamp.denoise import Denoiser
 from jsamp.denoise._protocol import kicks
 from jsamp.solve._plan import Plan, check_plan
@@ -49,7 +49,7 @@ class StartSearch(NamedTuple):
 
 
 def optimal_start(
-    key: Any,
+    key: jax.Array,
     condition: Any,
     references: Any,
     targets: Any,
@@ -59,7 +59,7 @@ def optimal_start(
     metric: Any = None,
     batch_size: int | None = None,
 ) -> Result:
-    """One start x_T for every input: the best of `num` noises over a reference set, to be used instead of fresh noise.
+    """Find one start x_T for every input: the best of `num` noises over a reference set, used instead of fresh noise.
 
     argmin over candidates x_T ~ N(0, sigma_T^2 I) of the mean over references of metric(sample(condition(reference),
     x_T), target). When x0 | y is Gaussian with the same covariance for every y, the best start is shared, and the mean
@@ -157,36 +157,36 @@ class OptimisedStart(NamedTuple):
     """Hold what `optimise_start` reports.
 
     Args:
-        loss: [num] loss before each update; NaN after an early stop.
+        loss: [steps] loss before each update; NaN after an early stop.
         radius: |x|^2 / (d sigma_T^2) of the result, 1 for typical noise.
-        num: updates made.
+        steps: updates made.
 
     Example:
         >>> import jsamp as js
-        >>> js.solve.OptimisedStart(loss=[1.0], radius=1.0, num=1).num
+        >>> js.solve.OptimisedStart(loss=[1.0], radius=1.0, steps=1).steps
         1
     """
 
     loss: Any
     radius: Any
-    num: Any
+    steps: Any
 
 
 def optimise_start(
-    denoiser: Any,
-    x: Any,
+    denoiser: Model,
+    x: Tree,
     plan: Plan,
     loss: Any,
-    optimizer: Any,
+    optimiser: Any,
     *,
-    num: int = 70,
-    key: Any = None,
+    steps: int = 70,
+    key: Key = None,
     surrogate: Any = None,
     shell: Any = 0.0,
     until: Any = -np.inf,
     remat: bool = True,
 ) -> Result:
-    """The start whose sample has a wanted feature: gradient descent on x_T through the whole sampler, model frozen.
+    """Optimise a start until its sample has a wanted feature: gradients pass through the sampler, the model is frozen.
 
     x_T <- argmin loss(sample(x_T)) + shell (|x_T|^2 / (d sigma_T^2) - 1)^2. Gradients pass through every row with
     `jax.checkpoint`, so that memory is one state for each row and one network. With a `surrogate`, a one-step decoder,
@@ -197,8 +197,8 @@ def optimise_start(
         x: where to begin, usually `schedule.prior(key, shape)`.
         plan: the sampler; a stochastic one needs a key, whose noise is held fixed.
         loss: x0 -> scalar, differentiable.
-        optimizer: an optax gradient transformation, or any object with `init(x)` and `update(slope, state, x)`.
-        num: updates at most (static).
+        optimiser: an optax gradient transformation, or any object with `init(x)` and `update(slope, state, x)`.
+        steps: updates at most (static).
         key: None, or one key.
         surrogate: None, or x_T -> x0, a callable tree.
         shell: weight that keeps x_T at the radius of noise.
@@ -209,8 +209,8 @@ def optimise_start(
         `Result(x, OptimisedStart)`: the best start found. `js.sample` it with the same key and plan.
 
     Raises:
-        TypeError: for an optimizer, loss or plan of the wrong kind.
-        ValueError: for a loss that is not a scalar, num < 1, or a stochastic plan without a key.
+        TypeError: for an optimiser, loss or plan of the wrong kind.
+        ValueError: for a loss that is not a scalar, steps < 1, or a stochastic plan without a key.
 
     Example:
         >>> import jax.numpy as jnp, optax, jsamp as js
@@ -218,7 +218,7 @@ def optimise_start(
         >>> law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.0, 0.0]], stds=[1.0])
         >>> plan = js.solve.ddim(schedule, js.noise.logsnr_grid(schedule, 10))
         >>> feature = lambda x0: (x0.sum() - 1.0) ** 2
-        >>> x = js.solve.optimise_start(law, jnp.zeros(2), plan, feature, optax.adam(0.1), num=60).x
+        >>> x = js.solve.optimise_start(law, jnp.zeros(2), plan, feature, optax.adam(0.1), steps=60).x
         >>> bool(abs(js.sample(None, law, x, plan).x.sum() - 1) < 0.02)
         True
 
@@ -237,10 +237,10 @@ def optimise_start(
     check_levels("optimise_start", denoiser, plan)
     if not (isinstance(until, float) and np.isinf(until)):
         check_scalar("optimise_start: until", until)
-    check_count("optimise_start: num", num)
+    check_count("optimise_start: steps", steps)
     check_scalar("optimise_start: shell", shell, low=0)
-    if not (callable(getattr(optimizer, "init", None)) and callable(getattr(optimizer, "update", None))):
-        raise TypeError("optimise_start: optimizer must have init and update, as optax.adam(5e-3) has.")
+    if not (callable(getattr(optimiser, "init", None)) and callable(getattr(optimiser, "update", None))):
+        raise TypeError("optimise_start: optimiser must have init and update, as optax.adam(5e-3) has.")
     if key is not None or plan.stochastic:
         check_key(key, "optimise_start")
     x = jax.tree.map(jnp.asarray, x)
@@ -256,7 +256,7 @@ def optimise_start(
     def update(carry):
         x, best, low, state, losses, i = carry
         (total, value), slope = jax.value_and_grad(objective, has_aux=True)(x)
-        updates, state = optimizer.update(slope, state, x)
+        updates, state = optimiser.update(slope, state, x)
         best = _tree.where(total < low, x, best)
         moved = jax.tree.map(lambda v, u: (v + u).astype(v.dtype), x, updates)
         moved = _tree.where(value <= until, x, moved)
@@ -264,10 +264,10 @@ def optimise_start(
 
     def unfinished(carry):
         losses, i = carry[4], carry[5]
-        return (i < num) & jnp.logical_not((i > 0) & (losses[i - 1] <= until))
+        return (i < steps) & jnp.logical_not((i > 0) & (losses[i - 1] <= until))
 
     dtype = jnp.result_type(*jax.tree.leaves(x))
-    start = (x, x, jnp.asarray(jnp.inf, dtype), optimizer.init(x), jnp.full(num, jnp.nan, dtype), jnp.int32(0))
+    start = (x, x, jnp.asarray(jnp.inf, dtype), optimiser.init(x), jnp.full(steps, jnp.nan, dtype), jnp.int32(0))
     last, best, low, _, losses, count = jax.lax.while_loop(unfinished, update, start)
     best = _tree.where(objective(last)[0] < low, last, best)
     return Result(best, OptimisedStart(losses, _radius(best, plan), count))
@@ -304,7 +304,7 @@ class _AroundEstimate:
 
 
 def regenerate(
-    key: Any, denoiser: Denoiser, estimate: Any, plan: Plan, *, steer: Any = None, keep: Any = None
+    key: jax.Array, denoiser: Denoiser, estimate: Tree, plan: Plan, *, steer: Any = None, keep: Any = None
 ) -> Result:
     """Repair an estimate by diffusion: the bridge from the estimate plus noise to the clean signal, in few steps.
 

@@ -50,7 +50,7 @@ def trained():
     keys = jax.random.split(jax.random.key(2), 3)
     shapes = itertools.pairwise(sizes)
     params = [(jax.random.normal(k, s) / s[0] ** 0.5, jnp.zeros(s[1])) for k, s in zip(keys, shapes, strict=True)]
-    optimizer = optax.adam(optax.linear_schedule(3e-3, 0.0, 2000))
+    optimiser = optax.adam(optax.linear_schedule(3e-3, 0.0, 2000))
 
     def loss(params, key):
         pick, noise, time = jax.random.split(key, 3)
@@ -64,10 +64,10 @@ def trained():
 
     def step(carry, key):
         params, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(params, key), state)
+        updates, state = optimiser.update(jax.grad(loss)(params, key), state)
         return (optax.apply_updates(params, updates), state), None
 
-    run = jax.jit(lambda params: jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(keys[0], 2000)))
+    run = jax.jit(lambda params: jax.lax.scan(step, (params, optimiser.init(params)), jax.random.split(keys[0], 2000)))
     return x0, scores, run(params)[0][0]
 
 

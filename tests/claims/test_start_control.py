@@ -22,7 +22,7 @@ def test_asking_for_a_part_brings_the_rest_of_the_same_song():
 
     @jax.jit
     def controlled(start):
-        x, info = js.solve.optimise_start(LAW, start, PLAN, loss, optax.adam(0.1), num=60, shell=1.0)
+        x, info = js.solve.optimise_start(LAW, start, PLAN, loss, optax.adam(0.1), steps=60, shell=1.0)
         return js.sample(None, LAW, x, PLAN).x, info.loss[0], info.radius
 
     starts = VP.prior(jax.random.key(3), (16, 8))
@@ -56,7 +56,7 @@ def test_a_one_step_surrogate_costs_a_tenth():
 
     def evaluations(surrogate):
         count.clear()
-        js.solve.optimise_start(model, jnp.ones(8), PLAN, loss, optax.adam(0.1), num=10, surrogate=surrogate)
+        js.solve.optimise_start(model, jnp.ones(8), PLAN, loss, optax.adam(0.1), steps=10, surrogate=surrogate)
         jax.effects_barrier()
         return len(count)
 

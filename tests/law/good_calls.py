@@ -62,7 +62,7 @@ def _tokens(x, t):
     return jnp.zeros((*x.shape, 5)).at[..., 1].set(0.5)
 
 
-def _optimizer():
+def _optimiser():
     import optax
 
     return optax.sgd(0.1)
@@ -215,7 +215,7 @@ BY_CALLABLE = {
     "solve.Plan": gather(**{f.name: getattr(BY_NAME["plan"], f.name) for f in dataclasses.fields(BY_NAME["plan"])}),
     "solve.jumps": gather(BY_NAME["plan"], length=2, num=2),
     "solve.optimal_start": gather(KEY, _centred, X, X, BY_NAME["plan"], num=2),
-    "solve.optimise_start": gather(DENOISER, START, BY_NAME["plan"], lambda x: jnp.sum(x**2), _optimizer(), num=2),
+    "solve.optimise_start": gather(DENOISER, START, BY_NAME["plan"], lambda x: jnp.sum(x**2), _optimiser(), steps=2),
     "solve.sample": gather(KEY, DENOISER, START, BY_NAME["plan"]),
     "steer.SMC": gather(lambda x, prediction, info: x[..., 0], lambda x0: x0[..., 0]),
     "steer.SoftValue": gather(lambda x, prediction, info: x[..., 0]),
@@ -251,13 +251,13 @@ BY_CALLABLE = {
         np.ones(2, np.float32), np.ones((2, 2), np.float32),
     ),
     "fit.choose_channels": gather(
-        KEY, X, SCORES, (2, 1), schedule=js.fit.ChannelSchedule(1, 1, 1, 1, 4), optimiser=_optimizer()
+        KEY, X, SCORES, (2, 1), schedule=js.fit.ChannelSchedule(1, 1, 1, 1, 4), optimiser=_optimiser()
     ),
     "fit.ChannelSchedule": gather(), "fit.ChannelsInfo": gather(SCORES, X, *5 * [SCORES], (), ""),
     "fit.Channels": gather(jnp.tanh, START > 0, START, START, START, START),
     "fit.minimise": gather(
         KEY, js.loss.Match(VP, predicts="x0"), jax.tree_util.Partial(lambda w, x, t: w * x, jnp.float32(0.5)), X,
-        optimiser=_optimizer(), steps=1, batch=4,
+        optimiser=_optimiser(), steps=1, batch=4,
     ),
     "fit.likelihood_surrogate": gather(
         KEY, logdensity, lambda u: 2 * u - 1, 8, dim=3, delete=4, stop=1.0, begin=3.0, moves=2, steps=2,

@@ -37,7 +37,7 @@ def search(key, weights, traces, x):
 
 def optimise(key, weights, traces, x):
     model = js.Denoiser(traces.bind(weights), VP, predicts="x0")
-    return S.optimise_start(model, x, PLAN, squares, optax.adam(0.05), num=4)
+    return S.optimise_start(model, x, PLAN, squares, optax.adam(0.05), steps=4)
 
 
 def edit(key, weights, traces, x):
@@ -91,5 +91,5 @@ def law_jumps(name):
 
 
 def law_start_records(name):
-    fields = {"StartSearch": ("index", "score", "stderr"), "OptimisedStart": ("loss", "radius", "num")}
+    fields = {"StartSearch": ("index", "score", "stderr"), "OptimisedStart": ("loss", "radius", "steps")}
     assert getattr(S, name)._fields == fields[name]

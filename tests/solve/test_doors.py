@@ -183,7 +183,7 @@ ROWS = jax.random.normal(KEY, (4, 3))
         (lambda: S.adaptive(None, law(VP), X, N.Cosine()), "adaptive: schedule has another schedule than the denoiser"),
         (
             lambda: S.optimise_start(
-                law(VP), X, S.ddim(N.Cosine(), N.time_grid(N.Cosine(), 4)), jnp.sum, optax.sgd(0.1), num=1
+                law(VP), X, S.ddim(N.Cosine(), N.time_grid(N.Cosine(), 4)), jnp.sum, optax.sgd(0.1), steps=1
             ),
             "optimise_start: the plan and the denoiser are on different schedules",
         ),

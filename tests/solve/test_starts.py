@@ -134,15 +134,15 @@ def test_the_optimised_start_reaches_the_target():
         (js.solve.ddim(VP, js.noise.logsnr_grid(VP, 10), eta=0.3), jax.random.key(4)),
     ):
         feature = lambda x0: (jnp.sum(x0**2) - 2.0) ** 2
-        x, info = js.solve.optimise_start(law, jnp.array([0.3, -0.2]), plan, feature, optax.adam(0.1), num=100, key=key)
-        assert int(info.num) == 100
+        x, info = js.solve.optimise_start(law, jnp.array([0.3, -0.2]), plan, feature, optax.adam(0.1), steps=100, key=key)
+        assert int(info.steps) == 100
         final = float(feature(js.sample(key, law, x, plan).x))
         assert final <= float(info.loss.min()) + 1e-6
         assert final < 0.1 * float(info.loss[0])
         early = js.solve.optimise_start(
-            law, jnp.array([0.3, -0.2]), plan, feature, optax.adam(0.1), num=100, key=key, until=0.05
+            law, jnp.array([0.3, -0.2]), plan, feature, optax.adam(0.1), steps=100, key=key, until=0.05
         )
-        count = int(early.info.num)
+        count = int(early.info.steps)
         assert count < 100
         assert early.info.loss[count - 1] <= 0.05
         assert np.all(np.isnan(early.info.loss[count:]))
@@ -153,8 +153,8 @@ def test_the_shell_keeps_the_radius_of_noise():
     law = js.denoise.GaussianMixture(VP, weights=[1.0], means=[np.zeros(64)], stds=[1.0])
     plan, x = js.solve.ddim(VP, js.noise.logsnr_grid(VP, 6)), jax.random.normal(jax.random.key(0), (64,))
     loss = lambda x0: (jnp.mean(x0) - 1.5) ** 2
-    free = js.solve.optimise_start(law, x, plan, loss, optax.adam(0.1), num=60).info
-    kept = js.solve.optimise_start(law, x, plan, loss, optax.adam(0.1), num=60, shell=10.0).info
+    free = js.solve.optimise_start(law, x, plan, loss, optax.adam(0.1), steps=60).info
+    kept = js.solve.optimise_start(law, x, plan, loss, optax.adam(0.1), steps=60, shell=10.0).info
     assert abs(float(kept.radius) - 1) < 0.3 < abs(float(free.radius) - 1)
 
 
@@ -164,9 +164,9 @@ def test_the_radius_is_that_of_the_noise_on_any_schedule():
     law = js.denoise.GaussianMixture(ve, weights=[1.0], means=[np.zeros(dim)], stds=[1.0])
     plan, x = js.solve.ddim(ve, js.noise.logsnr_grid(ve, 6)), ve.prior(jax.random.key(0), (dim,))
     loss = lambda x0: (jnp.mean(x0) - 1.5) ** 2
-    still = js.solve.optimise_start(law, x, plan, loss, optax.sgd(0.0), num=1)
+    still = js.solve.optimise_start(law, x, plan, loss, optax.sgd(0.0), steps=1)
     np.testing.assert_allclose(still.info.radius, jnp.sum(x**2) / (dim * 20.0**2), rtol=1e-5)
-    options = {"optimizer": optax.adam(2.0), "num": 60}
+    options = {"optimiser": optax.adam(2.0), "steps": 60}
     free = js.solve.optimise_start(law, x, plan, loss, **options).info
     kept = js.solve.optimise_start(law, x, plan, loss, shell=10.0, **options).info
     assert abs(float(kept.radius) - 1) < 0.3 < abs(float(free.radius) - 1)
@@ -189,7 +189,7 @@ def test_the_surrogate_finds_the_start_of_the_full_run():
     ratio = np.sqrt((a1**2 * std**2 + s1**2) / (a**2 * std**2 + s**2))
     decode = lambda x: a1 * mean + ratio * (x - a * mean)
     loss = lambda x0: jnp.sum((x0 - jnp.array([1.0, -0.5])) ** 2)
-    options = {"optimizer": optax.adam(0.2), "num": 200}
+    options = {"optimiser": optax.adam(0.2), "steps": 200}
     full = js.solve.optimise_start(law, jnp.zeros(2), plan, loss, **options).x
     model = js.Denoiser(counted, VP, predicts="x0")
     quick = js.solve.optimise_start(model, jnp.zeros(2), plan, loss, surrogate=decode, **options).x
@@ -207,8 +207,8 @@ def test_refusals_of_the_optimisation():
         js.solve.optimise_start(law, x, plan, jnp.sum, 0.1)
     with pytest.raises(ValueError, match="key is None"):
         js.solve.optimise_start(law, x, js.solve.ddpm(VP, js.noise.logsnr_grid(VP, 3)), jnp.sum, optax.adam(0.1))
-    with pytest.raises(ValueError, match="num"):
-        js.solve.optimise_start(law, x, plan, jnp.sum, optax.adam(0.1), num=0)
+    with pytest.raises(ValueError, match="steps"):
+        js.solve.optimise_start(law, x, plan, jnp.sum, optax.adam(0.1), steps=0)
 
 
 # ---------------------------------------------------------------- regenerate
