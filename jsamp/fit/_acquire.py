@@ -13,7 +13,7 @@ import numpy as np
 
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
-from jsamp._core._types import Array, Result, Scalar
+from jsamp._core._types import Array, Key, Result, Scalar
 from jsamp.fit._settle import lbfgs, settle
 
 TAIL = -2.0  # standardised gain below which its logarithm is a continued fraction
@@ -182,7 +182,7 @@ def _value(acquisition, x):
 
 
 def maximise_acquisition(
-    key: Any, acquisition: Callable[[Any], Any], points: Array, *, starts: int = 4, steps: int = 20
+    key: Key, acquisition: Callable[[Any], Any], points: Array, *, starts: int = 4, steps: int = 20
 ) -> Result:
     """Maximise a function on the unit cube from the best of many points, by L-BFGS from each of several.
 

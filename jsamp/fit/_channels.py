@@ -70,7 +70,7 @@ class _Data(NamedTuple):
 
 
 def choose_channels(
-    key: Any,
+    key: jax.Array,
     X: Array,
     y: Array,
     sizes: Sequence[int] | int,

@@ -54,7 +54,7 @@ class RandomFeatures:
 
 
 def random_features(
-    key: Any, num: int, dim: int = 1, *, limit: Scalar = 1.0, kind: str = "tanh", dtype: Any = None
+    key: jax.Array, num: int, dim: int = 1, *, limit: Scalar = 1.0, kind: str = "tanh", dtype: Any = None
 ) -> RandomFeatures:
     """Draw a layer of random units: weights and thresholds uniform in [-limit, limit].
 

@@ -66,7 +66,7 @@ class MinimiseInfo(NamedTuple):
 
 
 def minimise(
-    key: Any,
+    key: jax.Array,
     loss: Any,
     model: Any,
     data: Any,

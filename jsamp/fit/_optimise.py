@@ -81,7 +81,7 @@ class _Acquisition:
 
 
 def optimise(
-    key: Any,
+    key: jax.Array,
     objective: Callable[[Any], Any],
     bounds: Any,
     surrogate: Any = None,

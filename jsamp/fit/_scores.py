@@ -12,7 +12,7 @@ from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_count, check_finite, check_floating
 from jsamp._core._like import match
 from jsamp._core._pytree import pytree, static
-from jsamp._core._types import Array, Tree
+from jsamp._core._types import Array, Model, Tree
 from jsamp.denoise._protocol import check_denoiser
 from jsamp.solve import Plan, sample
 
@@ -53,7 +53,7 @@ def _scores(score: PlanScore, plans: Plan) -> Array:
     return jax.lax.map(one, plans, batch_size=score.chunk)
 
 
-def trajectory_score(denoiser: Any, x: Tree, reference: Tree, *, chunk: int = 32) -> PlanScore:
+def trajectory_score(denoiser: Model, x: Tree, reference: Tree, *, chunk: int = 32) -> PlanScore:
     """Score plans by the root mean square distance of their samples from reference samples of the same starts.
 
     Args:
@@ -90,7 +90,7 @@ def _distance(reference: Tree, samples: Tree) -> Array:
     return jnp.sqrt(sum(squares) / sum(leaf.size for leaf in jax.tree.leaves(reference)))
 
 
-def sample_score(denoiser: Any, x: Tree, distance: Callable[[Tree], Any], *, chunk: int = 32) -> PlanScore:
+def sample_score(denoiser: Model, x: Tree, distance: Callable[[Tree], Any], *, chunk: int = 32) -> PlanScore:
     """Score plans by a distance of their samples from data.
 
     Args:

@@ -151,7 +151,7 @@ def _backward(height, below, u, moved):
     return jnp.where(moved, (k + jnp.clip(2 * rest / (height[k] + root), 0, 1)) / bins, u)
 
 
-def box_flow(key: Any, low: Any, high: Any, *, layers: int = 4, width: int = 32, bins: int = 16) -> BoxFlow:
+def box_flow(key: jax.Array, low: Any, high: Any, *, layers: int = 4, width: int = 32, bins: int = 16) -> BoxFlow:
     """Make a flow of a box onto itself that starts as the even law.
 
     Args:

@@ -11,6 +11,7 @@ from jsamp._core import _tree
 from jsamp._core._callable import as_tree
 from jsamp._core._like import dtype_of
 from jsamp._core._pytree import field, pytree
+from jsamp._core._types import Model
 from jsamp.denoise._protocol import check_denoiser, kicks
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._run import check_levels, step
@@ -95,7 +96,7 @@ def _as_chain(state: SolveState) -> KernelState:
     return KernelState(state.x, None, state._replace(x=None))
 
 
-def kernel(denoiser: Any, plan: Plan) -> PlanKernel:
+def kernel(denoiser: Model, plan: Plan) -> PlanKernel:
     """Make a kernel of a plan: reverse steps compose with Langevin correctors, in `js.mcmc.compose`, `chain`, `repeat`.
 
     Every step runs the next row, so a chain of `plan.nfe` steps draws one sample; with the run's key in place of a new

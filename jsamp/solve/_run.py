@@ -25,7 +25,7 @@ from jsamp.solve._row import fold, run_row, through_slots
 from jsamp.solve._state import SampleInfo, SolveState, check_state, init, output, state_dtype
 
 
-def step(key: Any, denoiser: Any, state: SolveState, row: Plan) -> SolveState:
+def step(key: Key, denoiser: Model, state: SolveState, row: Plan) -> SolveState:
     """Run one row of a plan: one network evaluation. Use it to write your own scan.
 
     Args:
