@@ -13,7 +13,7 @@ from jsamp.select._subset import check_subset
 
 
 def subset(x: Any, subset: Subset, *, axes: Any = None) -> Any:
-    """Draw rows [n, 2] as grey points, and the rows of a subset as discs with areas proportional to their weights.
+    """Draw rows [n, 2] as grey points, those of a subset as dark ones, each in a disc whose area is as its weight.
 
     Args:
         x: [n, 2] two coordinates of every row: two columns, or a projection of yours.
@@ -49,6 +49,8 @@ def subset(x: Any, subset: Subset, *, axes: Any = None) -> Any:
     used = np.asarray(subset.mask, bool)
     chosen, weight = x[np.asarray(subset.index)[used]], np.asarray(subset.weight, np.float64)[used]
     axes.scatter(x[:, 0], x[:, 1], 3, "#c9c9c9", linewidth=0)
-    axes.scatter(chosen[:, 0], chosen[:, 1], 90 * weight / weight.max(), COLOURS[0], alpha=0.7, linewidth=0)
+    axes.scatter(chosen[:, 0], chosen[:, 1], 90 * weight / weight.max(), COLOURS[0], alpha=0.5, linewidth=0)
+    # Rows of high scores weigh little: their discs alone would not be seen.
+    axes.scatter(chosen[:, 0], chosen[:, 1], 5, COLOURS[1], linewidth=0)
     axes.set_title(f"{used.sum()} of {len(x)} rows", fontsize=10)
     return axes

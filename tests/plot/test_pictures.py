@@ -103,12 +103,15 @@ def test_chains_are_drawn_coordinate_by_coordinate():
     assert one.shape == (1, 2)
 
 
-def test_discs_of_a_subset_have_areas_as_their_weights_and_unused_slots_are_left_out():
+def test_discs_of_a_subset_have_areas_as_their_weights_around_points_and_unused_slots_are_left_out():
     x = np.arange(10.0).reshape(5, 2)
     subset = js.Subset(np.array([3, 1, 0]), np.array([4.0, 1.0, 0.0]), np.array([True, True, False]))
-    _, _ = points = js.plot.subset(x, subset).collections
+    points = js.plot.subset(x, subset).collections
+    assert len(points) == 3
     np.testing.assert_allclose(points[0].get_offsets(), x)
     np.testing.assert_allclose(points[1].get_offsets(), x[[3, 1]])
+    np.testing.assert_allclose(points[2].get_offsets(), x[[3, 1]])
+    assert len(set(points[2].get_sizes())) == 1
     sizes = points[1].get_sizes()
     np.testing.assert_allclose(sizes[0] / sizes[1], 4)
 
