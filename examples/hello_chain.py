@@ -26,5 +26,6 @@ keys = jax.random.split(jax.random.key(2), 4)
 draws = jax.vmap(lambda key, x: js.chain(key, kernel, x, 1000).x)(keys, starts)  # [chains, draws, 2]
 print("mean", js.estimate.mean(draws).value, "R-hat", js.estimate.rhat(draws), "ESS", js.estimate.ess(draws))
 
-axes = js.plot.chains(draws[:, ::5])  # traces, histograms of the chains, pairs
-axes[0, 0].figure.savefig(parser.parse_args().out, dpi=48, pil_kwargs={"optimize": True})
+figure = js.plot.chains(draws[:, ::10])[0, 0].figure  # traces, histograms of the chains, pairs
+figure.suptitle("Four chains of NUTS on a banana, every tenth draw")
+figure.savefig(parser.parse_args().out, dpi=72, pil_kwargs={"optimize": True})

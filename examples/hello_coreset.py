@@ -16,7 +16,6 @@ import matplotlib.pyplot as plt
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--out", default="hello_coreset.png")
-
 rng = np.random.default_rng(0)
 A = (rng.normal(size=(20_000, 8)) * rng.pareto(1.5, (20_000, 1))).astype(np.float32)  # a few rows matter
 y = A @ np.ones(8, np.float32) + rng.normal(size=20_000).astype(np.float32)
@@ -25,12 +24,13 @@ best = loss(np.linalg.lstsq(A, y)[0])
 scores = {"leverage": js.select.leverage(A), "uniform": np.ones(len(A), np.float32)}
 sizes = [50, 100, 200, 400]
 figure, (left, axis) = plt.subplots(1, 2, figsize=(8, 3.2), constrained_layout=True)
-js.plot.subset(A[:, :2], js.select.draw(jax.random.key(0), scores["leverage"], 100), axes=left)
+few = js.select.draw(jax.random.key(0), scores["leverage"], 100, scheme="systematic")  # exactly 100 rows
+js.plot.subset(A[:, :2], few, axes=left)
 left.set(xscale="symlog", yscale="symlog")
 for name, score in scores.items():
     excess = np.zeros((len(sizes), 20))
-    for (i, size), trial in ((one, t) for one in enumerate(sizes) for t in range(20)):
-        subset = js.select.draw(jax.random.key(trial), score, size)
+    for i, trial in np.ndindex(excess.shape):
+        subset = js.select.draw(jax.random.key(trial), score, sizes[i], scheme="systematic")
         rows, root = subset.take((A, y)), np.sqrt(subset.weight)  # weights make every sum unbiased
         excess[i, trial] = loss(np.linalg.lstsq(root[:, None] * rows[0], root * rows[1])[0]) / best - 1
     axis.errorbar(sizes, excess.mean(1), excess.std(1, ddof=1) / np.sqrt(20), marker="o", capsize=3, label=name)

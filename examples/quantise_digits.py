@@ -16,6 +16,7 @@ import digits_net
 import jax
 import jax.numpy as jnp
 import numpy as np
+import png
 
 import jsamp as js
 
@@ -66,23 +67,9 @@ def quantised(denoiser, x, bits, law, windows, reconstruct) -> js.Denoiser:
 
 def picture(path, shown):
     """Draw some digits of most rows."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from PIL import Image
-
     shown = [row for row in shown if "mirrored" not in row[0] and "noise" not in row[0]]
-    figure, axes = plt.subplots(
-        len(shown), 1, squeeze=False, figsize=(4.6, 0.55 * len(shown) + 0.4), layout="constrained"
-    )
-    figure.suptitle("The same digits with fewer bits (weights/data)", fontsize=10)
-    for axis, (name, images) in zip(axes[:, 0], shown, strict=True):
-        axis.imshow(np.concatenate(list(images[:8]), 1), cmap="gray", vmin=-1, vmax=1)
-        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=7)
-        axis.set(xticks=[], yticks=[])
-    figure.savefig(path, dpi=66)
-    Image.open(path).convert("L").quantize(16).save(path, optimize=True)
+    rows, names = [images[:8] for _, images in shown], [name for name, _ in shown]
+    png.page(path, rows, names, "The same digits with fewer bits (weights/data)")
 
 
 def main():
