@@ -24,7 +24,7 @@ def _squared_distance(a: Any, b: Any) -> Any:
 def minority_score(
     key: jax.Array, denoiser: Model, x0: Tree, t: Scalar, *, draws: int = 5, distance: Any = _squared_distance
 ) -> Estimate:
-    """The minority score of a sample: how far the denoiser moves it when it is noised and denoised. High is rare.
+    """Score how rare a sample is: how far the denoiser moves it when it is noised and denoised. High is rare.
 
     l(x0) = E distance(x0, D(alpha x0 + sigma eps, t)). A denoiser pulls what is rare towards what is common, most where
     the noise is about as large as the distance between modes: t matters (the paper's code takes 0.6 of a linear

@@ -128,7 +128,7 @@ class _Compose(_Many):
 
 
 def compose(*kernels: Kernel) -> Kernel:
-    """One step = every kernel once, in order. Kernels that leave a law invariant leave it so together.
+    """Run every kernel once in each step, in order. Kernels that leave a law invariant leave it so together.
 
     A block whose target differs from its predecessor's gets its cache rebuilt (one model call, counted in `nfe`):
     a stale cache would silently target the wrong conditional. Blocks on the same log-density share it.
@@ -200,7 +200,7 @@ class _Select(_Many):
 
 
 def cycle(*kernels: Kernel) -> Kernel:
-    """Step i runs kernel i mod n. Under `vmap` all branches run, so prefer `compose` there.
+    """Run one kernel in each step, in turn: step i runs kernel i mod n. Under `vmap` all run: prefer `compose` there.
 
     Args:
         *kernels: kernels on the same position.
@@ -226,7 +226,7 @@ def cycle(*kernels: Kernel) -> Kernel:
 
 
 def mixture(weights: Array | list[float], kernels: Any) -> Kernel:
-    """Every step runs one kernel at random (a random scan). Under `vmap` all branches run.
+    """Run one kernel in each step, at random (a random scan). Under `vmap` all branches run.
 
     Args:
         weights: [n] positive probabilities; normalised.
@@ -281,7 +281,7 @@ class _Repeat(_One):
 
 
 def repeat(kernel: Kernel, num: int) -> Kernel:
-    """`num` steps of a kernel as one: thinning inside a composition.
+    """Take `num` steps of a kernel as one: thinning inside a composition.
 
     Args:
         kernel: a kernel.

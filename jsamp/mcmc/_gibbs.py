@@ -115,7 +115,7 @@ class _On:
 
 
 def on(kernel: Kernel, part: Any) -> Kernel:
-    """A kernel on one part of the position, given the rest: Metropolis within Gibbs.
+    """Move one part of the position by a kernel, given the rest: Metropolis within Gibbs.
 
     The kernel's log-density (or score, or log-likelihood) takes the whole position; the rest is frozen while the
     block moves.

@@ -129,7 +129,7 @@ def _starts(key, logdensity, x, num):
 
 
 def from_numpyro(model: Any, *args: Any, key: Any = None, **kwargs: Any) -> NumpyroModel:
-    """A numpyro model's log-density, a start and the map back to its sites.
+    """Read a numpyro model: its log-density, a start, and the map back to its sites.
 
     Args:
         model: a numpyro model with continuous latent sites (supports that depend on other sites are not taken).
@@ -184,7 +184,7 @@ def from_numpyro(model: Any, *args: Any, key: Any = None, **kwargs: Any) -> Nump
 
 
 def to_arviz(draws: Any, *, diagnostics: dict | None = None, chains: bool = True) -> Any:
-    """Draws as an arviz `InferenceData`.
+    """Hand draws to arviz, as its `InferenceData`.
 
     Args:
         draws: [chains, draws, ...], a tree; a dictionary names its variables, other leaves are named by their path.

@@ -49,7 +49,7 @@ def _finish(name, xp, schedule, inner, start, end, final):
 def time_grid(
     schedule: Schedule, n: int, power: Any = 1, *, t_max: Any = None, t_min: Any = None, final: str = "sigma_min"
 ) -> Array:
-    """Times uniform in t^(1/power): `power=1` uniform, 2 the quadratic grid of DEIS and DPM-Solver.
+    """Make times uniform in t^(1/power): `power=1` uniform, 2 the quadratic grid of DEIS and DPM-Solver.
 
     Args:
         schedule: a noise schedule.
@@ -82,7 +82,7 @@ def time_grid(
 
 
 def logsnr_grid(schedule: Schedule, n: int, *, t_max: Any = None, t_min: Any = None, final: str = "sigma_min") -> Array:
-    """Times uniform in the half log-SNR lam = log(alpha / sigma).
+    """Make times uniform in the half log-SNR lam = log(alpha / sigma).
 
     Args:
         schedule: a noise schedule.
@@ -110,7 +110,7 @@ def logsnr_grid(schedule: Schedule, n: int, *, t_max: Any = None, t_min: Any = N
 def karras_grid(
     schedule: Schedule, n: int, rho: Any = 7.0, *, t_max: Any = None, t_min: Any = None, final: str = "zero"
 ) -> Array:
-    """Times uniform in (sigma / alpha)^(1/rho), the grid of EDM; by default it ends at zero noise.
+    """Make times uniform in (sigma / alpha)^(1/rho), the grid of EDM; by default it ends at zero noise.
 
     Args:
         schedule: a noise schedule.
@@ -142,7 +142,7 @@ def karras_grid(
 
 
 def index_grid(schedule: Schedule, n: int, spacing: str = "trailing", *, offset: int = 0, final: str = "zero") -> Array:
-    """Integer indices of a discrete schedule with the spacings of the published pipelines.
+    """Make integer indices of a discrete schedule with the spacings of the published pipelines.
 
     "trailing" rounds N, N - N/n, ... and subtracts 1, so it starts at the noisiest index; "linspace" the first n of
     n + 1 rounded points from N - 1 to 0 (all indices for n = N); "leading" is arange(n) * (N // n) + offset reversed,
@@ -200,7 +200,7 @@ def index_grid(schedule: Schedule, n: int, spacing: str = "trailing", *, offset:
 
 
 def sigma_grid(schedule: Schedule, sigmas: Any) -> Any:
-    """Times of noise levels sigma / alpha: the sigmas that k-diffusion and diffusers hand around.
+    """Find the times of noise levels sigma / alpha: the sigmas that k-diffusion and diffusers hand around.
 
     Args:
         schedule: a noise schedule.

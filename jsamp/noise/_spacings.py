@@ -113,7 +113,7 @@ def spaced_grid(
     t_min: Any = None,
     final: str = "zero",
 ) -> Array:
-    """Times whose noise levels are spaced as a named rule of k-diffusion, diffusers or ComfyUI spaces them.
+    """Make times whose noise levels are spaced by a named rule of k-diffusion, diffusers or ComfyUI.
 
     With u = i / n, from high (at t_max) to low (at t_min), in what those packages call sigma, which is sigma / alpha,
     and t itself on a straight path (`Flow`):
@@ -255,7 +255,7 @@ def log_shift(tokens: Any, base: tuple[float, float], most: tuple[float, float])
 def dynamic_shift(
     tokens: Any, *, base: tuple[float, float] = (256, 0.5), most: tuple[float, float] = (4096, 1.15)
 ) -> Any:
-    """Factor of `js.noise.shift` for an image of so many tokens: exp(mu), mu linear in the number of tokens.
+    """Compute the factor of `js.noise.shift` for an image of so many tokens: exp(mu), mu linear in their number.
 
     Args:
         tokens: number of image tokens: for Flux height * width / 256, in pixels.

@@ -155,6 +155,9 @@ def heavy_ball(plan: Plan, beta: Any, *, first_order: str = "filter") -> Plan:
         >>> plan.increment_rate[:3].tolist()
         [1.0, 0.8, 0.8]
 
+    Cost:
+        No denoiser call; one increment held.
+
     References:
         Wizadwongsa et al., "Diffusion Sampling with Momentum for Mitigating Divergence Artifacts", 2023,
         arXiv:2307.11118.
@@ -181,6 +184,9 @@ def nesterov(plan: Plan, beta: Any, *, first_order: str = "filter") -> Plan:
         >>> schedule = js.noise.VP()
         >>> js.solve.nesterov(js.solve.plms(schedule, js.noise.time_grid(schedule, 10)), 0.8).increment_blend[1].item()
         0.8
+
+    Cost:
+        No denoiser call; one increment held.
 
     References:
         Wizadwongsa et al., "Diffusion Sampling with Momentum for Mitigating Divergence Artifacts", 2023,
@@ -240,6 +246,9 @@ def restart(plan: Plan, inner: Plan, *, num: int = 1, noise: Any = 1.0) -> Plan:
         >>> main, inner = js.solve.heun(schedule, grid), js.solve.heun(schedule, grid[4:8])
         >>> js.solve.restart(main, inner, num=2).nfe
         31
+
+    Cost:
+        `plan.nfe + num * inner.nfe` denoiser calls.
 
     References:
         Xu et al., "Restart Sampling for Improving Generative Processes", 2023, arXiv:2306.14878.

@@ -39,6 +39,9 @@ def dpm2_ancestral(schedule: Schedule, grid: Grid, *, eta: Scalar = 1.0) -> Plan
         >>> js.solve.dpm2_ancestral(js.noise.VE(), js.noise.karras_grid(js.noise.VE(), 10)).nfe
         19
 
+    Cost:
+        Two denoiser calls a step but for one to zero noise, which takes one; no history.
+
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364; the
         ancestral form is that of k-diffusion.
@@ -81,6 +84,9 @@ def dpmpp_2s_ancestral(schedule: Schedule, grid: Grid, *, eta: Scalar = 1.0) -> 
         >>> import jsamp as js
         >>> js.solve.dpmpp_2s_ancestral(js.noise.VE(), js.noise.karras_grid(js.noise.VE(), 10)).nfe
         19
+
+    Cost:
+        Two denoiser calls a step but for one to zero noise, which takes one; no history.
 
     References:
         Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095; the ancestral form is that of k-diffusion.
@@ -125,6 +131,9 @@ def dpmpp_sde(schedule: Schedule, grid: Grid, *, eta: Scalar = 1.0) -> Plan:
         >>> import jsamp as js
         >>> js.solve.dpmpp_sde(js.noise.VE(), js.noise.karras_grid(js.noise.VE(), 10)).stochastic
         True
+
+    Cost:
+        Two denoiser calls a step but for one to zero noise, which takes one; no history.
 
     References:
         Lu et al., "DPM-Solver++", 2022, arXiv:2211.01095; the SDE form is that of k-diffusion.
@@ -175,6 +184,9 @@ def res_multistep(schedule: Schedule, grid: Grid, *, eta: Scalar = 0.0) -> Plan:
         >>> import jsamp as js
         >>> js.solve.res_multistep(js.noise.VE(), js.noise.karras_grid(js.noise.VE(), 10), eta=1.0).slots
         2
+
+    Cost:
+        n denoiser calls, one prediction held.
 
     References:
         Zhang et al., "Improved Order Analysis and Design of Exponential Integrator for Diffusion Models Sampling",
@@ -229,6 +241,9 @@ def seeds(schedule: Schedule, grid: Grid, *, order: int = 2, eta: Scalar = 1.0, 
         >>> import jsamp as js
         >>> js.solve.seeds(js.noise.VE(), js.noise.karras_grid(js.noise.VE(), 10), order=3).nfe
         28
+
+    Cost:
+        `order` denoiser calls a step but for one to zero noise, which takes one; order - 1 predictions held.
 
     References:
         Gonzalez et al., "SEEDS: Exponential SDE Solvers for Fast High-Quality Sampling from Diffusion Models", 2023,

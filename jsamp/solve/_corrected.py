@@ -184,6 +184,9 @@ def er_sde(schedule: Schedule, grid: Grid, *, order: int = 2, phi: Any = None) -
         >>> js.solve.er_sde(schedule, js.noise.time_grid(schedule, 20, power=2)).stochastic
         True
 
+    Cost:
+        n denoiser calls, order - 1 predictions held.
+
     References:
         Cui et al., "Elucidating the Solution Space of Extended Reverse-Time SDE for Diffusion Models", 2023,
         arXiv:2309.06169.

@@ -78,6 +78,9 @@ def plms(schedule: Schedule, grid: Grid, *, order: int = 4, start: str = "euler"
         >>> js.solve.plms(schedule, js.noise.time_grid(schedule, 10)).slots
         4
 
+    Cost:
+        n denoiser calls (n + 1 with a Heun step), order - 1 predictions held.
+
     References:
         Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds", 2022, arXiv:2202.09778.
     """
@@ -106,6 +109,9 @@ def ipndm(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
         >>> schedule = js.noise.VP()
         >>> js.solve.ipndm(schedule, js.noise.time_grid(schedule, 10)).nfe
         10
+
+    Cost:
+        n denoiser calls, order - 1 predictions held.
 
     References:
         Zhang and Chen, "Fast Sampling of Diffusion Models with Exponential Integrator", 2023, arXiv:2204.13902.
@@ -231,6 +237,9 @@ def pndm(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
         >>> schedule = js.noise.VP()
         >>> js.solve.pndm(schedule, js.noise.time_grid(schedule, 10)).nfe
         19
+
+    Cost:
+        n + 9 denoiser calls and five predictions held (order 4), or n + 1 and one (order 2).
 
     References:
         Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds", 2022, arXiv:2202.09778.

@@ -44,6 +44,9 @@ def interpolant_ode(interpolant: Any, grid: Grid, *, tableau: str = "2heun") -> 
         >>> js.sample(None, bridge, jnp.array([-1.0]), plan).x.round(3).tolist()
         [1.0]
 
+    Cost:
+        One denoiser call a stage; stages - 1 predictions held.
+
     References:
         Albergo, Boffi and Vanden-Eijnden, "Stochastic Interpolants: A Unifying Framework for Flows and Diffusions",
         2023, arXiv:2303.08797.

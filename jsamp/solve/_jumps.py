@@ -21,7 +21,7 @@ from jsamp.solve._state import SampleInfo, check_signal
 
 
 def jumps(plan: Plan, *, length: int = 10, num: int = 10) -> Plan:
-    """Resampling by jumps: every `length` rows go back up in noise by as many rows, and run them again, `num` times.
+    """Resample by jumps: every `length` rows go back up in noise by as many rows, and run them again, `num` times.
 
     Where the plan lands after 1 + k length rows before its end (k = 0, 1, ..., with `length` rows above), x <- (a_up /
     a) x + sqrt(s_up^2 - (a_up / a)^2 s^2) z, and the `length` rows above run again, until they have run `num` times.

@@ -62,7 +62,7 @@ class _WithVolume:
 
 
 def likelihood(key: Key, denoiser: Model, x: Tree, plan: Plan, *, probes: str | int = "exact") -> Estimate:
-    """Log-density of a signal under the probability-flow ODE of a denoiser, by the change of variables.
+    """Compute the log-density of a signal under the probability-flow ODE of a denoiser, by the change of variables.
 
     The signal is carried up to noise; log p(x) = log N(x_T; 0, sigma_T^2) + d log(alpha_T / alpha_0) + the integral of
     alpha tr(d eps / dx) d(sigma / alpha). The integral is one more number that the plan moves by its own weights, so

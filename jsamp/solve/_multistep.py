@@ -250,6 +250,9 @@ def dpm_solver(
         >>> js.solve.dpm_solver(schedule, js.noise.logsnr_grid(schedule, 10), order=3).kind
         'eps'
 
+    Cost:
+        n denoiser calls, order - 1 predictions held.
+
     References:
         Lu et al., "DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps", 2022,
         arXiv:2206.00927.
@@ -289,6 +292,9 @@ def deis(
         >>> js.solve.deis(schedule, js.noise.time_grid(schedule, 10, power=2), order=4).nfe
         10
 
+    Cost:
+        n denoiser calls, order - 1 predictions held.
+
     References:
         Zhang and Chen, "Fast Sampling of Diffusion Models with Exponential Integrator", 2023, arXiv:2204.13902.
     """
@@ -316,6 +322,9 @@ def lms(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
         >>> import jsamp as js
         >>> js.solve.lms(js.noise.VE(), js.noise.karras_grid(js.noise.VE(), 10)).slots
         4
+
+    Cost:
+        n denoiser calls, order - 1 predictions held.
 
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364

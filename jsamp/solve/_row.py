@@ -1,12 +1,12 @@
 """One row of a plan, step by step. Columns of the table stand in brackets, hooks of a steer in braces.
 
-    x  + [churn_std] noise ----------------------------> x          predict
-    {time}   denoiser(x, t) -> x0, eps   {mid}
-    m = x0, eps or eps - x0      [prediction_rate]   ------> history[slot]          remember
-    [weights], [noise_std] by the size of m, where [relative]                       measure
-    x, left, or left + [corrector_newest] m      [take] --> base          correct
-    [state_coef] base + [weights].(m, history) + [noise_std] noise -> x, left          move
-    kick of the denoiser, where [ends_step]   {post} -> x          kick
+    predict     x + [churn_std] noise -> x;  {time}  denoiser(x, t) -> x0, eps  {mid}
+    remember    m = x0, eps or eps - x0, averaged by [prediction_rate] -> history[slot]
+    measure     [weights] and [noise_std] in units of |m|, where [relative]
+    correct     by [take]: x, left, or left + [corrector_newest] m -> base
+    move        [state_coef] base + [weights].(m, history) -> x;  what the next row needs of base -> left
+    add noise   x + [noise_std] noise -> x
+    kick        x + kick of the denoiser, where [ends_step] -> x  {post}  -> x
 
 Every function takes what it needs and returns what it changes; `run_row` calls them in this order. It is the body of
 the one scan that runs every plan.

@@ -123,6 +123,9 @@ def dpmpp_single(
         >>> js.solve.dpmpp_single(schedule, js.noise.logsnr_grid(schedule, 10), order=3).nfe
         10
 
+    Cost:
+        n denoiser calls, order - 1 predictions held.
+
     References:
         Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", 2022,
         arXiv:2211.01095.
@@ -153,6 +156,9 @@ def dpm_single(
         >>> schedule = js.noise.VP()
         >>> js.solve.dpm_single(schedule, js.noise.logsnr_grid(schedule, 10), order=2).kind
         'eps'
+
+    Cost:
+        n denoiser calls, order - 1 predictions held.
 
     References:
         Lu et al., "DPM-Solver: A Fast ODE Solver for Diffusion Probabilistic Model Sampling in Around 10 Steps", 2022,

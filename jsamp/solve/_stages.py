@@ -96,7 +96,7 @@ def rho_rk(schedule: Schedule, grid: Grid, *, tableau: str = "3kutta") -> Plan:
             "4rk"; the digit is the order and the number of rows per step.
 
     Returns:
-        A plan of stages * n rows.
+        A plan of stages * n rows, fewer where the grid ends at zero noise.
 
     Raises:
         ValueError: for a bad grid or an unknown tableau, or alpha = 0.
@@ -106,6 +106,9 @@ def rho_rk(schedule: Schedule, grid: Grid, *, tableau: str = "3kutta") -> Plan:
         >>> schedule = js.noise.VP()
         >>> js.solve.rho_rk(schedule, js.noise.logsnr_grid(schedule, 5), tableau="4rk").nfe
         20
+
+    Cost:
+        One denoiser call a stage; stages - 1 predictions held.
 
     References:
         Zhang and Chen, "Fast Sampling of Diffusion Models with Exponential Integrator", 2023, arXiv:2204.13902.
@@ -144,6 +147,9 @@ def heun(schedule: Schedule, grid: Grid) -> Plan:
         >>> import jsamp as js
         >>> js.solve.heun(js.noise.VE(), js.noise.karras_grid(js.noise.VE(), 10)).nfe
         19
+
+    Cost:
+        Two denoiser calls a step but for one to zero noise, which takes one; one prediction held.
 
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
@@ -191,6 +197,9 @@ def edm(
         >>> js.solve.edm(js.noise.VE(), js.noise.karras_grid(js.noise.VE(), 18), churn=40.0).stochastic
         True
 
+    Cost:
+        Two denoiser calls a step but for one to zero noise, which takes one; one prediction held.
+
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
     """
@@ -237,6 +246,9 @@ def dpm2(schedule: Schedule, grid: Grid) -> Plan:
         >>> import jsamp as js
         >>> js.solve.dpm2(js.noise.VE(), js.noise.karras_grid(js.noise.VE(), 10)).nfe
         19
+
+    Cost:
+        Two denoiser calls a step but for one to zero noise, which takes one; one prediction held.
 
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364,
