@@ -3,7 +3,7 @@
 Half a million rows (one per pixel and photograph), 12 columns of already seen neighbours in colour, as in lossless
 image coding. Least absolute deviations on 0.1 to 3 % of the rows, weighted by 1/probability, against the full solve.
 The scores are those of [X y]: one leverage pass for the upper bounds tau^(1/2), a dozen for Lewis weights, and
-sensitivities against 256 rows drawn by Lewis weights. Scoring pays when the solver is dear or is run many times.
+sensitivities against 256 rows drawn by Lewis weights. Scoring pays when the solver is expensive or runs many times.
 
     python examples/l1_regression.py --out .
 """

@@ -59,7 +59,7 @@ def normal_once(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     x, seed = normal(key, shape, dtype), words(key)
     if seed.shape != (2,) or dtype != jnp.float32:
         return x
-    # The compiler takes a division of integers for too dear to be repeated in every use, as it would repeat the rounds
-    # of Threefry; the kernel it then writes for x knows that the divisor is one.
+    # XLA repeats the rounds of Threefry in every fusion that uses x, but never a division of integers. Dividing the
+    # bits by a one that is computed from the key, so that it is not folded away, makes XLA write x once.
     one = jnp.maximum(jax.lax.population_count(seed[0]) >> 6, 1)
     return jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, jnp.uint32) // one, x.dtype)

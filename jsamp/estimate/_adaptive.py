@@ -149,7 +149,7 @@ def multiple_importance(log_density: Any, values: Any, log_proposals: Any, alpha
 
 @pytree
 class AdaptiveImportance:
-    """Adapts a mixture of Gaussian proposals, one per expectation, and estimates all expectations from its draws.
+    """Adapt a mixture of Gaussian proposals, one per expectation, and estimate all expectations from its draws.
 
     `init` draws a first batch from the laws themselves. Each `step` fits one Gaussian to each phi_j f_j by
     cross-entropy on all points so far, finds the shares alpha that minimise sum_j w_j Var_j, draws a batch, and fits

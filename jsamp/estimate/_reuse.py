@@ -87,7 +87,7 @@ def _mean(name, values):
 
 @pytree
 class Thresholdout:
-    """Answers adaptively chosen queries from training rows, and from the holdout only where the two disagree.
+    """Answer adaptively chosen queries from training rows, and from the holdout only where the two disagree.
 
     A query gives every row a number in [0, 1]. If |mean over holdout - mean over training rows| exceeds the noisy
     threshold, the holdout's mean with noise is the answer and the budget falls by one; else the training mean, and the
@@ -163,7 +163,7 @@ class Thresholdout:
 
 @pytree
 class SQ:
-    """Answers adaptively chosen means with noise: the statistical query mechanism.
+    """Answer adaptively chosen means with noise: the statistical query mechanism.
 
     answer = mean over rows + noise. With Gaussian noise of about num^(1/4) / sqrt(n) the error of `num` adaptive
     queries grows as num^(1/4), where the plain mean fails after about n of them (a rule of thumb, ours; the rate is the
@@ -212,7 +212,7 @@ class SQ:
 
 @pytree
 class PrivateMultiplicativeWeights:
-    """Answers exponentially many linear queries over a finite universe from a public stand-in that learns from errors.
+    """Answer exponentially many linear queries over a finite universe from a public stand-in that learns from errors.
 
     The stand-in h starts uniform. A query q in [0, 1]^X has the answer <q, h> while that is within the noisy threshold
     of the data's <q, D>; else the data's answer with noise is given, h is multiplied by exp(-+ rate q) towards it, and

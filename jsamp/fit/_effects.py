@@ -73,7 +73,7 @@ class EffectMixture:
         return jax.nn.softmax(matmul(self.encoder(image), self.gate) + self.gate_offset)
 
     def individual(self, image: Any) -> jax.Array:
-        """Compute the effect to be expected of a unit with this image: sum_k p_k effect_k."""
+        """Compute the expected effect on a unit with this image: sum_k p_k effect_k."""
         return jnp.sum(self(image) * self.effect)
 
     def salience(self, image: Any, cluster: int = -1) -> jax.Array:

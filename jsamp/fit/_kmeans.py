@@ -49,7 +49,7 @@ SAMPLE = 1001  # rows, evenly spread, whose median is the origin
 
 
 class Cloud(NamedTuple):
-    """Rows made harmless: `rows` = (X - origin) * unit, with shares that sum to 1; `variance` is a column's mean."""
+    """Hold rows centred and scaled, (X - origin) * unit, with shares that sum to 1; `variance` is a column's mean."""
 
     rows: Any
     share: Any

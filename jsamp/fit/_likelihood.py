@@ -1,4 +1,4 @@
-"""Nested sampling of a dear likelihood: a small network stands in for it near the end, and is answered for."""
+"""Nested sampling of an expensive likelihood: a small network stands in for it near the end, its errors measured."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def likelihood_surrogate(
     steps: int = 1000,
     progress: bool = False,
 ) -> Result:
-    """Draw by nested sampling of a dear likelihood, a small network standing in for it once little evidence is left.
+    """Draw by nested sampling of a costly likelihood: a small network stands in for it once little evidence is left.
 
     The run is `js.mcmc.nested` until the live points can raise log Z by `begin` at most. A quadratic with a network on
     top is then fitted to the points evaluated so far, and compared with the truth at fresh points, which true steps

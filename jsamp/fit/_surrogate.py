@@ -12,7 +12,7 @@ MEMBERS, WIDTH, STEPS = 5, 32, 150
 
 
 class Ranking:
-    """Ranks new candidates by those evaluated so far; arrays are padded, so it compiles once for a search."""
+    """Rank new candidates by those evaluated so far; arrays are padded, so it compiles once for a search."""
 
     def __init__(self, capacity: int, pool: int):
         self.capacity, self.pool = capacity, pool

@@ -32,8 +32,8 @@ class _Tree(NamedTuple):
     rho: Any  # sum of the whitened momenta
 
 
-# A value that a loop carries is not computed again for every coordinate it decides: so the random numbers of a doubling
-# and of a leaf are drawn one ahead.
+# Random numbers of a doubling and of a leaf are drawn one iteration ahead and carried: else XLA draws them again for
+# every coordinate that they decide.
 class _Walk(NamedTuple):
     left: _End
     right: _End

@@ -32,7 +32,7 @@ class Recall(NamedTuple):
 
 @pytree
 class Memory(Hooks):
-    """Gives a denoiser its own by-product of the row before: the momentum of `APG`, the lag of `GradientFree`.
+    """Give a denoiser its own by-product of the row before: the momentum of `APG`, the lag of `GradientFree`.
 
     Such a denoiser has the class attribute `remembers = True`, a field `memory`, and returns a `Guided` prediction
     whose `aux` has the structure of x. Further stages of one step see and leave the same memory.

@@ -1,4 +1,4 @@
-"""The noise of a plan: one's own in its place, its log-probability, and variances that a network has learned."""
+"""The noise of a plan: your own in its place, its log-probability, and variances that a network has learned."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _check_noise(name: str, noise: Any) -> None:
 
 @pytree
 class OwnNoise(Hooks):
-    """Take one's own standard normal numbers in place of those that a plan draws.
+    """Replace the standard normal numbers that a plan draws by your own.
 
     A row then ends with x <- mean + std z for the given z: noise that was recorded, that several runs share, that is
     antithetic, or the increments of one Brownian path W under grids of any fineness,

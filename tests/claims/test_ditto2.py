@@ -49,7 +49,9 @@ def test_a_distilled_jump_replaces_the_sampler_in_the_search():
     jump = lambda x, t, s: js.loss.jump(jumper, x, t, s)  # two jumps go where one goes
     np.testing.assert_allclose(jump(jump(x, 5.0, 1.5), 1.5, 0.4), jump(x, 5.0, 0.4), rtol=1e-4)
     one_step = jax.tree_util.Partial(lambda model, x: js.loss.jump(model, x, VE.sigma_max, 0.0), jumper)
-    search = lambda law, **options: js.solve.optimise_start(law, x, PLAN, target, optax.adam(0.3), steps=70, **options).x
+    search = lambda law, **options: (
+        js.solve.optimise_start(law, x, PLAN, target, optax.adam(0.3), steps=70, **options).x
+    )
     cheap, dear = search(never, surrogate=one_step), search(LAW)
     error = lambda start: float(target(js.sample(None, LAW, start, PLAN).x))
     assert error(x) > 0.5 and error(cheap) < 0.02 * error(x) and error(dear) < 0.02 * error(x)

@@ -134,7 +134,9 @@ def test_the_optimised_start_reaches_the_target():
         (js.solve.ddim(VP, js.noise.logsnr_grid(VP, 10), eta=0.3), jax.random.key(4)),
     ):
         feature = lambda x0: (jnp.sum(x0**2) - 2.0) ** 2
-        x, info = js.solve.optimise_start(law, jnp.array([0.3, -0.2]), plan, feature, optax.adam(0.1), steps=100, key=key)
+        x, info = js.solve.optimise_start(
+            law, jnp.array([0.3, -0.2]), plan, feature, optax.adam(0.1), steps=100, key=key
+        )
         assert int(info.steps) == 100
         final = float(feature(js.sample(key, law, x, plan).x))
         assert final <= float(info.loss.min()) + 1e-6
