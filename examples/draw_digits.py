@@ -154,7 +154,9 @@ def main() -> None:
     key, k_noise = jax.random.split(jax.random.key(options.seed))
     noise, labels = jax.random.normal(k_noise, (64, 28, 28)), jnp.arange(64) % 10
     images, seconds = draw_many(key, params, noise, labels, picture, plan)
-    png.write(options.out, png.tile(images))
+    asked = [" ".join(map(str, row)) for row in np.reshape(labels, (8, 8))]
+    title = f"{options.solver}, {plan.nfe} network evaluations, beside the digits asked for"
+    png.page(options.out, np.reshape(images, (8, 8, 28, 28)), asked, title)
     print(f"{options.out}: 64 digits by {options.solver}, {plan.nfe} network evaluations, {seconds:.2f} s")
     if options.quick:
         return

@@ -69,7 +69,9 @@ def main() -> None:
         options.out.with_suffix(".count").write_text(str(done))  # only what is on disk counts
     rate = (done - first) / (time.perf_counter() - begin)
     print(f"{done} of {options.num} images are there, {rate:.0f} a second")
-    png.write(options.out.with_suffix(".png"), png.tile(store[:64] / 127.5 - 1))
+    shown = store[:64] / 127.5 - 1
+    rows = {f"{i} to {i + 7}": shown[i : i + 8] for i in range(0, len(shown), 8)}
+    png.page(options.out.with_suffix(".png"), rows.values(), list(rows), f"The first of {len(store)} images")
 
 
 if __name__ == "__main__":
