@@ -162,6 +162,8 @@ class Discrete(LogAlpha):
         """The real index whose half log-SNR is lam; refused where the table does not reach so much noise."""
         self._check_reach(lam)
         xp, lam, table = prepare(lam, self.log_alpha)
+        if lam.dtype.itemsize < 4:  # neighbours of the table are equal in half precision
+            return self.time(lam.astype(jnp.float32)).astype(lam.dtype)
         table = xp.concatenate([xp.zeros_like(table[:1]), table])
         index = xp.arange(-1, table.shape[0] - 1).astype(table.dtype)
         return xp.interp(-log_alpha_from_lam(xp, lam), -table, index)
