@@ -61,7 +61,8 @@ class Case:
         stochastic: another key gives another draw.
         dtypes: a row of `POLICIES`, or None where the inputs hold no floating array.
         returns: the exact type of the result, or None.
-        refusals: pairs (call without arguments, what the message matches), each a ValueError or TypeError of our own.
+        refusals: pairs (call without arguments, what the message matches), each a ValueError or TypeError of our own;
+            or triples with the type of the error in the middle.
         check_vma: of `jax.shard_map`; False where a function of JAX itself fails under it (betainc does).
         host: runs on the host: takes no tracer, so that only repetition, types and refusals are checked.
         tolerance: of comparisons between programs, relative and absolute.
@@ -76,7 +77,7 @@ class Case:
     stochastic: bool = False
     dtypes: str | None = "kept"
     returns: type | None = None
-    refusals: Sequence[tuple[Callable[[], Any], str]] = ()
+    refusals: Sequence[tuple] = ()
     check_vma: bool = True
     host: bool = False
     tolerance: float = 2e-5
@@ -154,9 +155,19 @@ def whole_tracebacks():
         jax.config.update("jax_traceback_filtering", before)
 
 
-def refused(call, match):
-    """The call raises a ValueError or TypeError with this message, from our code and not from inside a library."""
-    with whole_tracebacks(), pytest.raises((ValueError, TypeError), match=match) as caught:
+def wrong(function, *rows):
+    """List refusals of one function from rows (arguments, match) or (arguments, error, match).
+
+    Arguments are a tuple or, by name, a dict.
+    """
+    split = lambda given: ((), given) if isinstance(given, dict) else (given, {})
+    calls = [(*split(given), rest) for given, *rest in rows]
+    return [(functools.partial(function, *args, **options), *rest) for args, options, rest in calls]
+
+
+def refused(call, match, error=(ValueError, TypeError)):
+    """The call raises an error of this type and message, from our code and not from inside a library."""
+    with whole_tracebacks(), pytest.raises(error, match=match) as caught:
         call()
     last = pathlib.Path(traceback.extract_tb(caught.value.__traceback__)[-1].filename)
     assert any(last.is_relative_to(folder) for folder in OURS), f"raised in {last}: {caught.value}"
@@ -167,8 +178,8 @@ def refused(call, match):
 
 def bad_input_is_refused(case):
     """Each refusal has its own message."""
-    for call, match in case.refusals:
-        refused(call, match)
+    for call, *error, match in case.refusals:
+        refused(call, match, *error)
 
 
 def repeats_itself(case):

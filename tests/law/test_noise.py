@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
-from laws import assert_same_bits, central
+from cases import Case, pairs, wrong
 
 import jsamp as js
+from jsamp.noise._spacings import SPACINGS
 
 N = js.noise
 TABLE = np.cumprod(1 - np.linspace(1e-3, 0.15, 60))
@@ -28,379 +28,312 @@ GRIDS = {
     "logsnr_grid": N.logsnr_grid,
     "karras_grid": lambda s, n, **k: N.karras_grid(s, n, 3.0, **k),
 }
+PATHS = (N.Interpolant("linear"), N.Interpolant("trigonometric", "sine", 0.5), N.Interpolant("one-sided"))
+ANYWHERE = [spacing for spacing in SPACINGS if not spacing.startswith("ays")]
+RATIOS = {name: np.append(np.geomspace(0.9 * min(float(s.sigma(s.t_max) / max(s.alpha(s.t_max), 1e-3)), 50.0), 0.05, 6), 0.0)
+          for name, (s, _, _) in SCHEDULES.items()}  # fmt: skip
+# The ends of grids that fall through finite levels, a number each, and the schedules that have them.
+ENDS = {name: s.t_min * 1.5 + 0.1 * (name == "Discrete") for name, (s, _, _) in SCHEDULES.items() if name != "Flow"}
 
 
-def law_interpolant(name):
-    """jit, vmap, dtypes and float64 on the host agree; the scale is a number."""
-    times = jnp.array([0.1, 0.45, 0.9], jnp.float32)
-    methods = ("alpha", "beta", "gamma", "gamma_gamma_dot")
-    read = lambda path, t: {m: getattr(path, m)(t) for m in methods}
-    for path in (N.Interpolant("linear"), N.Interpolant("trigonometric", "sine", 0.5), N.Interpolant("one-sided")):
-        host, jitted = read(path, np.asarray(times, np.float64)), jax.jit(read)(path, times)
-        mapped = jax.vmap(read, (None, 0))(path, times)
-        for m in methods:
-            assert jitted[m].dtype == jnp.float32
-            np.testing.assert_allclose(jitted[m], host[m], rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(mapped[m], host[m], rtol=1e-5, atol=1e-6)
+def read(schedule, t):
+    """All that a schedule says about times."""
+    values = {name: getattr(schedule, name)(t) for name in ("alpha", "sigma", "lam")}
+    return values | {"time": schedule.time(values["lam"])}
+
+
+def levels(path, t):
+    """All that an interpolant says about times."""
+    return {name: getattr(path, name)(t) for name in ("alpha", "beta", "gamma", "gamma_gamma_dot")}
+
+
+def at_ends(make, schedules, ends):
+    """The logarithms of a grid on each schedule, which compare small times as they do large ones."""
+    return {name: jnp.log(make(schedules[name], 5, t_min=end, final="sigma_min")) for name, end in ends.items()}
+
+
+def spaced(schedule, spacing, end):
+    """A grid that falls to noise 0: the logarithms of its times, and the last, which is 0."""
+    times = N.spaced_grid(schedule, 5, spacing, t_min=end)
+    return jnp.log(times[:-1]), times[-1]
+
+
+def schedule(name, *refusals):
+    """A case of a schedule: its levels and its prior, in the dtype of the times."""
+    one, other, times = SCHEDULES[name]
+    call = lambda one, key, t: (read(one, t), one.prior(key, (4, 2), t.dtype))
+    return Case(
+        lambda: one, (jnp.asarray(times, jnp.float32),), call, other=lambda: other, smooth=True, stochastic=True,
+        tolerance=2e-6, refusals=refusals,
+    )  # fmt: skip
+
+
+def grid(name, *refusals):
+    """A case of a rule for grids: the host's float64 tables are those of a trace, on every schedule."""
+    make = GRIDS[name]
+    bad = [
+        ({"n": 0}, ValueError, "n must be >= 1"), ({"n": 2.0}, TypeError, "Python int"),
+        ({"n": 3, "final": "one"}, ValueError, "final"),
+        ({"n": 3, "t_max": 1e-4}, ValueError, "t_max must be above t_min"),
+    ]  # fmt: skip
+    infinite = [] if name == "time_grid" else [(lambda: make(N.Flow(), 4), ValueError, r"infinite.*t_max")]
+    return Case(
+        lambda: {name: SCHEDULES[name][0] for name in ENDS}, (ENDS,), lambda all, key, ends: at_ends(make, all, ends),
+        other=lambda: {name: SCHEDULES[name][1] for name in ENDS}, dtypes=None,
+        refusals=[*wrong(functools.partial(make, N.VP()), *bad), *infinite, *refusals],
+    )  # fmt: skip
+
+
+@js.pytree
+class Falling:
+    """A schedule of a user: alpha = exp(-rate t), variance preserving."""
+
+    rate: float
+    t_max, t_min = 1.0, 0.1
+
+    def alpha(self, t):
+        return jnp.exp(-self.rate * t)
+
+    def sigma(self, t):
+        return jnp.sqrt(-jnp.expm1(-2 * self.rate * t))
+
+    def lam(self, t):
+        return jnp.log(self.alpha(t) / self.sigma(t))
+
+    def time(self, lam):
+        return jnp.logaddexp(0.0, -2 * lam) / (2 * self.rate)
+
+    def prior(self, key, shape, dtype=jnp.float32):
+        return jax.random.normal(key, shape, dtype)
+
+
+# ---------------------------------------------------------------- one line for each public object
+
+BETAS = np.linspace(1e-4, 0.02, 1000)
+LINEAR, SCALED = N.Discrete.ddpm_linear(), N.Discrete.scaled_linear()
+REGISTRY = {
+    "Cosine": schedule("Cosine", *wrong(N.Cosine, ((0.0,), ValueError, "offset"))),
+    "Discrete": schedule(
+        "Discrete",
+        *wrong(
+            N.Discrete,
+            ((TABLE[::-1],), ValueError, "decrease"),
+            ((np.append(1.0, TABLE),), ValueError, r"\[0\] is 1, the noiseless level"),
+            ((np.float16(np.cumprod(1 - BETAS)),), ValueError, "float16"),
+            ((1 - BETAS,), ValueError, "no product of 1 - beta"),
+            ((1 - np.linspace(1e-3, 0.15, 60),), ValueError, "no product of 1 - beta"),
+            ((LINEAR.alpha(np.arange(1000)),), ValueError, "Square it"),
+            ((SCALED.alpha(np.arange(1000)),), ValueError, "Square it"),
+            ((BETAS,), ValueError, "decrease.*not betas"), ((["a", "b"],), TypeError, "numbers"),
+            ((np.array([]),), ValueError, r"vector \[N\]"),
+            ((np.array([0.5, np.nan]),), ValueError, r"\[0, 1\)|decrease"),
+        ),
+        (lambda: N.Discrete.from_betas([0.1, 1.5]), ValueError, "from_betas: betas"),
+        (lambda: N.Discrete.ddpm_linear(10), ValueError, "too few"),
+        (lambda: N.Discrete.ddpm_linear(0), ValueError, "num"),
+        (lambda: N.Discrete.cosine(offset=-1), ValueError, "offset"),
+        (lambda: N.Discrete.cosine(10, max_beta=1.0), ValueError, "max_beta"),
+        (lambda: N.Discrete.scaled_linear(10, 0.0), ValueError, "beta_start"),
+        (lambda: SCALED.time(-np.log(20)), ValueError, "knows no such noise"),
+        (lambda: SCALED.time(-np.log([1.0, 80.0])), ValueError, "knows no such noise"),
+    ),
+    "Flow": schedule("Flow"),
+    "Interpolant": Case(
+        lambda: PATHS, (jnp.array([0.1, 0.45, 0.9], jnp.float32),), lambda paths, key, t: [levels(p, t) for p in paths],
+        smooth=True, tolerance=1e-6,
+        refusals=wrong(
+            N.Interpolant,
+            (("straight",), ValueError, "path must be one of"),
+            (("linear", "white"), ValueError, "noise must be one of"),
+            (("one-sided", "sine"), ValueError, "leave noise=None"),
+            (("mirror", "none"), ValueError, "nothing without noise"),
+            ({"path": "linear", "scale": 0.0}, ValueError, "scale must be finite"),
+            (("trigonometric", "brownian", 2.0), ValueError, "need gamma < 1"),
+        ),
+    ),
+    "OUVE": schedule(
+        "OUVE",
+        *wrong(N.OUVE, ((0.0,), ValueError, "stiffness"), ((1.5, 0.5, 0.5), ValueError, "sigma_max must be above")),
+    ),
+    "Schedule": Case(
+        lambda: Falling(1.5), (0.01,), lambda own, key, end: jnp.log(N.logsnr_grid(own, 5, t_min=end, t_max=0.9)), dtypes=None,
+    ),
+    "VE": schedule(
+        "VE", *wrong(N.VE, ((1.0, 0.5), ValueError, "sigma_min must be below"), ((0.0, 0.5), ValueError, "sigma_min")),
+    ),
+    "VP": schedule(
+        "VP",
+        *wrong(
+            N.VP,
+            ((-0.1,), ValueError, "beta_min"), ((0.1, 0.0), ValueError, "beta_max"), ((np.nan,), ValueError, "beta_min"),
+            (("a",), TypeError, "number"),
+        ),
+        *wrong(
+            N.VP().prior,
+            ((None, (3,)), ValueError, "prior: key is None"),
+            ((jax.random.key(0), (3.5,)), TypeError, "shape must be a tuple of integers"),
+            ((jax.random.key(0), (3,), int), TypeError, "floating"),
+        ),
+    ),
+    "dynamic_shift": Case(
+        lambda: N.dynamic_shift, (1024,), dtypes=None, tolerance=1e-6,
+        refusals=wrong(
+            N.dynamic_shift,
+            *(((tokens,), ValueError, "tokens") for tokens in (0, -4, np.nan)),
+            ({"tokens": 4, "base": (256, 0.5), "most": (256, 1.0)}, ValueError, "two sizes"),
+            ({"tokens": 4, "base": (256.0,)}, ValueError, r"base must be \(tokens, mu\)"),
+        ),
+    ),
+    "index_grid": Case(
+        lambda: LINEAR, call=lambda linear, key: [N.index_grid(linear, 7, s) for s in ("leading", "linspace", "trailing")],
+        host=True,
+        refusals=[
+            *wrong(
+                functools.partial(N.index_grid, LINEAR),
+                ({"n": 2000}, ValueError, "must decrease"), ({"n": 5, "spacing": "odd"}, ValueError, "spacing"),
+                ({"n": 5, "spacing": "leading", "final": "sigma_min"}, ValueError, "offset=1"),
+                ({"n": 0}, ValueError, "n must be"),
+                *(((n, "leading"), ValueError, f"leading' with n={n} starts at index .* far from pure noise") for n in (1, 2, 501, 600)),
+                *(({"n": 5, "spacing": "leading", "offset": offset}, "offset") for offset in (np.nan, 0.5, -1)),
+            ),
+            (lambda: N.index_grid(N.VP(), 5), TypeError, "Discrete"),
+        ],
+    ),
+    "karras_grid": grid("karras_grid", (lambda: N.karras_grid(N.VP(), 4, 0.0), ValueError, "rho")),
+    "logsnr_grid": grid(
+        "logsnr_grid", (lambda: N.logsnr_grid(4, N.VP()), TypeError, "schedule must be a noise schedule"),
+    ),
+    "shift": Case(
+        lambda: N.shift, (N.time_grid(N.Flow(), 6, final="zero"), 3.0), smooth=True, tolerance=1e-6,
+        refusals=[
+            *wrong(functools.partial(N.shift, np.ones(1)), *(((factor,), ValueError, "factor") for factor in (0.0, -1.0, np.nan))),
+            (lambda: N.shift(np.array([80.0, 1.0]), 3.0), ValueError, "grid"),
+        ],
+    ),
+    "sigma_grid": Case(
+        lambda: {name: one for name, (one, _, _) in SCHEDULES.items()}, (RATIOS,),
+        lambda all, key, ratios: {name: N.sigma_grid(all[name], ratios[name]) for name in all},
+        other=lambda: {name: other for name, (_, other, _) in SCHEDULES.items()}, dtypes=None, tolerance=2e-4,
+        refusals=[
+            *wrong(
+                functools.partial(N.sigma_grid, SCALED),
+                (([20.0, 1.0],), "beyond the noisiest index, 999"), (([80.0, 1.0],), "beyond the noisiest index"),
+                (([1.0, 2.0],), r"must decrease; got sigmas\[1\]"), (([1.0],), "n \\+ 1"),
+                (([1.0, -1.0],), "sigmas must be finite and in"), (([1.0, np.nan],), "finite"),
+                (("no",), "number"), ((None,), "number"),
+            ),
+            (lambda: N.sigma_grid(N.VE(0.01, 20.0), [30.0, 1.0]), ValueError, "outside the schedule's times"),
+        ],
+    ),
+    "spaced_grid": Case(
+        N.VP, (0.01,), lambda vp, key, end: {s: spaced(vp, s, end) for s in ANYWHERE}, dtypes=None,
+        refusals=[
+            *wrong(
+                functools.partial(N.spaced_grid, N.VP(), 4),
+                ({"spacing": "even"}, ValueError, "spacing must be one of"),
+                ({"spacing": "normal", "rho": 2.0}, ValueError, "takes no rho"),
+                ({"spacing": "karras", "shape": 0.6}, ValueError, "takes no shape"),
+                ({"spacing": "karras", "rho": 0.0}, ValueError, "rho must"),
+                ({"spacing": "beta", "shape": 0.0}, ValueError, "shape must"),
+                ({"spacing": "ays_sd15", "t_min": 0.1}, ValueError, "ends of its own"),
+                ({"spacing": "ays_svd"}, ValueError, "outside the schedule"),
+                ({"spacing": "beta", "t_max": 1e-4}, ValueError, "t_max must be above"),
+            ),
+            (lambda: N.spaced_grid(N.Discrete.ddpm_linear(100, 1e-3, 0.15), 90, "beta"), ValueError, "does not decrease"),
+        ],
+    ),
+    "time_grid": grid(
+        "time_grid", (lambda: N.time_grid(N.VP(), 4, -1), ValueError, "power"),
+        (lambda: N.time_grid(None, 4), TypeError, "schedule must be a noise schedule"),
+        (lambda: N.time_grid(N.VP(), 4, t_max="a"), TypeError, "t_max must be a number"),
+        (lambda: N.time_grid(N.VP(), 4, t_max=np.ones(2)), ValueError, "t_max must be one number"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("law", "case"), pairs(REGISTRY))
+def test_laws(law, case):
+    law(case)
+
+
+# ---------------------------------------------------------------- interpolants and grids
+
+
+def test_interpolants_on_the_host():
+    times = np.array([0.1, 0.45, 0.9], np.float32)
+    for path in PATHS:
+        host, single = levels(path, times.astype(np.float64)), jax.vmap(levels, (None, 0))(path, jnp.asarray(times))
+        for level, value in host.items():
+            assert single[level].dtype == jnp.float32
+            np.testing.assert_allclose(single[level], value, rtol=1e-5, atol=1e-6)
     slope = jax.grad(lambda scale: N.Interpolant("linear", scale=scale).gamma(jnp.float32(0.5)))(1.0)
     np.testing.assert_allclose(slope, 0.5)
 
 
-def law_schedule(name):
-    schedule, other, times = SCHEDULES[name]
-    assert isinstance(schedule, N.Schedule)
-    times = jnp.asarray(times, jnp.float32)
-    methods = ("alpha", "sigma", "lam")
-
-    def read(schedule, t):
-        values = {m: getattr(schedule, m)(t) for m in methods}
-        return values | {"time": schedule.time(values["lam"])}
-
-    eager, jitted, mapped = (
-        read(schedule, times),
-        jax.jit(read)(schedule, times),
-        jax.vmap(read, (None, 0))(schedule, times),
-    )
-    for m, value in eager.items():
-        assert value.dtype == jnp.float32
-        np.testing.assert_allclose(value, jitted[m], rtol=2e-6, atol=1e-6)
-        np.testing.assert_allclose(value, mapped[m], rtol=2e-6, atol=1e-6)
-    # Numbers, not structure.
-    traces = []
-    count = jax.jit(lambda schedule, t: (traces.append(1), read(schedule, t))[1])
-    count(schedule, times)
-    count(other, times * 0.9)
-    assert len(traces) == 1
-    again = jax.tree.unflatten(jax.tree.structure(schedule), jax.tree.leaves(schedule))
-    assert_same_bits(read(again, times), eager)
-    # The host reads the same formulas in float64.
-    for t, a in zip(np.asarray(times, np.float64), eager["alpha"], strict=True):
-        host = schedule.alpha(t)
-        assert isinstance(host, np.float64)
-        np.testing.assert_allclose(a, host, rtol=2e-5)
-    # bfloat16 in, bfloat16 out.
-    assert schedule.alpha(times.astype(jnp.bfloat16)).dtype == jnp.bfloat16
-    # Prior.
-    key = jax.random.key(0)
-    x = schedule.prior(key, (4, 2))
-    assert x.dtype == jnp.float32
-    assert_same_bits(x, schedule.prior(key, (4, 2)))
-    assert schedule.prior(key, (3,), jnp.bfloat16).dtype == jnp.bfloat16
-    scale = {"VE": schedule.sigma(schedule.t_max), "OUVE": schedule.sigma(1.0)}.get(name, 1.0)
-    np.testing.assert_allclose(x, scale * jax.random.normal(key, (4, 2)), rtol=1e-6)
-    # A tree of shapes.
-    tree = schedule.prior(key, {"a": (2, 3), "b": [(4,), ()]})
-    assert jax.tree.map(jnp.shape, tree, is_leaf=lambda v: False) == {"a": (2, 3), "b": [(4,), ()]}
-    draws = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(schedule.prior(key, [(500,), (500,)]))])
-    assert abs(draws.std() / scale - 1) < 4.5 / np.sqrt(2000)
-    assert abs(np.corrcoef(draws[:500], draws[500:])[0, 1]) < 4.5 / np.sqrt(500)
-    # Inside shard_map.
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    ts = jnp.linspace(times[0], times[-1], 16)
-    out = jax.jit(jax.shard_map(lambda t: read(schedule, t), mesh=mesh, in_specs=P("data"), out_specs=P("data")))(ts)
-    whole = jax.jit(read)(schedule, ts)
-    for m in out:
-        np.testing.assert_allclose(out[m], whole[m], rtol=2e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_slopes_of_schedules(name, x64):
-    """Forward and reverse derivatives in t, finite at both ends of a grid, equal to finite differences inside."""
-    schedule, _, times = SCHEDULES[name]
-    for method in ("alpha", "sigma", "lam"):
-        function = getattr(schedule, method)
-        for t in times:
-            t = t + 0.13 if name == "Discrete" else t
-            slope = jax.grad(lambda t, f=function: f(t))(t)
-            size = 1e-4 * min(t, 1.0)
-            wanted = central(lambda h, f=function, t=t: f(np.float64(t) + h), size)
-            np.testing.assert_allclose(slope, wanted, rtol=1e-7, atol=1e-8, err_msg=f"{method} at {t}")
-    for t in times:
-        lam = schedule.lam(np.float64(t))
-        slope = jax.grad(schedule.time)(lam)
-        wanted = central(lambda h, lam=lam: schedule.time(lam + h), 1e-5 if name == "Discrete" else 1e-4)
-        np.testing.assert_allclose(slope, wanted, rtol=1e-6, atol=1e-9)
-    ends = [schedule.t_max, schedule.t_min]
-    for t in ends:
-        for method in ("alpha", "sigma"):
-            assert np.isfinite(jax.grad(getattr(schedule, method))(jnp.asarray(t, jnp.float64)))
-
-
-def _noiseless(schedule):
-    return schedule.time(np.inf)
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_the_noiseless_end(name):
-    schedule = SCHEDULES[name][0]
-    t = _noiseless(schedule)
-    assert schedule.alpha(t) == 1
-    assert schedule.sigma(t) == 0
-    assert schedule.lam(t) == np.inf
-    assert np.isfinite(jax.grad(schedule.sigma)(jnp.float32(t)))
-    assert t == (-1 if name == "Discrete" else 0)
-
-
-def law_grid(name):
-    make = GRIDS[name]
-    for label, (schedule, other, _) in SCHEDULES.items():
-        start = 0.999 if label == "Flow" else schedule.t_max
+@pytest.mark.parametrize("name", GRIDS)
+def test_grids_fall_from_end_to_end(name):
+    for label, (one, _, _) in SCHEDULES.items():
+        start = 0.999 if label == "Flow" else one.t_max
         for final in ("zero", "sigma_min"):
             for n in (1, 2, 7):
-                grid = make(schedule, n, t_max=start, final=final)
-                assert isinstance(grid, np.ndarray)
-                assert grid.dtype == np.float64
-                assert grid.shape == (n + 1,)
-                assert np.all(np.diff(grid) < 0)
+                grid = GRIDS[name](one, n, t_max=start, final=final)
+                falls(grid, n)
                 assert grid[0] == start
-                assert grid[-1] == (_noiseless(schedule) if final == "zero" else schedule.t_min)
-        # A traced schedule or end gives the same grid in a trace, and new numbers do not retrace.
-        if label == "Flow":
-            continue
-        traces = []
-
-        def build(schedule, end, label=label, traces=traces):
-            traces.append(1)
-            return make(schedule, 5, t_min=end, final="sigma_min")
-
-        end = schedule.t_min * 1.5 + 0.1 * (label == "Discrete")
-        jitted = jax.jit(build)
-        got = jitted(schedule, end)
-        np.testing.assert_allclose(got, build(schedule, end), rtol=2e-4, atol=1e-6)
-        assert isinstance(got, jax.Array)
-        jitted(other, end * 1.1)
-        assert len(traces) == 2  # one for the jit, one for the call on the host
-        slope = jax.grad(lambda end: jnp.sum(make(schedule, 5, t_min=end, final="sigma_min")))(jnp.float32(end))
-        assert np.isfinite(slope)
-        assert slope != 0
-    for wrong, error, match in [
-        ({"n": 0}, ValueError, "n must be >= 1"),
-        ({"n": 2.0}, TypeError, "Python int"),
-        ({"n": 3, "final": "one"}, ValueError, "final"),
-        ({"n": 3, "t_max": 1e-4}, ValueError, "t_max must be above t_min"),
-    ]:
-        with pytest.raises(error, match=match):
-            make(N.VP(), **wrong)
-    if name != "time_grid":
-        with pytest.raises(ValueError, match=r"infinite.*t_max"):
-            make(N.Flow(), 4)
-    if name == "karras_grid":
-        with pytest.raises(ValueError, match="rho"):
-            N.karras_grid(N.VP(), 4, 0.0)
-    if name == "time_grid":
-        with pytest.raises(ValueError, match="power"):
-            N.time_grid(N.VP(), 4, -1)
+                assert grid[-1] == (one.time(np.inf) if final == "zero" else one.t_min)
+    slopes = jax.jit(
+        jax.grad(
+            lambda ends: sum(
+                map(jnp.sum, at_ends(GRIDS[name], {label: SCHEDULES[label][0] for label in ENDS}, ends).values())
+            )
+        )
+    )(ENDS)
+    assert all(np.isfinite(slope) and slope != 0 for slope in slopes.values()), slopes
 
 
-def law_index_grid(name):
-    schedule = N.Discrete.ddpm_linear()
+def falls(grid, n):
+    assert isinstance(grid, np.ndarray) and grid.dtype == np.float64
+    assert grid.shape == (n + 1,) and np.all(np.diff(grid) < 0)
+
+
+def test_grids_of_indices():
     for spacing in ("leading", "linspace", "trailing"):
         for n in (1, 2, 10, 50, 100, 999, 1000):
             if spacing == "leading" and n in (1, 2):
                 continue
-            grid = N.index_grid(schedule, n, spacing)
+            grid = N.index_grid(LINEAR, n, spacing)
+            falls(grid, n)
             assert grid[0] == 999 or (spacing == "leading" and grid[0] >= 900)
-            assert grid.dtype == np.float64
-            assert grid.shape == (n + 1,)
-            assert np.all(np.diff(grid) < 0)
             assert np.all(grid == np.round(grid))
             assert grid[-1] == -1
-    for wrong, error, match in [
-        ({"n": 2000}, ValueError, "must decrease"),
-        ({"n": 5, "spacing": "odd"}, ValueError, "spacing"),
-        ({"n": 5, "spacing": "leading", "final": "sigma_min"}, ValueError, "offset=1"),
-        ({"n": 0}, ValueError, "n must be"),
-    ]:
-        with pytest.raises(error, match=match):
-            N.index_grid(schedule, **wrong)
-    assert N.index_grid(schedule, 7).tolist() == N.index_grid(schedule, 7, "trailing").tolist()
-    for n in (1, 2, 501, 600):
-        with pytest.raises(ValueError, match=f"leading' with n={n} starts at index .* far from pure noise"):
-            N.index_grid(schedule, n, "leading")
-    for offset in (np.nan, 0.5, -1):
-        with pytest.raises((TypeError, ValueError), match="offset"):
-            N.index_grid(schedule, 5, "leading", offset=offset)
-    with pytest.raises(TypeError, match="Discrete"):
-        N.index_grid(N.VP(), 5)
+    assert N.index_grid(LINEAR, 7).tolist() == N.index_grid(LINEAR, 7, "trailing").tolist()
 
 
-def law_sigma_grid(name):
-    """The times of ratios sigma / alpha, on the host and in a trace; what goes beyond the schedule is refused."""
-    for schedule, _, _ in SCHEDULES.values():
-        start = min(float(schedule.sigma(schedule.t_max) / max(schedule.alpha(schedule.t_max), 1e-3)), 50.0)
-        sigmas = np.append(np.geomspace(0.9 * start, 0.05, 6), 0.0)
-        grid = N.sigma_grid(schedule, sigmas)
-        assert grid.dtype == np.float64
-        np.testing.assert_allclose(schedule.sigma(grid) / schedule.alpha(grid), sigmas, rtol=1e-9, atol=1e-12)
-        assert grid[-1] == schedule.time(np.inf)
-        traced = jax.jit(lambda v, s=schedule: N.sigma_grid(s, v))(jnp.asarray(sigmas, jnp.float32))
-        np.testing.assert_allclose(traced, grid, rtol=2e-4, atol=2e-4)
-        js.solve.dpmpp(schedule, grid)
-    table = N.Discrete.scaled_linear()
-    for wrong, match in [
-        ([20.0, 1.0], "beyond the noisiest index, 999"), ([80.0, 1.0], "beyond the noisiest index"),
-        ([1.0, 2.0], r"must decrease; got sigmas\[1\]"), ([1.0], "n \\+ 1"), ([1.0, -1.0], "sigmas must be finite and in"),
-        ([1.0, np.nan], "finite"), ("no", "number"), (None, "number"),
-    ]:  # fmt: skip
-        with pytest.raises((ValueError, TypeError), match=match):
-            N.sigma_grid(table, wrong)
-    with pytest.raises(ValueError, match="outside the schedule's times"):
-        N.sigma_grid(N.VE(0.01, 20.0), [30.0, 1.0])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_grids_of_ratios(name):
+    one, ratios = SCHEDULES[name][0], RATIOS[name]
+    grid = N.sigma_grid(one, ratios)
+    falls(grid, 6)
+    np.testing.assert_allclose(one.sigma(grid) / one.alpha(grid), ratios, rtol=1e-9, atol=1e-12)
+    assert grid[-1] == one.time(np.inf)
+    js.solve.dpmpp(one, grid)
 
 
-def law_shift(name):
+def test_shifts():
     grid = N.time_grid(N.Flow(), 6, final="zero")
     np.testing.assert_array_equal(N.shift(grid, 1.0), grid)
     shifted = N.shift(grid, 3.0)
     assert shifted[0] == 1
     assert shifted[-1] == 0
     np.testing.assert_allclose(N.shift(shifted, 1 / 3), grid, rtol=1e-13)
-    np.testing.assert_allclose(jax.jit(N.shift)(jnp.asarray(grid, jnp.float32), 3.0), shifted, rtol=1e-6)
-    assert np.isfinite(jax.grad(lambda f: jnp.sum(N.shift(grid, f)))(3.0))
-    for wrong in (0.0, -1.0, np.nan):
-        with pytest.raises(ValueError, match="factor"):
-            N.shift(grid, wrong)
-    with pytest.raises(ValueError, match="grid"):
-        N.shift(np.array([80.0, 1.0]), 3.0)
+    np.testing.assert_allclose(jax.jit(N.dynamic_shift)(1024), np.exp(0.63), rtol=1e-6)
 
 
-def law_spaced_grid(name):
-    """Every rule falls to its end on every schedule that has its levels, on the host and in a trace."""
-    from jsamp.noise._spacings import SPACINGS
-
-    for schedule, _, _ in SCHEDULES.values():
-        for spacing in [s for s in SPACINGS if not s.startswith("ays")]:
+def test_every_spacing_falls_to_its_end():
+    for one, _, _ in SCHEDULES.values():
+        for spacing in ANYWHERE:
             for final in ("zero", "sigma_min"):
                 for n in (1, 2, 7):
-                    grid = N.spaced_grid(schedule, n, spacing, final=final)
-                    assert grid.dtype == np.float64 and grid.shape == (n + 1,)
-                    assert grid[0] == schedule.t_max
-                    assert grid[-1] == (_noiseless(schedule) if final == "zero" else schedule.t_min)
-    build = lambda end: {s: N.spaced_grid(N.VP(), 5, s, t_min=end) for s in SPACINGS if not s.startswith("ays")}
-    for spacing, grid in jax.jit(build)(0.01).items():
-        np.testing.assert_allclose(grid, build(0.01)[spacing], rtol=2e-4, atol=1e-6, err_msg=spacing)
-    for options, match in [
-        ({"spacing": "even"}, "spacing must be one of"), ({"spacing": "normal", "rho": 2.0}, "takes no rho"),
-        ({"spacing": "karras", "shape": 0.6}, "takes no shape"), ({"spacing": "karras", "rho": 0.0}, "rho must"),
-        ({"spacing": "beta", "shape": 0.0}, "shape must"), ({"spacing": "ays_sd15", "t_min": 0.1}, "ends of its own"),
-        ({"spacing": "ays_svd"}, "outside the schedule"), ({"spacing": "beta", "t_max": 1e-4}, "t_max must be above"),
-    ]:  # fmt: skip
-        with pytest.raises(ValueError, match=match):
-            N.spaced_grid(N.VP(), 4, **options)
-    with pytest.raises(ValueError, match="does not decrease"):
-        N.spaced_grid(N.Discrete.ddpm_linear(100, 1e-3, 0.15), 90, "beta")
-
-
-def law_dynamic_shift(name):
-    np.testing.assert_allclose(jax.jit(N.dynamic_shift)(1024), np.exp(0.63), rtol=1e-6)
-    for tokens in (0, -4, np.nan):
-        with pytest.raises(ValueError, match="tokens"):
-            N.dynamic_shift(tokens)
-    with pytest.raises(ValueError, match="two sizes"):
-        N.dynamic_shift(4, base=(256, 0.5), most=(256, 1.0))
-    with pytest.raises(ValueError, match=r"base must be \(tokens, mu\)"):
-        N.dynamic_shift(4, base=(256.0,))
-
-
-def law_protocol(name):
-    class Mine:
-        t_max, t_min = 1.0, 0.1
-        alpha = sigma = lam = time = prior = lambda self, *a: 0
-
-    assert isinstance(Mine(), N.Schedule)
-    assert not isinstance(object(), N.Schedule)
-
-
-LAWS = {
-    "interpolant": law_interpolant, "schedule": law_schedule, "grid": law_grid,
-    "index_grid": law_index_grid, "shift": law_shift, "sigma_grid": law_sigma_grid,
-    "spaced_grid": law_spaced_grid, "dynamic_shift": law_dynamic_shift,
-    "protocol": law_protocol,
-}  # fmt: skip
-# One line for every public object of the room.
-REGISTRY = {
-    "VE": "schedule",
-    "VP": "schedule",
-    "Cosine": "schedule",
-    "Discrete": "schedule",
-    "Flow": "schedule",
-    "OUVE": "schedule",
-    "Interpolant": "interpolant",
-    "Schedule": "protocol",
-    "index_grid": "index_grid",
-    "karras_grid": "grid",
-    "logsnr_grid": "grid",
-    "shift": "shift",
-    "sigma_grid": "sigma_grid",
-    "spaced_grid": "spaced_grid",
-    "dynamic_shift": "dynamic_shift",
-    "time_grid": "grid",
-}
-
-
-@pytest.mark.parametrize(("name", "law"), REGISTRY.items(), ids=REGISTRY)
-def test_law_of(name, law):
-    LAWS[law](name)
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "match"),
-    [
-        (lambda: N.VP(-0.1), ValueError, "beta_min"),
-        (lambda: N.VP(0.1, 0.0), ValueError, "beta_max"),
-        (lambda: N.VP(np.nan), ValueError, "beta_min"),
-        (lambda: N.Cosine(0.0), ValueError, "offset"),
-        (lambda: N.OUVE(0.0), ValueError, "stiffness"),
-        (lambda: N.OUVE(1.5, 0.5, 0.5), ValueError, "sigma_max must be above"),
-        (lambda: N.VE(1.0, 0.5), ValueError, "sigma_min must be below"),
-        (lambda: N.VE(0.0, 0.5), ValueError, "sigma_min"),
-        (lambda: N.Discrete(TABLE[::-1]), ValueError, "decrease"),
-        (lambda: N.Discrete(np.append(1.0, TABLE)), ValueError, r"\[0\] is 1, the noiseless level"),
-        (lambda: N.Discrete(np.float16(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))), ValueError, "float16"),
-        (lambda: N.Discrete(1 - np.linspace(1e-4, 0.02, 1000)), ValueError, "no product of 1 - beta"),
-        (lambda: N.Discrete(1 - np.linspace(1e-3, 0.15, 60)), ValueError, "no product of 1 - beta"),
-        (lambda: N.Discrete(N.Discrete.ddpm_linear().alpha(np.arange(1000))), ValueError, "Square it"),
-        (lambda: N.Discrete(N.Discrete.scaled_linear().alpha(np.arange(1000))), ValueError, "Square it"),
-        (lambda: N.Discrete(np.linspace(1e-4, 0.02, 1000)), ValueError, "decrease.*not betas"),
-        (lambda: N.Discrete(["a", "b"]), TypeError, "numbers"),
-        (lambda: N.Discrete.from_betas([0.1, 1.5]), ValueError, "from_betas: betas"),
-        (lambda: N.Discrete.ddpm_linear(10), ValueError, "too few"),
-        (lambda: N.Discrete.cosine(offset=-1), ValueError, "offset"),
-        (lambda: N.Discrete.scaled_linear().time(-np.log(20)), ValueError, "knows no such noise"),
-        (lambda: N.Discrete.scaled_linear().time(-np.log([1.0, 80.0])), ValueError, "knows no such noise"),
-        (lambda: N.time_grid(None, 4), TypeError, "schedule must be a noise schedule"),
-        (lambda: N.logsnr_grid(4, N.VP()), TypeError, "schedule must be a noise schedule"),
-        (lambda: N.time_grid(N.VP(), 4, t_max="a"), TypeError, "t_max must be a number"),
-        (lambda: N.time_grid(N.VP(), 4, t_max=np.ones(2)), ValueError, "t_max must be one number"),
-        (lambda: N.VP().prior(None, (3,)), ValueError, "prior: key is None"),
-        (lambda: N.VP().prior(jax.random.key(0), (3.5,)), TypeError, "shape must be a tuple of integers"),
-        (lambda: N.VP().prior(jax.random.key(0), (3,), int), TypeError, "floating"),
-        (lambda: N.Discrete(np.array([])), ValueError, r"vector \[N\]"),
-        (lambda: N.Discrete(np.array([0.5, np.nan])), ValueError, r"\[0, 1\)|decrease"),
-        (lambda: N.Discrete.ddpm_linear(0), ValueError, "num"),
-        (lambda: N.Discrete.scaled_linear(10, 0.0), ValueError, "beta_start"),
-        (lambda: N.Discrete.cosine(10, max_beta=1.0), ValueError, "max_beta"),
-        (lambda: N.VP("a"), TypeError, "number"),
-        (lambda: N.Interpolant("straight"), ValueError, "path must be one of"),
-        (lambda: N.Interpolant("linear", "white"), ValueError, "noise must be one of"),
-        (lambda: N.Interpolant("one-sided", "sine"), ValueError, "leave noise=None"),
-        (lambda: N.Interpolant("mirror", "none"), ValueError, "nothing without noise"),
-        (lambda: N.Interpolant("linear", scale=0.0), ValueError, "scale must be finite"),
-        (lambda: N.Interpolant("trigonometric", "brownian", 2.0), ValueError, "need gamma < 1"),
-    ],
-)
-def test_refusals(make, error, match):
-    with pytest.raises(error, match=match):
-        make()
-
-
-def test_traced_numbers_pass_unchecked():
-    """A user may search over the schedule itself."""
-
-    def value(rate, top, low, table):
-        schedules = [N.VP(0.1, rate), N.VE(low, top), N.Cosine(low), N.Discrete(table)]
-        return sum(functools.reduce(lambda a, m: a + getattr(s, m)(0.3), ("alpha", "sigma"), 0.0) for s in schedules)
-
-    table = jnp.asarray(TABLE, jnp.float32)
-    grads = jax.jit(jax.grad(value, argnums=(0, 1, 2, 3)))(20.0, 80.0, 0.01, table)
-    assert all(np.all(np.isfinite(g)) for g in grads)
+                    grid = N.spaced_grid(one, n, spacing, final=final)
+                    falls(grid, n)
+                    assert grid[0] == one.t_max
+                    assert grid[-1] == (one.time(np.inf) if final == "zero" else one.t_min)
