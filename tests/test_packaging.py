@@ -39,6 +39,25 @@ def test_the_source_archive_holds_what_its_tests_need(tmp_path, monkeypatch):
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
+def test_an_index_shows_no_dead_link(monkeypatch):
+    """Relative pictures and links of the README become absolute, or are left out; code stays as it is."""
+    core = pytest.importorskip("hatchling.metadata.core")
+    manager = pytest.importorskip("hatchling.plugin.manager").PluginManager()
+    monkeypatch.chdir(ROOT)
+    project = core.ProjectMetadata(str(ROOT), manager, tomllib.loads((ROOT / "pyproject.toml").read_text()))
+    readme, relative = (ROOT / "README.md").read_text(), re.compile(r"\]\((?!https?:|#)[^)\s]+\)")
+    code = re.compile(r"^```.*?^```$", re.M | re.S)
+    assert relative.search(code.sub("", readme)), "the README has relative links"
+    shown = project.core.readme
+    assert project.core.readme_content_type == "text/markdown"
+    assert not relative.search(code.sub("", shown)) and "![" not in shown
+    assert code.findall(shown) == code.findall(readme)
+    again = core.ProjectMetadata(str(ROOT), manager, tomllib.loads((ROOT / "pyproject.toml").read_text()))
+    again.config["project"]["urls"] = {"Source": "https://example.org/jsamp/"}
+    assert "](https://example.org/jsamp/raw/main/examples/digits.png)" in again.core.readme
+    assert "](https://example.org/jsamp/blob/main/" in again.core.readme
+
+
 def test_the_oldest_jax_is_the_one_that_is_tested():
     floor = next(one for one in PROJECT["dependencies"] if one.startswith("jax"))
     tested = re.search(r"^jax==(.*)$", (ROOT / ".ci" / "oldest.txt").read_text(), re.M).group(1)
