@@ -7,38 +7,59 @@ or a name that was bound anew, are seen, and equal code with other arrays runs t
 
 from __future__ import annotations
 
-import dis
+import copy
 import functools
 import types
-from collections.abc import Hashable, Iterator
+import weakref
+from collections.abc import Hashable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core._captured import (
+    CONTAINERS,
+    GLOBALS,
+    NONE,
+    ORIGIN,
+    WRAPPERS,
+    Attribute,
+    Names,
+    content,
+    globals_of,
+    has_parts,
+    in_library,
+    is_opaque,
+    may_hold,
+    names_for,
+    origin_of,
+    parts,
+    whole,
+)
 from jsamp._core._checks import check_callable, is_traced
+from jsamp._core._pytree import is_pytree
 
 LARGE = 1024
 """A numpy array of more floating numbers than this is a leaf; a smaller one is a constant, compared by content."""
-JITTED = type(jax.jit(lambda: 0))
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 def as_tree(name: str, function: Any, signature: str) -> Any:
     """Return a callable as a tree whose leaves are its arrays and numbers, or refuse what cannot be called."""
     check_callable(name, function, signature)
-    if _is_opaque(function):
+    if is_opaque(function):
         return Bound(function)
     if isinstance(function, jax.tree_util.Partial):
         return _applied(name, function, signature)
-    return Structured(function) if any(map(_is_structure, jax.tree.leaves(function))) else function
+    counts = not is_pytree(function)
+    return Structured(function) if any(_is_structure(leaf, counts) for leaf in jax.tree.leaves(function)) else function
 
 
 def _applied(name: str, function: Any, signature: str) -> Any:
     """Keep a `Partial` of a plain function; make the arrays of any other function that it calls leaves too."""
     inner = as_tree(name, function.func, signature)
-    if isinstance(inner, Bound) and not jax.tree.leaves(inner):
+    if isinstance(inner, Bound) and not inner.tree_flatten()[1].key[1:]:
         return function
     return jax.tree_util.Partial(call, inner, *function.args, **function.keywords)
 
@@ -48,14 +69,14 @@ def call(function: Any, *args: Any, **keywords: Any) -> Any:
     return function(*args, **keywords)
 
 
-def _is_opaque(value: Any) -> bool:
-    """Whether JAX takes the object itself for a leaf."""
-    return any(leaf is value for leaf in jax.tree.leaves(value))
+def _is_structure(leaf: Any, counts: bool) -> bool:
+    """Whether a leaf of a model is part of its structure: a function, a flag, a name and, with `counts`, a plain int.
 
-
-def _is_structure(leaf: Any) -> bool:
-    """Whether a leaf of a model is part of its structure: an activation function, a flag, a name."""
-    return isinstance(leaf, bool | str) or not (isinstance(leaf, (int, float, complex)) or hasattr(leaf, "dtype"))
+    Trees of other libraries keep sizes in fields; those of `pytree` say which fields are static.
+    """
+    if isinstance(leaf, bool | str) or type(leaf) is int:
+        return counts or type(leaf) is not int
+    return not (isinstance(leaf, (int, float, complex)) or hasattr(leaf, "dtype"))
 
 
 def _is_array(leaf: Any) -> bool:
@@ -107,9 +128,9 @@ class _Recipe:
 class Bound:
     """A callable whose captured arrays are leaves, looked up whenever it is flattened."""
 
-    def __init__(self, function: Any, outer: frozenset = frozenset(), origin: Any = None):
-        self.function, self.outer = function, outer
-        self.origin = function if origin is None else origin
+    def __init__(self, function: Any, outer: frozenset = frozenset(), names: Names = NONE):
+        self.function, self.outer, self.names = function, outer, names
+        self.renewed = False
         self.filled: tuple[tuple, _Recipe] | None = None
 
     def __call__(self, *args, **keywords):
@@ -124,21 +145,27 @@ class Bound:
             return self.filled
         arrays: list[Any] = []
         places, key = [], []
-        outer = self.outer | {id(_identity(self.origin))}
-        for place, value in _parts(self.function):
-            leaves, structure = _flat(_expose(value, outer))
+        outer, names = self.outer | {id(origin_of(self.function))}, names_for(self.function, self.names)
+        wrapper = isinstance(self.function, types.FunctionType) and in_library(self.function)
+        for place, value, seen in parts(self.function, names):
+            exposed = _expose(value, outer, names, renewed=wrapper)
+            leaves, structure = _flat(exposed)
             held = tuple(map(_is_array, leaves))
-            if any(held) or any(isinstance(leaf, np.ndarray) for leaf in leaves):
-                rest = tuple(None if array else _kept(leaf) for leaf, array in zip(leaves, held, strict=True))
+            rest = tuple(None if array else _kept(leaf) for leaf, array in zip(leaves, held, strict=True))
+            renewed = _holds_renewed(exposed)
+            self.renewed |= renewed
+            if renewed or any(held) or any(isinstance(leaf, np.ndarray) for leaf in leaves):
                 arrays += [leaf for leaf, array in zip(leaves, held, strict=True) if array]
                 places.append((place, structure, held, rest))
                 key.append((place, structure, held, tuple(map(_constant, rest))))
-            elif not isinstance(place, _Attribute) or type(value) in (float, bool, str):
-                key.append((place, _frozen(value, outer)))
+            elif seen:
+                key.append((place, *_frozen(value, structure, rest, names)))
         template = self
         if any(is_traced(leaf) for leaf in arrays):  # a structure outlives the trace
-            template = Bound(_rebuilt(self.function, {place: None for place, *_ in places}), self.outer, self.origin)
-        return tuple(arrays), _Recipe(template, tuple(places), (_code(self.origin), *key))
+            emptied = _rebuilt(self.function, {place: None for place, *_ in places})
+            template = type(self)(emptied, self.outer, self.names)
+            template.renewed = self.renewed
+        return tuple(arrays), _Recipe(template, tuple(places), (_code(self.function), *key))
 
     @classmethod
     def tree_unflatten(cls, recipe, arrays):
@@ -148,11 +175,22 @@ class Bound:
             leaves = [next(left) if array else leaf for leaf, array in zip(rest, held, strict=True)]
             changes[place] = jax.tree.unflatten(structure, leaves)
         template = recipe.function
-        function = _rebuilt(template.function, changes) if changes else template.function
-        bound = cls(function, template.outer, template.origin)
+        again = template.renewed and isinstance(template.function, types.FunctionType)
+        function = _rebuilt(template.function, changes) if changes or again else template.function
+        bound = cls(function, template.outer, template.names)
         if not all(map(_is_array, arrays)):
             bound.filled = tuple(arrays), recipe
         return bound
+
+
+@jax.tree_util.register_pytree_node_class
+class _Exposed(Bound):
+    """A callable or plain object inside another, while that one is taken apart."""
+
+    @classmethod
+    def tree_unflatten(cls, recipe, arrays):
+        """The function or object itself, which code may ask for more than a call."""
+        return super().tree_unflatten(recipe, arrays).function
 
 
 @jax.tree_util.register_pytree_node_class
@@ -176,10 +214,12 @@ class Structured:
         if self.filled is not None:
             return self.filled
         leaves, structure = jax.tree.flatten(self.model)
-        fixed = tuple(map(_is_structure, leaves))
-        rest = [Bound(leaf) if f and callable(leaf) else leaf for leaf, f in zip(leaves, fixed, strict=True)]
+        counts = not is_pytree(self.model)
+        fixed = tuple(_is_structure(leaf, counts) for leaf in leaves)
+        held = [f and (callable(leaf) or may_hold(leaf)) for leaf, f in zip(leaves, fixed, strict=True)]
+        rest = [Bound(leaf, names=whole(leaf)) if h else leaf for leaf, h in zip(leaves, held, strict=True)]
         bound = tuple(leaf if isinstance(leaf, Bound) else None for leaf in rest)
-        flags = tuple(leaf if f and not callable(leaf) else None for leaf, f in zip(leaves, fixed, strict=True))
+        flags = tuple(leaf if f and not h else None for leaf, f, h in zip(leaves, fixed, held, strict=True))
         numbers = [leaf for leaf, f in zip(leaves, fixed, strict=True) if not f]
         key = (structure, fixed, tuple(map(_constant, flags)))
         return (numbers, bound), _Recipe(flags, (structure, fixed), key)
@@ -195,79 +235,22 @@ class Structured:
             for f, flag, function in zip(fixed, recipe.function, bound, strict=True)
         ]
         model = cls(jax.tree.unflatten(structure, leaves))
-        if any(map(_is_structure, numbers)) or any(one is not None and one.filled for one in bound):
+        if any(_is_structure(leaf, True) for leaf in numbers) or any(one is not None and one.filled for one in bound):
             model.filled = children, recipe
         return model
 
 
-class _Attribute(str):
-    """The name of an attribute of a plain object; those without arrays are the object's own business."""
-
-
-def _identity(function: Any) -> Any:
-    """Tell by what two visits of a function are the same visit."""
-    return getattr(function, "__code__", function)
-
-
 def _code(function: Any) -> Hashable:
     if isinstance(function, types.FunctionType):
-        return function.__code__, _Same(function.__globals__)
+        return function.__code__, _Same(globals_of(function))
     if isinstance(function, types.MethodType):
-        return "method", _Same(function.__self__) if _has_parts(function.__self__) else None
+        owner = function.__self__
+        return "method", _Same(origin_of(owner)) if has_parts(owner) else None
     if isinstance(function, functools.partial):
         return ("partial", len(function.args), tuple(function.keywords))
-    if isinstance(function, JITTED) and hasattr(function, "__wrapped__"):
+    if isinstance(function, WRAPPERS) and hasattr(function, "__wrapped__"):
         return _code(function.__wrapped__)  # pyright: ignore[reportAttributeAccessIssue]
-    return _Same(function)
-
-
-@functools.cache
-def _names(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
-    """Names that a code object or its inner functions may read, and those that they assign outside themselves."""
-    read = set(code.co_names)
-    stored = {i.argval for i in dis.get_instructions(code) if i.opname in ("STORE_GLOBAL", "STORE_DEREF")}
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            inner_read, inner_stored = _names(constant)
-            read |= inner_read
-            stored |= inner_stored
-    return frozenset(read), frozenset(stored)
-
-
-def _parts(function: Any) -> Iterator[tuple[Any, Any]]:
-    """Places of a callable that may hold arrays, with what they hold now."""
-    if isinstance(function, types.FunctionType):
-        read, stored = _names(function.__code__)
-        for i, name in enumerate(function.__code__.co_freevars):
-            if name not in stored:
-                yield ("cell", i), _content((function.__closure__ or ())[i])
-        for name in sorted(read & function.__globals__.keys()):
-            value = function.__globals__[name]
-            if name not in stored and not isinstance(value, types.ModuleType | type):
-                yield ("global", name), value
-        for i, value in enumerate(function.__defaults__ or ()):
-            yield ("default", i), value
-        for name, value in (function.__kwdefaults__ or {}).items():
-            yield ("keyword", name), value
-    elif isinstance(function, types.MethodType):
-        yield "function", function.__func__
-        if _has_parts(function.__self__):
-            yield from _parts(function.__self__)
-        else:
-            yield "self", function.__self__
-    elif isinstance(function, functools.partial):
-        yield "function", function.func
-        yield from ((("argument", i), value) for i, value in enumerate(function.args))
-        yield from ((("keyword", name), value) for name, value in function.keywords.items())
-    elif isinstance(function, JITTED):
-        yield from _parts(getattr(function, "__wrapped__", None))
-    elif _has_parts(function):
-        yield from ((_Attribute(name), value) for name, value in sorted(vars(function).items()))
-
-
-def _has_parts(owner: Any) -> bool:
-    """Whether this is a plain object (not a tree of JAX's) with attributes."""
-    return hasattr(owner, "__dict__") and not isinstance(owner, types.ModuleType | type) and _is_opaque(owner)
+    return _Same(origin_of(function))
 
 
 def _flat(value: Any) -> tuple[list[Any], Any]:
@@ -277,42 +260,58 @@ def _flat(value: Any) -> tuple[list[Any], Any]:
         return [], None
 
 
-def _content(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # a name that is assigned later
-        return None
+class _Items:
+    """A dictionary whose keys may not be sortable, as a tree that becomes a dictionary again."""
+
+    def __init__(self, items):
+        self.items = items
 
 
-def _expose(value: Any, outer: frozenset) -> Any:
-    """The value with every callable or plain object inside it that holds arrays as a `Bound`."""
+jax.tree_util.register_pytree_node(
+    _Items,
+    lambda held: (tuple(held.items.values()), tuple(held.items)),
+    lambda keys, values: dict(zip(keys, values, strict=True)),  # pyright: ignore[reportArgumentType]
+)
+
+
+def _is_unsortable(value: Any) -> bool:
+    return type(value) is dict and any(type(key) is not str for key in value)
+
+
+def _frozen(value: Any, structure: Any, leaves: tuple, names: Names) -> tuple:
+    """A stand-in for a place without arrays: by value, where its code does not write into it and it is not large."""
+    written = isinstance(value, list | dict | set) and CONTAINERS in names.stored
+    if structure is None or written or len(leaves) > LARGE:
+        return (_Same(value),)
+    return structure, tuple(map(_constant, leaves))
+
+
+def _holds_renewed(value: Any) -> bool:
+    exposed = jax.tree.leaves(value, is_leaf=lambda node: isinstance(node, _Exposed)) if value is not None else []
+    return any(isinstance(node, _Exposed) and node.renewed for node in exposed)
+
+
+def _expose(value: Any, outer: frozenset, names: Names, *, renewed: bool = False) -> Any:
+    """The value with every callable or plain object inside it as an `_Exposed`.
+
+    `renewed`: functions are built anew for each call. JAX remembers what `jax.checkpoint` has traced by the function,
+    whatever numbers it reads now.
+    """
 
     def one(leaf):
-        if _is_array(leaf) or type(leaf) in PLAIN or id(_identity(leaf)) in outer or not _may_hold(leaf):
+        if _is_unsortable(leaf):
+            return _Items({key: _expose(inner, outer, names, renewed=renewed) for key, inner in leaf.items()})
+        if _is_array(leaf) or type(leaf) in PLAIN or id(origin_of(leaf)) in outer or not may_hold(leaf):
             return leaf
-        bound = Bound(leaf, outer)
-        return bound if jax.tree.leaves(bound) else leaf
+        exposed = _Exposed(leaf, outer, names)
+        exposed.renewed = renewed
+        exposed.filled = exposed.tree_flatten()  # once: its arrays and its recipe are both asked for
+        return exposed
 
     try:
-        return jax.tree.map(one, value)
-    except (TypeError, ValueError):  # keys that cannot be sorted: no tree
+        return jax.tree.map(one, value, is_leaf=_is_unsortable)
+    except (TypeError, ValueError):  # no tree
         return value
-
-
-def _may_hold(leaf: Any) -> bool:
-    """Whether a captured thing is looked into: functions, methods, partials, objects that can be called."""
-    if isinstance(leaf, types.FunctionType):
-        package = (leaf.__module__ or "").partition(".")[0]
-        return package not in ("jax", "numpy", "jsamp", "flax", "optax", "equinox")
-    known = isinstance(leaf, types.MethodType | functools.partial | JITTED)
-    return known or (callable(leaf) and hasattr(leaf, "__dict__") and not isinstance(leaf, types.ModuleType | type))
-
-
-def _frozen(value: Any, outer: frozenset) -> Hashable:
-    """A stand-in for a place without arrays: functions by their code, plain values by value, the rest by identity."""
-    if isinstance(value, types.FunctionType) and id(_identity(value)) not in outer and _may_hold(value):
-        return jax.tree.structure(Bound(value, outer))
-    return _constant(value)
 
 
 def _rebuilt(function: Any, changes: dict[Any, Any]) -> Any:
@@ -321,34 +320,50 @@ def _rebuilt(function: Any, changes: dict[Any, Any]) -> Any:
         return _rebuilt_function(function, changes)
     if isinstance(function, types.MethodType):
         inner, owner = changes.get("function", function.__func__) or call, changes.get("self", function.__self__)
-        attributes = {place: value for place, value in changes.items() if isinstance(place, _Attribute)}
+        attributes = {place: value for place, value in changes.items() if isinstance(place, Attribute)}
         return types.MethodType(inner, _with_attributes(owner, attributes) if attributes else owner)
     if isinstance(function, functools.partial):
         args = [changes.get(("argument", i), value) for i, value in enumerate(function.args)]
         keywords = {name: changes.get(("keyword", name), value) for name, value in function.keywords.items()}
         return functools.partial(changes.get("function", function.func) or call, *args, **keywords)
-    if isinstance(function, JITTED):
+    if isinstance(function, WRAPPERS):
         return _rebuilt(function.__wrapped__, changes)  # pyright: ignore[reportAttributeAccessIssue]
     return _with_attributes(function, changes)
 
 
 def _with_attributes(owner: Any, changes: dict[Any, Any]) -> Any:
     """A shallow copy of a plain object with some attributes changed."""
-    other = object.__new__(type(owner))
+    try:
+        other = object.__new__(type(owner))
+    except TypeError:  # a type of Python's own
+        other = copy.copy(owner)
     other.__dict__.update(vars(owner))
     other.__dict__.update({str(name): value for name, value in changes.items()})
+    other.__dict__[ORIGIN] = origin_of(owner)
     return other
 
 
 def _rebuilt_function(function: types.FunctionType, changes: dict[Any, Any]) -> types.FunctionType:
     names = {place[1]: value for place, value in changes.items() if place[0] == "global"}
+    itself = types.CellType()  # a function that calls itself calls the rebuilt one
     cells = tuple(
-        types.CellType(changes[("cell", i)]) if ("cell", i) in changes else cell
+        types.CellType(changes[("cell", i)]) if ("cell", i) in changes else itself if _holds(cell, function) else cell
         for i, cell in enumerate(function.__closure__ or ())
     )
     defaults = tuple(changes.get(("default", i), value) for i, value in enumerate(function.__defaults__ or ()))
     space = {**function.__globals__, **names} if names else function.__globals__
     other = types.FunctionType(function.__code__, space, function.__name__, defaults or None, cells or None)
     keywords = {name: changes.get(("keyword", name), value) for name, value in (function.__kwdefaults__ or {}).items()}
-    other.__kwdefaults__ = keywords or None
+    other.__kwdefaults__, itself.cell_contents = keywords or None, other
+    if names:
+        same = [name for name in function.__code__.co_names if origin_of(space.get(name)) is origin_of(function)]
+        space.update(dict.fromkeys(same, other))
+    # The origin is held weakly: one that was made within a trace must not outlive it.
+    marks = {ORIGIN: weakref.ref(origin_of(function)), GLOBALS: (function.__code__, globals_of(function))}
+    other.__dict__.update({**function.__dict__, **marks})
     return other
+
+
+def _holds(cell: types.CellType, function: types.FunctionType) -> bool:
+    """Whether a cell holds this function, or what it was rebuilt from."""
+    return origin_of(content(cell)) is origin_of(function)

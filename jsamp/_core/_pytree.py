@@ -116,6 +116,11 @@ def _brief(obj: Any) -> str:
 _REGISTERED: set[type] = set()
 
 
+def is_pytree(obj: Any) -> bool:
+    """Whether an object's class was made a tree here."""
+    return type(obj) in _REGISTERED
+
+
 @functools.cache
 def _names(cls: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the leaves and of the static fields."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from jsamp._core import _tree
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_callable, check_floating, check_key, concrete, is_traced
+from jsamp._core._checks import check_floating, check_key, concrete, is_traced
 from jsamp._core._like import dtype_of
 from jsamp._core._runner import set_runner
 from jsamp._core._steering import check_steer, explain_missing_key, stochastic, wrapped
@@ -57,7 +57,7 @@ def step(key: Key, denoiser: Model, state: SolveState, row: Plan) -> SolveState:
     return run_row(key, denoiser, state, through_slots(row), None, None)[0]
 
 
-@functools.partial(jax.jit, static_argnames=("keep", "segments"))
+@functools.partial(jax.jit, static_argnames="segments")
 def _run(key, denoiser, x, plan, steer, *, keep, segments):
     plan = plan.astype(jnp.result_type(*(state_dtype(leaf) for leaf in jax.tree.leaves(x))))
     state, g = init(plan, x, kicks=kicks(denoiser)), None
@@ -133,7 +133,7 @@ def sample(key: Key, denoiser: Model, x: Tree, plan: Plan, *, steer: Any = None,
     check_denoiser("sample: denoiser", denoiser, schedule=False)
     check_floating("sample: x", x)
     if keep is not None:
-        check_callable("sample: keep", keep, "keep(x, prediction)")
+        keep = as_tree("sample: keep", keep, "keep(x, prediction)")
     if steer is not None:
         check_steer("sample: steer", steer)
     if key is not None or plan.stochastic or stochastic(steer):

@@ -58,11 +58,12 @@ def check_grid(name: str, schedule: Schedule, grid: Grid, *options: Any) -> Path
             f"{name}: grid must be a vector of n + 1 >= 2 times, got shape {np.shape(grid)}. "
             f"Use js.noise.logsnr_grid(schedule, n)."
         )
-    xp = namespace(schedule, grid, options)
+    # A schedule of the user's may be no tree: its attributes are looked at too.
+    xp = namespace(schedule, getattr(schedule, "__dict__", None), grid, options)
     t = as_array(grid, xp)
     if xp is np:
         _check_times(name, schedule, t)
-    alpha, sigma = schedule.alpha(t) * xp.ones_like(t), schedule.sigma(t) * xp.ones_like(t)
+    alpha, sigma = (as_array(level(t), xp) * xp.ones_like(t) for level in (schedule.alpha, schedule.sigma))
     if xp is np:
         _check_levels(name, t, alpha, sigma)
     noiseless, signalless = sigma <= 0, alpha <= 0

@@ -1,6 +1,7 @@
 """Callables as trees: captured arrays are leaves and are seen when they change; constants and code are structure."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -133,6 +134,74 @@ def test_weights_changed_in_place_are_seen():
         before = run(bound, X)
         net.kernel[...] = net.kernel[...] * 2
         np.testing.assert_allclose(run(bound, X), 2 * before, rtol=1e-6)
+
+
+def holder(**held):
+    return types.SimpleNamespace(**held)
+
+
+class Book:
+    """An object that is no callable, read by its methods and by an operator."""
+
+    def __init__(self, w):
+        self.pages = [{3: w, "name": "w"}]
+
+    def __getitem__(self, place):
+        return self.pages[place][3]
+
+    @property
+    def first(self):
+        return self[0]
+
+
+# How a function can reach a number, and how that is changed in place.
+REACHED = {
+    "namespace": lambda h: lambda x: h.w * x,
+    "namespace in a list": lambda h: (lambda hs: lambda x: hs[0].w * x)([h]),
+    "method of a captured object": lambda h: lambda x: h.net.method(x),
+    "object by its operator": lambda h: lambda x: h.book[0] * x,
+    "object by its property": lambda h: lambda x: h.book.first * x,
+    "mapped": lambda h: jax.vmap(lambda x: h.w * x),
+    "mapped twice": lambda h: jax.vmap(lambda x: jax.vmap(jax.vmap(lambda y: h.w * y))(x[None, None])[0, 0]),
+    "checkpointed": lambda h: jax.checkpoint(lambda x: h.w * x),
+    "differentiated": lambda h: jax.vmap(jax.grad(lambda x: h.w * x**2 / 2)),
+    "layers of one code": lambda h: (lambda layer: layer(lambda: 1.0, layer(lambda: h.w, lambda x: x)))(
+        lambda w, inner: lambda x: w() * inner(x)
+    ),
+    "itself": lambda h: times(h),
+    "unsorted dictionary": lambda h: lambda x: h.book.pages[0][3] * x,
+    "jax partial": lambda h: jax.tree_util.Partial(lambda _, x: h.w * x, 1.0),
+}
+
+
+def times(h):
+    def power(x, n=1):
+        return x if n == 0 else (h.w * power(x, n - 1) if n == 1 else power(x, n - 1))
+
+    return lambda x: power(x, 3)
+
+
+def held(w):
+    return holder(w=w, net=Plain(w), book=Book(w))
+
+
+def change(h, w):
+    h.w = h.net.w = w
+    h.book.pages[0][3] = w
+
+
+@pytest.mark.parametrize("kind", [jnp.float32, np.float32, float, int], ids=["array", "numpy", "float", "int"])
+@pytest.mark.parametrize("form", REACHED)
+def test_what_is_changed_out_of_sight_is_seen(form, kind):
+    run, h = jax.jit(lambda f, x: f(x)), held(kind(2))
+    bound = tree(REACHED[form](h))
+    np.testing.assert_allclose(run(bound, X), 2 * X)
+    change(h, kind(3))
+    np.testing.assert_allclose(run(bound, X), 3 * X)
+    assert run._cache_size() == (1 if kind is jnp.float32 else 2)  # pyright: ignore[reportAttributeAccessIssue]
+    leaves, structure = jax.tree.flatten(bound)
+    assert jax.tree.structure(jax.tree.unflatten(structure, leaves)) == structure
+    assert jax.tree.structure(jax.tree.map(lambda leaf: True, bound)) == structure
 
 
 def test_counters_and_lists_stay_what_they_are():

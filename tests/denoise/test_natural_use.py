@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +52,20 @@ def test_weights_updated_in_place_are_seen(name):
     )
 
 
+@pytest.mark.parametrize("wrap", [jax.checkpoint, lambda net: jax.vmap(net, (0, None))], ids=["checkpoint", "vmap"])
+def test_weights_under_a_transformation_are_leaves(wrap):
+    """Weights of a trainer's, in a network that `jax.checkpoint` or `jax.vmap` wraps: seen when new, and by `keep`."""
+    trainer = types.SimpleNamespace(params={"w": jnp.float32(0.3)})
+    denoiser = js.Denoiser(wrap(lambda x, t: trainer.params["w"] * x), VP, predicts="x0")
+    keep = lambda x, prediction: trainer.params["w"] + 0 * x
+    for w in (0.3, 0.6):
+        trainer.params = {"w": jnp.float32(w)}
+        found = js.sample(None, denoiser, X, PLAN, keep=keep)
+        wanted = js.sample(None, js.Denoiser(lambda x, t, w=w: w * x, VP, predicts="x0"), X, PLAN).x
+        np.testing.assert_allclose(found.x, wanted, rtol=1e-5)
+        np.testing.assert_allclose(found.info.kept, w)
+
+
 def test_conditions_are_leaves_and_share_one_call():
     calls = []
     weights = jnp.float32(0.3)
@@ -96,16 +111,20 @@ def test_models_of_equinox():
         layer: eqx.nn.Linear
         activation: object
         dropout: eqx.nn.Dropout
+        repeats: int = 2
 
         def __call__(self, x, t):
-            return self.dropout(self.activation(self.layer(x)) + t)
+            for _ in range(self.repeats):
+                x = self.activation(self.layer(x))
+            return self.dropout(x + t)
 
     made = [
         Model(eqx.nn.Linear(3, 3, key=jax.random.key(i)), jax.nn.tanh, eqx.nn.Dropout(0.5, inference=True))
         for i in (0, 1)
     ]
     denoisers = [js.Denoiser(model, VP, predicts="x0") for model in made]
-    hand = jnp.tanh(made[0].layer.weight @ X + made[0].layer.bias) + 0.4
+    once = lambda x: jnp.tanh(made[0].layer.weight @ x + made[0].layer.bias)
+    hand = once(once(X)) + 0.4
     np.testing.assert_allclose(denoisers[0](X, 0.4).x0, hand, rtol=1e-5)
     outs = [js.sample(None, d, X, PLAN).x for d in denoisers]
     assert not np.allclose(*outs)

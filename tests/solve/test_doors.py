@@ -96,6 +96,36 @@ def test_levels_that_agree_pass():
     assert jax.jit(lambda rate: js.sample(None, law(N.VP(0.1, rate)), X, plan).x)(15.0).shape == X.shape
 
 
+class Own:
+    """A user's rectified flow: no tree, with a JAX array among its attributes."""
+
+    t_min, t_max = 1e-3, 0.999
+
+    def __init__(self, scale):
+        self.scale = jnp.asarray(scale)
+
+    def alpha(self, t):
+        return 1 - t
+
+    def sigma(self, t):
+        return self.scale * t
+
+    def lam(self, t):
+        return jnp.log((1 - t) / (self.scale * t))
+
+    def time(self, lam):
+        return 1 / (1 + self.scale * jnp.exp(lam))
+
+
+def test_a_schedule_of_ones_own_may_hold_jax_arrays_and_tracers():
+    grid = np.linspace(0.9, 0.1, 4)
+    plan, wanted = S.ddim(Own(1.0), grid), S.ddim(N.Flow(), grid)
+    np.testing.assert_allclose(plan.weights, wanted.weights, rtol=1e-5)
+    end = lambda scale: js.sample(None, js.Denoiser(lambda x, t: 0.5 * x, Own(scale)), X, S.ddim(Own(scale), grid)).x
+    slope = jax.grad(lambda scale: end(scale).sum())(1.0)
+    np.testing.assert_allclose(slope, (end(1.01) - end(0.99)).sum() / 0.02, rtol=1e-2)
+
+
 # ---------------------------------------------------------------- grids
 
 

@@ -1,0 +1,216 @@
+"""What a callable can reach: the cells, names, arguments and attributes that its code may read, and what they hold now.
+
+Functions, methods, partials and plain objects are looked into. Of an object that is no callable itself (a trainer, a
+namespace of settings) only attributes that the code names are looked at.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import sys
+import types
+import weakref
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+WRAPPERS = (type(jax.jit(lambda: 0)), type(functools.cache(lambda: 0)))
+"""Types of functions around a function that stands in `__wrapped__`."""
+LIBRARIES = ("jax", "jaxlib", "numpy", "jsamp", "flax", "optax", "equinox")
+"""Packages whose functions hold arrays of a user in their closures alone, as `jax.vmap(f)` does."""
+SETTINGS = ("types", "argparse")
+"""Modules of Python whose plain objects hold what users put there."""
+ORIGIN = "_jsamp_origin"
+"""Attribute of a rebuilt function or object: what it was rebuilt from."""
+GLOBALS = "_jsamp_globals"
+"""Attribute of a rebuilt function: its code, and the names of the module that its origin reads."""
+MUTATORS = frozenset({"append", "extend", "insert", "pop", "update", "setdefault", "clear", "remove"})
+DYNAMIC = frozenset({"getattr", "vars", "__dict__"})
+BUILDERS = frozenset({"__init__", "__new__", "__post_init__", "__setattr__", "__setstate__", "__init_subclass__"})
+"""Special methods that make an object: what they assign is no change."""
+CONTAINERS = "[]"
+"""Among the names that code assigns: it writes into lists or dictionaries."""
+
+
+class Attribute(str):
+    """The name of an attribute of a plain object."""
+
+
+class Names(NamedTuple):
+    """Names that code may read, and those that it assigns outside itself."""
+
+    read: frozenset[str]
+    stored: frozenset[str]
+
+
+NONE = Names(frozenset(), frozenset())
+
+
+@functools.cache
+def names_of(code: types.CodeType) -> Names:
+    """Read the names of a code object and its inner functions."""
+    read, stored = set(code.co_names), set()
+    for step in dis.get_instructions(code):
+        if step.opname in ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR"):
+            stored.add(step.argval)
+        elif step.opname in ("STORE_SUBSCR", "DELETE_SUBSCR"):
+            stored.add(CONTAINERS)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            inner = names_of(constant)
+            read |= inner.read
+            stored |= inner.stored
+    return Names(frozenset(read), frozenset(stored | ({CONTAINERS} if read & MUTATORS else set())))
+
+
+@functools.cache
+def names_of_methods(kind: type, entry: Names) -> Names:
+    """Follow names into the methods and properties of a class: what those read and assign counts too."""
+    read, stored, todo = set(entry.read), set(entry.stored), list(entry.read)
+    while todo:
+        name = todo.pop()
+        for base in kind.__mro__:
+            code = _code_of(vars(base).get(name))
+            if code is not None:
+                found = names_of(code)
+                todo += found.read - read
+                read |= found.read
+                stored |= found.stored
+    return Names(frozenset(read), frozenset(stored))
+
+
+def _code_of(member: Any) -> types.CodeType | None:
+    """The code of a method, of whatever kind, or of a property."""
+    for name in ("fget", "func", "__func__"):
+        inner = getattr(member, name, None)
+        member = inner if callable(inner) else member
+    return getattr(inspect.unwrap(member), "__code__", None) if callable(member) else None
+
+
+def origin_of(value: Any) -> Any:
+    """Return what a rebuilt function or object was rebuilt from; others are their own origin."""
+    own = getattr(value, "__dict__", None)
+    origin = own.get(ORIGIN, value) if isinstance(own, dict) else value
+    if not isinstance(origin, weakref.ref) or origin is value:
+        return origin
+    found = origin()  # a wrapper of a rebuilt function takes over its attributes, this one too
+    return found if getattr(found, "__code__", None) is value.__code__ else value
+
+
+def globals_of(function: types.FunctionType) -> dict[str, Any]:
+    """The names that a function, or what it was rebuilt from, reads."""
+    code, names = function.__dict__.get(GLOBALS, (None, None))
+    return names if code is function.__code__ else function.__globals__
+
+
+def is_opaque(value: Any) -> bool:
+    """Whether JAX takes the object itself for a leaf."""
+    return any(leaf is value for leaf in jax.tree.leaves(value))
+
+
+def has_parts(owner: Any) -> bool:
+    """Whether this is a plain object (not a tree of JAX's) with attributes."""
+    return hasattr(owner, "__dict__") and not isinstance(owner, types.ModuleType | type) and is_opaque(owner)
+
+
+def may_hold(leaf: Any) -> bool:
+    """Whether a captured thing is looked into: functions, methods, partials, objects of a user's."""
+    if isinstance(leaf, types.FunctionType):
+        return not in_library(leaf) or leaf.__closure__ is not None
+    if isinstance(leaf, (types.MethodType, functools.partial, *WRAPPERS)):
+        return True
+    return has_parts(leaf) and (callable(leaf) or _is_users(type(leaf)))
+
+
+def in_library(function: types.FunctionType) -> bool:
+    """Whether a function is written in one of the libraries; wrappers take the name of what they wrap."""
+    return str(function.__globals__.get("__name__")).partition(".")[0] in LIBRARIES
+
+
+def _is_users(kind: type) -> bool:
+    """Whether a class is a user's own, or a bag of settings."""
+    module = kind.__module__
+    package = module.partition(".")[0]
+    return module in SETTINGS or not (package in LIBRARIES or package in sys.stdlib_module_names)
+
+
+def names_for(function: Any, names: Names) -> Names:
+    """Names by which a callable, reached by code that uses `names`, may look at what it holds."""
+    if isinstance(function, types.FunctionType):
+        return names_of(function.__code__)
+    if isinstance(function, types.MethodType):
+        return names_of_methods(type(function.__self__), Names(frozenset({function.__name__}), frozenset()))
+    if isinstance(function, (functools.partial, *WRAPPERS)):
+        return names
+    return names_of_methods(type(function), Names(names.read | _operators(type(function)), names.stored))
+
+
+@functools.cache
+def _operators(kind: type) -> frozenset[str]:
+    """Special methods of a class that code calls without naming them."""
+    found = {name for base in kind.__mro__[:-1] for name in vars(base) if name.startswith("__")}
+    return frozenset(found) - BUILDERS
+
+
+def whole(owner: Any) -> Names:
+    """Names by which the public methods of an object may look at it."""
+    methods = {name for name in dir(type(owner)) if not name.startswith("__")}
+    return Names(frozenset(methods | DYNAMIC), frozenset())
+
+
+def parts(function: Any, names: Names) -> Iterator[tuple[Any, Any, bool]]:
+    """Places of a callable or plain object that may hold arrays: what they hold, and whether a change must be seen."""
+    if isinstance(function, types.FunctionType):
+        yield from _parts_of_function(function, names)
+    elif isinstance(function, types.MethodType):
+        yield "function", function.__func__, True
+        if has_parts(function.__self__):
+            yield from _attributes(function.__self__, names, everything=True)
+        else:
+            yield "self", function.__self__, True
+    elif isinstance(function, functools.partial):
+        yield "function", function.func, True
+        yield from ((("argument", i), value, True) for i, value in enumerate(function.args))
+        yield from ((("keyword", name), value, True) for name, value in function.keywords.items())
+    elif isinstance(function, WRAPPERS):
+        inner = getattr(function, "__wrapped__", None)
+        yield from parts(inner, names_for(inner, names))
+    elif has_parts(function):
+        yield from _attributes(function, names, everything=callable(function) or bool(names.read & DYNAMIC))
+
+
+def _parts_of_function(function, names):
+    """Cells, defaults and names of the module; a function that calls itself is no part of itself."""
+    other = lambda name, value: name not in names.stored and origin_of(value) is not origin_of(function)
+    for i, name in enumerate(function.__code__.co_freevars):
+        value = content((function.__closure__ or ())[i])
+        if other(name, value):
+            yield ("cell", i), value, True
+    for i, value in enumerate(function.__defaults__ or ()):
+        yield ("default", i), value, True
+    for name, value in (function.__kwdefaults__ or {}).items():
+        yield ("keyword", name), value, True
+    if in_library(function):
+        return
+    for name in sorted(names.read & function.__globals__.keys()):
+        value = function.__globals__[name]
+        if other(name, value) and not isinstance(value, types.ModuleType | type):
+            yield ("global", name), value, True
+
+
+def _attributes(owner, names, *, everything):
+    """Attributes of a plain object; numbers that its own code counts up are its own business."""
+    for name, value in sorted(vars(owner).items()):
+        if name != ORIGIN and (everything or name in names.read):
+            seen = name in names.read and name not in names.stored
+            yield Attribute(name), value, seen or type(value) in (float, bool, str)
+
+
+def content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a name that is assigned later
+        return None
