@@ -27,6 +27,10 @@ class Matern:
         lengths: a number, or [d], > 0. A GP that fits it gives each column its own.
         scale: variance > 0, in units of the standardised values.
 
+    Raises:
+        TypeError: for what is no number.
+        ValueError: for a length or a scale that is not > 0.
+
     Example:
         >>> import jax.numpy as jnp, jsamp as js
         >>> float(js.fit.Matern(0.5)(jnp.zeros((1, 2)), jnp.zeros((1, 2)))[0, 0])
@@ -102,6 +106,10 @@ class NNGPKernel:
         kind: "relu" or "erf" (static).
         weight_var: variance of the weights times the width they come from.
         bias_var: variance of the biases.
+
+    Raises:
+        TypeError: for a depth that is no Python integer.
+        ValueError: for an unknown kind, a depth below 0 or variances that are not > 0.
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js

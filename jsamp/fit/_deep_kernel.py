@@ -34,6 +34,10 @@ class DeepKernel:
         rate: learning rate (static).
         capacity: as for `GP` (static).
 
+    Raises:
+        TypeError: for a network that is no `Network`, or counts that are no Python integers.
+        ValueError: for options out of their range.
+
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> X = jnp.linspace(0, 1, 9)[:, None]

@@ -89,7 +89,7 @@ class Ensemble:
     """Learn a function by networks fitted from different weights to different parts of the rows.
 
     Each member is the mode of the posterior given a random share of the rows, drawn anew for each. Members train
-    together, as one model. Their spread is what is not known.
+    together, as one model. Their spread is the uncertainty.
 
     Args:
         network: a `Network`; None is the usual one.
@@ -99,6 +99,10 @@ class Ensemble:
         steps: steps of Adam (static).
         rate: learning rate (static).
         capacity: most rows, which fixes the programs; None takes the next power of two, at least 64 (static).
+
+    Raises:
+        TypeError: for a network that is no `Network`, or counts that are no Python integers.
+        ValueError: for options out of their range.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -174,6 +178,10 @@ class HMCNetwork:
         pretrain: steps of Adam towards the mode (static).
         capacity: as for `Ensemble` (static).
 
+    Raises:
+        TypeError: for a network that is no `Network`, or counts that are no Python integers.
+        ValueError: for options out of their range.
+
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> X = jnp.linspace(0, 1, 9)[:, None]
@@ -232,6 +240,10 @@ class SGHMCNetwork:
         batch: rows of a gradient, or None for all (static).
         pretrain: steps of Adam towards the mode (static).
         capacity: as for `Ensemble` (static).
+
+    Raises:
+        TypeError: for a network that is no `Network`, or counts that are no Python integers.
+        ValueError: for options out of their range.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js

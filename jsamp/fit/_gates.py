@@ -28,6 +28,10 @@ class ChannelSchedule:
         patience: epochs without a better held-out error after which a size is done (static).
         epochs: most epochs of a size, > settle + blend + fade (static).
 
+    Raises:
+        TypeError: for counts that are no Python integers.
+        ValueError: for counts below 1, or epochs <= settle + blend + fade.
+
     Example:
         >>> import jsamp as js
         >>> schedule = js.fit.ChannelSchedule(settle=2, blend=2, fade=2)

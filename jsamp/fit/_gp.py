@@ -242,6 +242,10 @@ class GP:
         steps: steps of L-BFGS (static).
         capacity: most rows, which fixes the programs; None takes the next power of two, at least 64 (static).
 
+    Raises:
+        TypeError: for a kernel without `diag(X)`, or an option of the wrong kind.
+        ValueError: for options out of their range.
+
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> X = jnp.linspace(0, 1, 9)[:, None]

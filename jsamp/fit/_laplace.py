@@ -110,6 +110,10 @@ class LaplaceNetwork:
         rate: learning rate (static).
         capacity: as for `Ensemble` (static).
 
+    Raises:
+        TypeError: for a network that is no `Network`, or counts that are no Python integers.
+        ValueError: for options out of their range.
+
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> X = jnp.linspace(0, 1, 9)[:, None]

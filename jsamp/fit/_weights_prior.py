@@ -31,6 +31,10 @@ class Network:
         weight_var: see above.
         bias_var: see above.
 
+    Raises:
+        TypeError: for counts that are no Python integers.
+        ValueError: for an unknown kind, or numbers out of their range.
+
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> network = js.fit.Network(depth=1, width=8)
