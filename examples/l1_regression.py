@@ -54,15 +54,15 @@ def solve(A, weight):
 def sensitivity(A):
     """The recommended score, (sensitivity + leverage) / 2, against a small embedding."""
     anchor = js.select.draw(
-        jax.random.key(1), js.select.lewis(A, 1.0, tol=1e-1).weight, min(256, len(A)), scheme="priority"
+        jax.random.key(1), js.select.lewis(A, 1.0, tolerance=1e-1).weight, min(256, len(A)), scheme="priority"
     )
     E = anchor.row_scale(1.0)[:, None] * anchor.take(A)
-    return js.select.sensitivity(A, 1.0, embedding=E, iters=6)
+    return js.select.sensitivity(A, 1.0, embedding=E, iterations=6)
 
 
 SCORES = {
     "sensitivity": sensitivity,
-    "Lewis weights": lambda A: js.select.lewis(A, 1.0, tol=1e-1).weight,
+    "Lewis weights": lambda A: js.select.lewis(A, 1.0, tolerance=1e-1).weight,
     "root leverage": lambda A: js.select.root_leverage(A, 1.0),
     "uniform": lambda A: jnp.ones(len(A)),
 }

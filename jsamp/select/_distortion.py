@@ -32,8 +32,8 @@ def _power_sum(rows, weight, x, p):
     return sum_rows(block, rows, weight)
 
 
-@functools.partial(jax.jit, static_argnames=("p", "starts", "iters"))
-def _distortion(white, null, subset, p, starts, iters):
+@functools.partial(jax.jit, static_argnames=("p", "starts", "iterations"))
+def _distortion(white, null, subset, p, starts, iterations):
     A = white
     kept = subset.take(white)
     weight = jnp.where(subset.mask, subset.weight, 0)
@@ -62,14 +62,14 @@ def _distortion(white, null, subset, p, starts, iters):
             best = jnp.maximum(best, jnp.max(sign * (value - 1)))
             return (unit(x + sign * length * unit(slope)), best), None
 
-        lengths = 0.5 / (1 + 0.3 * jnp.arange(iters, dtype=A.dtype))
+        lengths = 0.5 / (1 + 0.3 * jnp.arange(iterations, dtype=A.dtype))
         (x, best), _ = lax.scan(step, (unit(first), jnp.zeros_like(A[0, 0])), lengths)
         return jnp.maximum(best, jnp.max(sign * (ratio(x)[0] - 1)))
 
     return jnp.maximum(climb(1.0), climb(-1.0))
 
 
-def distortion(A: Any, subset: Subset, p: float = 2.0, *, starts: int = 32, iters: int = 30) -> jax.Array:
+def distortion(A: Any, subset: Subset, p: float = 2.0, *, starts: int = 32, iterations: int = 30) -> jax.Array:
     """Measure how far a weighted subset changes the norm: sup_x | sum_j w_j |a_j x|^p / |A x|_p^p - 1 |.
 
     At p = 2 the exact value, from eigenvalues: known rows are whitened in float64; of traced rows, directions beyond
@@ -82,7 +82,7 @@ def distortion(A: Any, subset: Subset, p: float = 2.0, *, starts: int = 32, iter
         subset: what `draw` returned for these rows.
         p: exponent >= 1, static.
         starts: heavy rows to start from, static; the d extreme directions of p = 2 are always used.
-        iters: steps of each climb, static.
+        iterations: steps of each climb, static.
 
     Returns:
         A scalar >= 0.
@@ -98,16 +98,16 @@ def distortion(A: Any, subset: Subset, p: float = 2.0, *, starts: int = 32, iter
         True
 
     Cost:
-        One Gram for p = 2; else 4 * iters * n * d * (starts + d) multiply-adds. Memory n x d.
+        One Gram for p = 2; else 4 * iterations * n * d * (starts + d) multiply-adds. Memory n x d.
     """
     p = check_power(p, "distortion")
     A = check_matrix("distortion: A", A)
     check_count("distortion: starts", starts)
-    check_count("distortion: iters", iters)
+    check_count("distortion: iterations", iterations)
     check_subset(subset, A.shape[0], "distortion")
     basis = basis_of(A)
     white, _ = white_rows(A, basis)
-    return _distortion(white, jnp.asarray(basis.null), subset, p, starts, iters)
+    return _distortion(white, jnp.asarray(basis.null), subset, p, starts, iterations)
 
 
 def sample_size(

@@ -35,15 +35,15 @@ class Lewis(NamedTuple):
     residual: Any
 
 
-@functools.partial(jax.jit, static_argnames=("p", "iters", "axis_name", "block"))
-def _lewis(A, weights, p, iters, axis_name, block):
+@functools.partial(jax.jit, static_argnames=("p", "iterations", "axis_name", "block"))
+def _lewis(A, weights, p, iterations, axis_name, block):
     def rows(axis, a, w):
-        return _lewis_rows(a, w, p, iters, axis, block)
+        return _lewis_rows(a, w, p, iterations, axis, block)
 
     return over_mesh(rows, axis_name, A, weights, out_specs=lambda spec: Lewis(spec, jax.P()))
 
 
-def _lewis_rows(A, rows_weight, p, iters, axis_name, block):
+def _lewis_rows(A, rows_weight, p, iterations, axis_name, block):
     relax = 2 * p / (p + 2)
 
     def target(log_weight, live):
@@ -61,7 +61,7 @@ def _lewis_rows(A, rows_weight, p, iters, axis_name, block):
         change = target(log_weight, live) - log_weight
         return jnp.where(live, log_weight + relax * change, 0), None
 
-    log_weight, _ = lax.scan(step, start, None, length=iters)
+    log_weight, _ = lax.scan(step, start, None, length=iterations)
     final = target(log_weight, live)
     residual = jnp.max(jnp.where(live, jnp.abs(final - log_weight), 0))
     residual = residual if axis_name is None else lax.pmax(lax.stop_gradient(residual), axis_name)
@@ -69,8 +69,8 @@ def _lewis_rows(A, rows_weight, p, iters, axis_name, block):
 
 
 def lewis(
-    A: Any, p: float, *, weights: Any = None, tol: float = 1e-4, iters: int | None = None, axis_name: Any = None,
-    block: int = BLOCK,
+    A: Any, p: float, *, weights: Any = None, tolerance: float = 1e-4, iterations: int | None = None,
+    axis_name: Any = None, block: int = BLOCK,
 ) -> Lewis:  # fmt: skip
     """Compute Lewis weights w_i = leverage_i(W^(1/2-1/p) A), the change of measure that makes l_p look like l_2.
 
@@ -83,8 +83,8 @@ def lewis(
         A: [n, d] rows.
         p: exponent of the norm, > 0, static.
         weights: [n] >= 0 of the l_p sum, or None: weights of the rows weights_i^(1/p) a_i.
-        tol: wanted relative accuracy, which sets the number of iterations (1e-3 is ample for sampling), static.
-        iters: the number of iterations itself, instead of `tol`.
+        tolerance: wanted relative accuracy, which sets the number of iterations (1e-3 is ample for sampling), static.
+        iterations: the number of iterations itself, instead of `tolerance`.
         axis_name: mesh axis over which the rows are sharded.
         block: rows per block.
 
@@ -102,7 +102,7 @@ def lewis(
         Array([  1.,   8., 125.], dtype=float32)
 
     Cost:
-        One `leverage` per iteration: 12 at p = 1 and p = 4, 1 at p = 2, 30 at p = 10 for tol = 1e-4.
+        One `leverage` per iteration: 12 at p = 1 and p = 4, 1 at p = 2, 30 at p = 10 for tolerance = 1e-4.
 
     References:
         Cohen and Peng, "l_p Row Sampling by Lewis Weights", 2015, arXiv:1412.0588.
@@ -112,12 +112,12 @@ def lewis(
     check_scalar("lewis: p", p, low=0, high=100, open_low=True)
     check_axis(axis_name, "lewis")
     check_count("lewis: block", block)
-    check_scalar("lewis: tol", tol, low=0, high=1, open_low=True)
+    check_scalar("lewis: tolerance", tolerance, low=0, high=1, open_low=True)
     A = check_matrix("lewis: A", A, tall=axis_name is None)
     weights = check_weights(weights, A.shape[0], "lewis")
     rate = abs(p - 2) / (p + 2)
-    if iters is None:
-        iters = 1 if rate < 1e-6 else math.ceil(math.log(tol / 10) / math.log(rate)) + 1
-    check_count("lewis: iters", iters, low=0)
+    if iterations is None:
+        iterations = 1 if rate < 1e-6 else math.ceil(math.log(tolerance / 10) / math.log(rate)) + 1
+    check_count("lewis: iterations", iterations, low=0)
     weights = None if weights is None else (weights / jnp.max(weights)).astype(A.dtype)  # only ratios matter
-    return _lewis(A, weights, float(p), iters, axis_name, block)
+    return _lewis(A, weights, float(p), iterations, axis_name, block)

@@ -29,16 +29,16 @@ def _norm(y: jax.Array, q: float) -> jax.Array:
     return top[:, 0] * jnp.sum((jnp.abs(y) / top) ** q, -1) ** (1 / q)
 
 
-def _schedule(p: float, iters: int, dtype: Any) -> tuple[jax.Array | None, jax.Array, jax.Array]:
+def _schedule(p: float, iterations: int, dtype: Any) -> tuple[jax.Array | None, jax.Array, jax.Array]:
     """For every step: the exponent (None: always p), the smoothing of |r|, whether the gradient is exact."""
-    step = np.arange(iters)
+    step = np.arange(iterations)
     power = jnp.asarray(np.minimum(p, 2 * GROWTH**step), dtype) if p > 2 else None
     smallest = 1e-9 if dtype == jnp.float64 else 1e-5
-    smooth = np.zeros(iters) if p > 2 else np.maximum(1e-2 * 0.7**step, smallest)
-    return power, jnp.asarray(smooth, dtype), jnp.asarray((step == iters - 1) | (p > 2))
+    smooth = np.zeros(iterations) if p > 2 else np.maximum(1e-2 * 0.7**step, smallest)
+    return power, jnp.asarray(smooth, dtype), jnp.asarray((step == iterations - 1) | (p > 2))
 
 
-def reweight(rows: jax.Array, E: jax.Array, null: jax.Array, p: float, iters: int) -> Duality:
+def reweight(rows: jax.Array, E: jax.Array, null: jax.Array, p: float, iterations: int) -> Duality:
     """Solve min |E x|_p^p over a x = 1 for a block of whitened rows a [k, d]; 1 / minimum is the sensitivity.
 
     With residuals r = E x, weights w = |r|^(p-2) and gradient E^T y, y = |r|^(p-1) sign(r), one weighted solve gives
@@ -82,7 +82,7 @@ def reweight(rows: jax.Array, E: jax.Array, null: jax.Array, p: float, iters: in
     x = rows / jnp.sum(rows * rows, 1, keepdims=True)  # the solution at p = 2
     r = matmul(x, E.T)
     lower = lower_bound(r)
-    (best, _), _ = lax.scan(step, (Duality(x, lower, lower + jnp.inf), r), _schedule(p, iters, E.dtype))
+    (best, _), _ = lax.scan(step, (Duality(x, lower, lower + jnp.inf), r), _schedule(p, iterations, E.dtype))
     return best
 
 

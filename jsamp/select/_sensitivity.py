@@ -48,7 +48,7 @@ def check_power(p: Any, who: str, low: float = 1.0) -> float:
     return float(p)
 
 
-def _bounds(A, E, p, iters, chunk, exact, axis_name=None):
+def _bounds(A, E, p, iterations, chunk, exact, axis_name=None):
     basis = basis_of(E)
     white, _ = white_rows(E, basis)
     rows, sound = white_rows(A, basis)
@@ -56,7 +56,7 @@ def _bounds(A, E, p, iters, chunk, exact, axis_name=None):
     null = jnp.asarray(basis.null, A.dtype)
     if p == 2:
         return _prove(jnp.sum(rows * rows, 1), jnp.sum(rows * rows, 1), sound)
-    return _solve(rows, white, null, sound, p, iters, chunk, exact, axis_name)
+    return _solve(rows, white, null, sound, p, iterations, chunk, exact, axis_name)
 
 
 def _prove(lower, upper, sound):
@@ -65,16 +65,16 @@ def _prove(lower, upper, sound):
     return Bounds(lower, jnp.where(sound, jnp.maximum(jnp.minimum(upper, 1), lower), 1))
 
 
-@functools.partial(jax.jit, static_argnames=("p", "iters", "chunk", "exact", "axis_name"))
-def _solve(rows, white, null, sound, p, iters, chunk, exact, axis_name):
-    return over_mesh(lambda _, a: _solve_rows(a, white, null, sound, p, iters, chunk, exact), axis_name, rows)
+@functools.partial(jax.jit, static_argnames=("p", "iterations", "chunk", "exact", "axis_name"))
+def _solve(rows, white, null, sound, p, iterations, chunk, exact, axis_name):
+    return over_mesh(lambda _, a: _solve_rows(a, white, null, sound, p, iterations, chunk, exact), axis_name, rows)
 
 
-def _solve_rows(rows, white, null, sound, p, iters, chunk, exact):
+def _solve_rows(rows, white, null, sound, p, iterations, chunk, exact):
     def solve(block):
         live = jnp.sum(block * block, 1) > 0
         block = jnp.where(live[:, None], block, jnp.where(null > 0, 0, 1)[None].astype(block.dtype))
-        best = reweight(block, white, null, p, iters)
+        best = reweight(block, white, null, p, iterations)
         best = walk_vertices(block, best, white, null) if p == 1 and exact else best
         bounds = _prove(best.lower, best.upper, True)
         upper = jnp.where(live, bounds.upper, 0)
@@ -83,7 +83,7 @@ def _solve_rows(rows, white, null, sound, p, iters, chunk, exact):
     return map_rows(solve, rows, block=chunk)
 
 
-def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iters: int = 20, chunk: int = CHUNK) -> Bounds:
+def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iterations: int = 20, chunk: int = CHUNK) -> Bounds:
     """Bound the l_p sensitivities with certificates: s_i = sup_x |a_i x|^p / |A x|_p^p.
 
     1 / s_i = min |A x|_p^p over a_i x = 1 is solved for all rows at once in whitened coordinates: by reweighted least
@@ -96,8 +96,8 @@ def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iters: int = 
         p: exponent >= 1, static.
         embedding: [m, d] rows E with |E x|_p ~ |A x|_p (for example `subset.row_scale(p)[:, None] * subset.take(A)`
             of a Lewis-weight sample), to replace A in the denominator. Default: A itself, m = n.
-        iters: reweighting steps, static. 20 close the gap to rounding for p > 2 and at p = 1 (where the simplex method
-            finishes), and to 3e-10, 4e-7, 5e-4 for p = 1.5, 1.25, 1.05.
+        iterations: reweighting steps, static. 20 close the gap to rounding for p > 2 and at p = 1 (where the simplex
+            method finishes), and to 3e-10, 4e-7, 5e-4 for p = 1.5, 1.25, 1.05.
         chunk: rows solved at a time.
 
     Returns:
@@ -117,7 +117,7 @@ def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iters: int = 
         (True, Array(True, dtype=bool))
 
     Cost:
-        N * iters * m * d^2 multiply-adds, memory chunk * m + m d^2 / 2; at p = 1 several times that (n = m = 2000,
+        N * iterations * m * d^2 multiply-adds, memory chunk * m + m d^2 / 2; at p = 1 several times that (n = m = 2000,
         d = 8: 6 s on one core, against 1 s for the scores of `sensitivity`).
 
     References:
@@ -126,9 +126,9 @@ def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iters: int = 
     """
     p = check_power(p, "sensitivity_bounds")
     check_count("sensitivity_bounds: chunk", chunk)
-    A, E = _check_pair(A, embedding, iters, "sensitivity_bounds")
+    A, E = _check_pair(A, embedding, iterations, "sensitivity_bounds")
     _refuse_shards(A, embedding, None, "sensitivity_bounds")
-    return _bounds(A, E, p, iters, chunk, True)
+    return _bounds(A, E, p, iterations, chunk, True)
 
 
 def _refuse_shards(A: jax.Array, embedding: Any, axis_name: Any, who: str) -> None:
@@ -136,9 +136,9 @@ def _refuse_shards(A: jax.Array, embedding: Any, axis_name: Any, who: str) -> No
         raise ValueError(f"{who}: sharded rows need embedding=, the same rows on every shard. Draw it by `lewis`.")
 
 
-def _check_pair(A: Any, embedding: Any, iters: int, who: str) -> tuple[jax.Array, jax.Array]:
+def _check_pair(A: Any, embedding: Any, iterations: int, who: str) -> tuple[jax.Array, jax.Array]:
     """A and the rows that stand for it in the denominator."""
-    check_count(f"{who}: iters", iters)
+    check_count(f"{who}: iterations", iterations)
     A = check_matrix(f"{who}: A", A, tall=embedding is None)
     if embedding is None:
         return A, A
@@ -153,12 +153,12 @@ def _embedding(A, p):
     num = max(WHOLE, 32 * A.shape[1])
     if A.shape[0] <= num:
         return A
-    subset = draw(jax.random.key(0), lewis(A, p, tol=1e-2).weight, num, scheme="priority")
+    subset = draw(jax.random.key(0), lewis(A, p, tolerance=1e-2).weight, num, scheme="priority")
     return subset.row_scale(p)[:, None] * subset.take(A)
 
 
 def sensitivity(
-    A: Any, p: float, *, embedding: Any = None, scheme: str = "combined", iters: int = 12, axis_name: Any = None
+    A: Any, p: float, *, embedding: Any = None, scheme: str = "combined", iterations: int = 12, axis_name: Any = None
 ) -> jax.Array:
     """Score rows for subsets that preserve |A x|_p (recommended): draw by them and weight by 1/probability.
 
@@ -173,7 +173,7 @@ def sensitivity(
         embedding: rows that stand for A in the denominator, as in `sensitivity_bounds`. Default: A itself up to 2048
             (or 32 d) rows, else that many rows drawn by Lewis weights, which makes s_i approximate to some per cent.
         scheme: "combined" or "plain", static.
-        iters: reweighting steps, static.
+        iterations: reweighting steps, static.
         axis_name: mesh axis over which the rows of A are sharded; pass the same `embedding` on every shard.
 
     Returns:
@@ -190,7 +190,7 @@ def sensitivity(
         4
 
     Cost:
-        N * iters * m * d^2 multiply-adds with m <= max(2048, 32 d) rows. `lewis` is an upper bound at n d^2 each
+        N * iterations * m * d^2 multiply-adds with m <= max(2048, 32 d) rows. `lewis` is an upper bound at n d^2 each
         iteration for p <= 2, and enough for sampling when n is large.
 
     References:
@@ -204,8 +204,8 @@ def sensitivity(
         return leverage(A, axis_name=axis_name)
     _refuse_shards(A, embedding, axis_name, "sensitivity")
     check_axis(axis_name, "sensitivity")
-    A, E = _check_pair(A, _embedding(A, p) if embedding is None else embedding, iters, "sensitivity")
-    score = _bounds(A, E, p, iters, CHUNK, False, axis_name).lower
+    A, E = _check_pair(A, _embedding(A, p) if embedding is None else embedding, iterations, "sensitivity")
+    score = _bounds(A, E, p, iterations, CHUNK, False, axis_name).lower
     if scheme == "plain":
         return score
     if embedding is not None and axis_name is None and A.shape[0] < A.shape[1]:

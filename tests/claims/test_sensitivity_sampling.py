@@ -197,7 +197,7 @@ def test_sparse_rows_need_far_fewer_than_lewis_weights_promise_at_p_four():
     worst = {}
     for name, s in (("scores", scores), ("uniform", jnp.ones(480))):
         draws = [select.draw(key, s, num, scheme="priority") for key in jax.random.split(jax.random.key(0), 10)]
-        worst[name] = np.array([float(select.distortion(A, subset, p, iters=10)) for subset in draws])
+        worst[name] = np.array([float(select.distortion(A, subset, p, iterations=10)) for subset in draws])
     assert np.sum(worst["scores"] < 0.5) >= 9
     assert np.sum(worst["uniform"] > 0.9) >= 8
 

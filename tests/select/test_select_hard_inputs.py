@@ -186,17 +186,17 @@ def test_certificates_hold_at_condition_numbers_that_float32_cannot_bear():
         whole = select.Subset(jnp.arange(26), jnp.full(26, 1.2), jnp.ones(26, bool))
         with jax.enable_x64(True):
             wide = B.astype(np.float64)
-            exact = {p: np.asarray(select.sensitivity_bounds(wide, p, iters=30).lower) for p in (1.0, 2.0, 3.0)}
+            exact = {p: np.asarray(select.sensitivity_bounds(wide, p, iterations=30).lower) for p in (1.0, 2.0, 3.0)}
             half = float(select.distortion(wide, whole))
         for p in (1.0, 2.0, 3.0):
-            lower, upper = select.sensitivity_bounds(B, p, iters=30)
+            lower, upper = select.sensitivity_bounds(B, p, iterations=30)
             assert np.all(lower <= exact[p] * (1 + 1e-4) + 1e-6), (size, p)
             assert np.all(upper >= exact[p] * (1 - 1e-4)), (size, p)
             assert np.max(np.asarray(upper) - np.asarray(lower)) < 1e-3  # and they are tight
         np.testing.assert_allclose(select.distortion(B, whole), half, rtol=1e-3)
         np.testing.assert_allclose(half, 0.2, rtol=1e-6)
         assert float(select.distortion(B, select.Subset(jnp.arange(25), jnp.ones(25), jnp.ones(25, bool)))) > 0.99
-    traced = jax.jit(lambda B: select.sensitivity_bounds(B, 1.0, iters=30))(B)
+    traced = jax.jit(lambda B: select.sensitivity_bounds(B, 1.0, iterations=30))(B)
     assert np.all(np.asarray(traced.upper) == 1)  # a lost direction is flagged: nothing is proved but 1
     assert np.all(np.asarray(traced.lower) <= exact[1.0] * (1 + 1e-4) + 1e-6)
 

@@ -70,7 +70,7 @@ def test_rows_of_an_explicit_mesh_need_no_axis_name():
         "root": lambda a: select.root_leverage(a, 1.5),
         "lewis": lambda a: select.lewis(a, 1.0).weight,
         "light": select.lightweight,
-        "sensitivity": lambda a: select.sensitivity(a, 1.5, embedding=A[::8], iters=4),
+        "sensitivity": lambda a: select.sensitivity(a, 1.5, embedding=A[::8], iterations=4),
         "probs": lambda a: select.inclusion_probs(w if a is rows else jnp.asarray(weights), 50),
     }.items():
         got = fun(rows)
@@ -88,10 +88,10 @@ def test_sharded_sensitivities_with_a_common_embedding():
     E = jnp.asarray(A[::8])
 
     def score(a):
-        return select.sensitivity(a, 1.5, embedding=E, iters=6, axis_name="rows")
+        return select.sensitivity(a, 1.5, embedding=E, iterations=6, axis_name="rows")
 
     got = sharded(score, mesh, A)
-    np.testing.assert_allclose(got, select.sensitivity(A, 1.5, embedding=E, iters=6), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(got, select.sensitivity(A, 1.5, embedding=E, iterations=6), rtol=1e-4, atol=1e-6)
 
 
 def test_sharded_poisson_draw_is_unbiased_and_moves_no_rows():

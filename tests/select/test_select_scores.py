@@ -129,30 +129,32 @@ def test_leverage_gradient(x64):
 @pytest.mark.parametrize("p", [0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0])
 def test_lewis_weights_are_the_fixed_point_for_every_p(x64, p):
     for A in (T60, RNG.standard_cauchy(size=(80, 3))):
-        weight, residual = lewis(A, p, tol=1e-9)
+        weight, residual = lewis(A, p, tolerance=1e-9)
         assert float(residual) < 1e-8
         weight = np.asarray(weight)
         np.testing.assert_allclose(exact_leverage(A * weight[:, None] ** (0.5 - 1 / p)), weight, rtol=1e-7, atol=1e-13)
         assert abs(weight.sum() - A.shape[1]) < 1e-7
-    np.testing.assert_allclose(lewis(T60, p, tol=1e-3).weight, lewis(T60, p, tol=1e-9).weight, rtol=2e-3)
+    np.testing.assert_allclose(lewis(T60, p, tol=1e-3).weight, lewis(T60, p, tolerance=1e-9).weight, rtol=2e-3)
 
 
 def test_lewis_of_weighted_rows_is_that_of_scaled_rows(x64):
     w = RNG.uniform(0.5, 2, size=60)
-    direct = lewis(T60 * w[:, None] ** (1 / 3), 3.0, tol=1e-9).weight
-    np.testing.assert_allclose(lewis(T60, 3.0, weights=w, tol=1e-9).weight, direct, rtol=1e-7)
+    direct = lewis(T60 * w[:, None] ** (1 / 3), 3.0, tolerance=1e-9).weight
+    np.testing.assert_allclose(lewis(T60, 3.0, weights=w, tolerance=1e-9).weight, direct, rtol=1e-7)
     np.testing.assert_allclose(
         root_leverage(T60, 1.5, weights=w), exact_leverage(T60 * w[:, None] ** (1 / 1.5)) ** 0.75, rtol=1e-9
     )
     zero = np.concatenate([T60, np.zeros((3, 4))])
-    np.testing.assert_allclose(lewis(zero, 1.0, tol=1e-8).weight[:60], lewis(T60, 1.0, tol=1e-8).weight, rtol=1e-6)
+    np.testing.assert_allclose(
+        lewis(zero, 1.0, tolerance=1e-8).weight[:60], lewis(T60, 1.0, tol=1e-8).weight, rtol=1e-6
+    )
     assert not np.any(lewis(zero, 1.0).weight[60:])
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 3.0, 4.0, 6.0])
 def test_sandwich_between_sensitivities_and_lewis_weights(x64, p):
     lower, upper = sensitivity_bounds(T60, p)
-    weight = lewis(T60, p, tol=1e-8).weight
+    weight = lewis(T60, p, tolerance=1e-8).weight
     factor = 4 ** (p / 2 - 1)
     assert np.all(upper >= min(factor, 1) * weight * (1 - 1e-6))
     assert np.all(lower <= max(factor, 1) * weight * (1 + 1e-6))
@@ -191,14 +193,14 @@ def test_linear_programs_at_p_one(x64, case):
     exact = linear_program(A)
     for bound in sensitivity_bounds(A, 1.0):
         np.testing.assert_allclose(bound, exact, rtol=1e-9)
-    np.testing.assert_allclose(sensitivity(A, 1.0, scheme="plain", iters=20), exact, rtol=5e-3)
+    np.testing.assert_allclose(sensitivity(A, 1.0, scheme="plain", iterations=20), exact, rtol=5e-3)
 
 
 @pytest.mark.parametrize("p", [1.0, 1.5, 3.0, 4.0, 6.0, 10.0])
 def test_angle_grid_with_two_columns(x64, p):
     A = RNG.normal(size=(25, 2))
     exact = angle_grid(A, p)
-    lower, upper = sensitivity_bounds(A, p, iters=20)
+    lower, upper = sensitivity_bounds(A, p, iterations=20)
     assert np.max(upper / lower - 1) < 1e-9
     np.testing.assert_allclose(lower, exact, rtol=1e-9)
 
@@ -218,7 +220,7 @@ def test_sphere_rows_have_the_gamma_function_sum(x64):
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     for p, tolerance in ((1.0, 0.03), (3.0, 0.06)):
         total = math.sqrt(math.pi) * math.gamma((4 + p) / 2) / (math.gamma(2) * math.gamma((p + 1) / 2))
-        score = sensitivity_bounds(rows[:100], p, embedding=rows, iters=15).lower
+        score = sensitivity_bounds(rows[:100], p, embedding=rows, iterations=15).lower
         assert abs(float(score.mean()) * 1500 / total - 1) < tolerance
 
 
@@ -241,7 +243,7 @@ def test_float32_bounds_and_dependent_columns():
     for p in (1.0, 1.5, 10.0):
         lower, upper = sensitivity_bounds(A, p)
         with jax.enable_x64(True):
-            exact_low = np.asarray(sensitivity_bounds(A.astype(np.float64), p, iters=40).lower)
+            exact_low = np.asarray(sensitivity_bounds(A.astype(np.float64), p, iterations=40).lower)
         np.testing.assert_allclose(lower, exact_low, rtol=5e-5 if p == 1 else 1e-5)
         np.testing.assert_allclose(upper, exact_low, rtol=5e-5 if p == 1 else 1e-5)
     A = np.round(A * 8)  # the sum of two columns of integers is exact, so the columns are dependent
@@ -259,7 +261,7 @@ def test_combined_scores_of_many_rows_use_an_embedding():
     score = sensitivity(A, 1.0)
     plain = sensitivity(A, 1.0, scheme="plain")
     np.testing.assert_allclose(score, (plain + leverage(A)) / 2, rtol=1e-5)
-    some = sensitivity_bounds(A[:64], 1.0, embedding=A, iters=12).lower
+    some = sensitivity_bounds(A[:64], 1.0, embedding=A, iterations=12).lower
     np.testing.assert_allclose(plain[:64], some, rtol=0.25)
     assert abs(float(np.median(plain[:64] / some)) - 1) < 0.1
 
