@@ -31,6 +31,9 @@ WRONG = [
     "js.noise.time_grid(4, schedule)",
     'js.Denoiser(lambda x, t: x, schedule, predicts="noise")',
     'js.chain(key, kernel, x, "many")',
+    'js.solve.unipc(schedule, grid, variant="bh3")',
+    'js.select.draw(key, x**2, 2, scheme="gumbel")',
+    'js.noise.logsnr_grid(schedule, 4, final="none")',
     "plan.rows",
 ]  # fmt: skip
 RIGHT = [
@@ -39,7 +42,7 @@ RIGHT = [
     "js.solve.heun(js.noise.Flow(), [1.0, 0.5, 0.1])",
     "js.solve.ddim(js.noise.Discrete.ddpm_linear(), js.noise.index_grid(js.noise.Discrete.ddpm_linear(), 10))",
     "js.chain(key, kernel, x, 10).info",
-    "js.select.draw(key, x**2, 2).take(x)",
+    'js.select.draw(key, x**2, 2, scheme="priority").take(x)',
 ]  # fmt: skip
 
 

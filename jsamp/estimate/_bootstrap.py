@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +133,7 @@ def bootstrap(
     num: int = 2000,
     *,
     level: float = 0.95,
-    method: str = "bca",
+    method: Literal["bca", "percentile", "basic", "normal"] = "bca",
     batch: int = 16,
 ) -> Bootstrapped:
     """Estimate the error of any statistic, and an interval for it, by resampling rows.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -177,7 +177,8 @@ def _calibrated_tail(key, counts, delta, level, num):
 
 
 def dp_epsilon(
-    counts: Any, delta: Any, level: Any = 0.9, *, method: str = "joint", calibrate: bool = False,
+    counts: Any, delta: Any, level: Any = 0.9, *, method: Literal["joint", "clopper_pearson", "jeffreys"] = "joint",
+    calibrate: bool = False,
     key: jax.Array | None = None,
 ) -> Interval:  # fmt: skip
     """Estimate the privacy parameter epsilon of a mechanism from a membership attack's confusion counts.

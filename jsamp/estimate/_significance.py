@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -142,7 +142,7 @@ def _flags(name, value, shape):
     return flags
 
 
-def mcnemar(a: Any, b: Any, *, method: str = "auto") -> Significance:
+def mcnemar(a: Any, b: Any, *, method: Literal["auto", "corrected", "uncorrected", "exact"] = "auto") -> Significance:
     """Test whether two classifiers err alike on one test set, by the rows on which only one of them is right.
 
     With b and c such rows: "corrected" (|b - c| - 1)^2 / (b + c), "uncorrected" (b - c)^2 / (b + c), both against

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,9 @@ class Sobol(NamedTuple):
     S2: Any
 
 
-def saltelli(dim: int, num: int, *, key: jax.Array, second: bool = False, points: str = "sobol") -> Design:
+def saltelli(
+    dim: int, num: int, *, key: jax.Array, second: bool = False, points: Literal["sobol", "latin", "random"] = "sobol"
+) -> Design:
     """Make the points at which a function is to be evaluated for `sobol`.
 
     Two independent sets A, B of uniform points, and for every input i the set A with that column from B. Transform the
@@ -157,7 +159,13 @@ def _check_constant(who, y):
         raise ValueError(f"{who}: every value is {known.flat[0]:g}, so there is no variance to share out.")
 
 
-def sobol(values: Any, *, key: jax.Array | None = None, estimator: str = "saltelli", resamples: int = 100) -> Sobol:
+def sobol(
+    values: Any,
+    *,
+    key: jax.Array | None = None,
+    estimator: Literal["saltelli", "jansen"] = "saltelli",
+    resamples: int = 100,
+) -> Sobol:
     """Estimate first-order, total and second-order Sobol' indices from values at the points of `saltelli`.
 
     With V the variance over A and B: S1_i = mean B (AB_i - A) / V ("saltelli") or 1 - mean (B - AB_i)^2 / 2V ("jansen",

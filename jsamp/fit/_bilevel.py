@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -163,7 +163,7 @@ class Bilevel:
     lower_rate: Scalar = field(check=_fields.scalar(0, open_low=True))
     blocks: int | None = static(default=None, kw_only=True, convert=_fields.count(optional=True))
     batch: Any = static(default=None, kw_only=True, convert=_counts)
-    track: str = static(default="hessian", kw_only=True, check=_fields.one_of(*TRACKED))
+    track: Literal["hessian", "products"] = static(default="hessian", kw_only=True, check=_fields.one_of(*TRACKED))
     alpha: Scalar = field(default=0.1, kw_only=True, check=_fields.scalar(0, 1, open_low=True))
     beta: Scalar = field(default=0.1, kw_only=True, check=_fields.scalar(0, 1, open_low=True))
     gamma: Scalar | None = field(default=None, kw_only=True, check=_fields.scalar(0, optional=True))

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def choose_channels(
     optimiser: Any = None,
     batch: int | None = None,
     validation: tuple[Array, Array] | None = None,
-    rank: str = "loss",
+    rank: Literal["loss", "weight"] = "loss",
     progress: bool = False,
 ) -> Result:
     """Choose the channels, columns of X, that serve best to predict y, in decreasing numbers.

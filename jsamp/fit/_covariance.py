@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +126,7 @@ class NNGPKernel:
     """
 
     depth: int = static(default=3, convert=_fields.count(0))
-    kind: str = static(default="relu", check=_fields.one_of("relu", "erf"))
+    kind: Literal["relu", "erf"] = static(default="relu", check=_fields.one_of("relu", "erf"))
     weight_var: Scalar = field(default=10.0, check=_fields.positive)
     bias_var: Scalar = field(default=1.6, check=_fields.positive)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -279,7 +279,7 @@ class GP:
 
 def nngp(
     depth: int = 3,
-    kind: str = "relu",
+    kind: Literal["relu", "erf"] = "relu",
     *,
     weight_var: Scalar = 10.0,
     bias_var: Scalar = 1.6,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -120,7 +120,7 @@ def mixture(
     *,
     weights: Array | None = None,
     start: Any = None,
-    covariance: str = "full",
+    covariance: Literal["full", "diagonal", "spherical"] = "full",
     floor: Scalar = 1e-6,
     steps: int = 300,
     tolerance: Scalar = 1e-5,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -89,7 +89,7 @@ def optimise(
     budget: int,
     start: int = 10,
     batch: int = 1,
-    acquisition: str | None = None,
+    acquisition: Literal["log_ei", "ei", "qei"] | None = None,
     raw: int = 256,
     starts: int = 3,
     steps: int = 10,

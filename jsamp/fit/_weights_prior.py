@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ class Network:
 
     depth: int = static(default=2, convert=_fields.count(0))
     width: int = static(default=32, convert=_fields.count())
-    kind: str = static(default="tanh", check=_fields.one_of("tanh", "relu", "erf"))
+    kind: Literal["tanh", "relu", "erf"] = static(default="tanh", check=_fields.one_of("tanh", "relu", "erf"))
     weight_var: Scalar = field(default=4.0, check=_fields.positive)
     bias_var: Scalar = field(default=1.0, check=_fields.positive)
 

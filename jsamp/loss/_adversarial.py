@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -151,7 +151,7 @@ class AdversarialDensity(p.Called):
     sampling: Any
     beta: Any
     relative: bool = static(default=False, convert=_checks.check_flag)
-    proposals: str = static(default="density")
+    proposals: Literal["density", "even"] = static(default="density")
     player = 1
 
     def __post_init__(self):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +140,7 @@ class Consistency(p.Called):
 
     grid: Any = field(convert=_grid)
     teacher: Any = None
-    target: str = static(default="student")
+    target: Literal["student", "teacher", "tangent"] = static(default="student")
     distance: Any = field(default="l2", convert=_distance)
     weight: Any = None
     probabilities: Any = field(default=None, convert=_probabilities)

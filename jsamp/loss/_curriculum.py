@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from jsamp._core import _checks
 
 
-def consistency_levels(step: int, steps: int, *, first: int = 2, last: int = 150, growth: str = "root") -> int:
+def consistency_levels(
+    step: int, steps: int, *, first: int = 2, last: int = 150, growth: Literal["root", "double"] = "root"
+) -> int:
     """Count the levels of the grid at a step of consistency training.
 
     "root", consistency training: ceil(sqrt(k / K ((last + 1)^2 - first^2) + first^2) - 1) + 1, at least 2. "double",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +78,7 @@ class Interpolate(p.Called):
     """
 
     interpolant: Any
-    field: str = static(default="b")
+    field: Literal["b", "s", "v", "eta"] = static(default="b")
     antithetic: bool = static(default=True)
     times: Any = leaf(
         default=UniformTimes(1e-3, 1 - 1e-3),

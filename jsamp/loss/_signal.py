@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ class Regeneration(p.Called):
     """
 
     schedule: Any
-    predicts: str = static(default="score")
+    predicts: Literal["score", "eps", "x0"] = static(default="score")
     mix: Any = 0.5
     times: Any = _times()
     stop: bool = static(default=False)

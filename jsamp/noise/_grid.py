@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -47,7 +47,13 @@ def _finish(name, xp, schedule, inner, start, end, final):
 
 
 def time_grid(
-    schedule: Schedule, n: int, power: Any = 1, *, t_max: Any = None, t_min: Any = None, final: str = "sigma_min"
+    schedule: Schedule,
+    n: int,
+    power: Any = 1,
+    *,
+    t_max: Any = None,
+    t_min: Any = None,
+    final: Literal["zero", "sigma_min"] = "sigma_min",
 ) -> Array:
     """Make times uniform in t^(1/power): `power=1` uniform, 2 the quadratic grid of DEIS and DPM-Solver.
 
@@ -81,7 +87,14 @@ def time_grid(
     return _finish("time_grid", xp, schedule, inner, start, end, final)
 
 
-def logsnr_grid(schedule: Schedule, n: int, *, t_max: Any = None, t_min: Any = None, final: str = "sigma_min") -> Array:
+def logsnr_grid(
+    schedule: Schedule,
+    n: int,
+    *,
+    t_max: Any = None,
+    t_min: Any = None,
+    final: Literal["zero", "sigma_min"] = "sigma_min",
+) -> Array:
     """Make times uniform in the half log-SNR lam = log(alpha / sigma).
 
     Args:
@@ -108,7 +121,13 @@ def logsnr_grid(schedule: Schedule, n: int, *, t_max: Any = None, t_min: Any = N
 
 
 def karras_grid(
-    schedule: Schedule, n: int, rho: Any = 7.0, *, t_max: Any = None, t_min: Any = None, final: str = "zero"
+    schedule: Schedule,
+    n: int,
+    rho: Any = 7.0,
+    *,
+    t_max: Any = None,
+    t_min: Any = None,
+    final: Literal["zero", "sigma_min"] = "zero",
 ) -> Array:
     """Make times uniform in (sigma / alpha)^(1/rho), the grid of EDM; by default it ends at zero noise.
 
@@ -141,7 +160,14 @@ def karras_grid(
     return _finish("karras_grid", xp, schedule, schedule.time(-rho * xp.log(level)), start, end, final)
 
 
-def index_grid(schedule: Schedule, n: int, spacing: str = "trailing", *, offset: int = 0, final: str = "zero") -> Array:
+def index_grid(
+    schedule: Schedule,
+    n: int,
+    spacing: Literal["trailing", "linspace", "leading"] = "trailing",
+    *,
+    offset: int = 0,
+    final: Literal["zero", "sigma_min"] = "zero",
+) -> Array:
     """Make integer indices of a discrete schedule with the spacings of the published pipelines.
 
     "trailing" rounds N, N - N/n, ... and subtracts 1, so it starts at the noisiest index; "linspace" the first n of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -111,7 +111,7 @@ def spaced_grid(
     shape: Any = None,
     t_max: Any = None,
     t_min: Any = None,
-    final: str = "zero",
+    final: Literal["zero", "sigma_min"] = "zero",
 ) -> Array:
     """Make times whose noise levels are spaced by a named rule of k-diffusion, diffusers or ComfyUI.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +111,8 @@ def distortion(A: Any, subset: Subset, p: float = 2.0, *, starts: int = 32, iter
 
 
 def sample_size(
-    eps: float, scheme: str = "combined", *, dim: int, p: float, total: float | None = None, constant: float = 1.0,
+    eps: float, scheme: Literal["combined", "plain", "lewis", "root_leverage", "classic"] = "combined", *, dim: int,
+    p: float, total: float | None = None, constant: float = 1.0,
     delta: float | None = None,
 ) -> int:  # fmt: skip
     """Compute the rows to draw for distortion eps, by the theory of each scheme: constant * X / eps^2.

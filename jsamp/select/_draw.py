@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -183,7 +183,7 @@ def draw(
     scores: Any,
     num: int,
     *,
-    scheme: str = "poisson",
+    scheme: Literal["poisson", "multinomial", "systematic", "priority", "stratified", "topk"] = "poisson",
     capacity: int | None = None,
     axis_name: Any = None,
 ) -> Subset:

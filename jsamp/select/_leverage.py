@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ def _leverage(A, weight, ridge, method, axis_name, block):
 def leverage(
     A: Any,
     *,
-    method: str = "auto",
+    method: Literal["auto", "cholqr2", "shifted3", "qr"] = "auto",
     ridge: Any = 0.0,
     weights: Any = None,
     axis_name: Any = None,

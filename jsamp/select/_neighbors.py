@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -110,7 +110,9 @@ def _dice(rows, query):
     return jnp.where(total > 0, 2 * both / jnp.maximum(total, 1), 1.0)
 
 
-def nearest(database: Any, query: Any, num: int = 1, *, metric: str = "l2", block: int = 8192) -> Nearest:
+def nearest(
+    database: Any, query: Any, num: int = 1, *, metric: Literal["l2", "cosine", "dice"] = "l2", block: int = 8192
+) -> Nearest:
     """Find the entries of a simulated database that match an observation best: inversion by look-up.
 
     Simulate many parameters once, then answer every observation with the parameters of its best matches: theta[index].

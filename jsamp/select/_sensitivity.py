@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +158,13 @@ def _embedding(A, p):
 
 
 def sensitivity(
-    A: Any, p: float, *, embedding: Any = None, scheme: str = "combined", iterations: int = 12, axis_name: Any = None
+    A: Any,
+    p: float,
+    *,
+    embedding: Any = None,
+    scheme: Literal["combined", "plain"] = "combined",
+    iterations: int = 12,
+    axis_name: Any = None,
 ) -> jax.Array:
     """Score rows for subsets that preserve |A x|_p (recommended): draw by them and weight by 1/probability.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -99,7 +99,14 @@ def _check_counts(name: str, counts: Any) -> tuple[int, ...]:
     return tuple(check_count(name, c, low=0) for c in counts)
 
 
-def stratum_counts(sizes: Any, num: int, *, kind: str = "proportional", spread: Any = None, cost: Any = None) -> tuple:
+def stratum_counts(
+    sizes: Any,
+    num: int,
+    *,
+    kind: Literal["equal", "proportional", "neyman"] = "proportional",
+    spread: Any = None,
+    cost: Any = None,
+) -> tuple:
     """Compute how many rows to draw from every stratum, adding up to exactly `num`.
 
     "equal" splits evenly, "proportional" by size N_h, "neyman" by N_h spread_h / sqrt(cost_h), which minimises the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -130,7 +130,7 @@ def stack(plans: Sequence[Plan]) -> Plan:
     return join("stack", plans)
 
 
-def heavy_ball(plan: Plan, beta: Any, *, first_order: str = "filter") -> Plan:
+def heavy_ball(plan: Plan, beta: Any, *, first_order: Literal["filter", "bypass"] = "filter") -> Plan:
     """Polyak's heavy ball on the increments of a plan: v <- (1 - beta) v + beta u, and the step moves by v.
 
     Increments are normalised by their total weight, so v averages slopes. beta = 1 changes nothing; smaller widens the
@@ -165,7 +165,7 @@ def heavy_ball(plan: Plan, beta: Any, *, first_order: str = "filter") -> Plan:
     return _with_momentum("heavy_ball", plan, beta, first_order, nesterov=False)
 
 
-def nesterov(plan: Plan, beta: Any, *, first_order: str = "filter") -> Plan:
+def nesterov(plan: Plan, beta: Any, *, first_order: Literal["filter", "bypass"] = "filter") -> Plan:
     """Nesterov's momentum on the increments of a plan: as `heavy_ball`, then the step blends once more with u.
 
     Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -216,7 +216,9 @@ def res_multistep(schedule: Schedule, grid: Grid, *, eta: Scalar = 0.0) -> Plan:
 SEEDS_STAGES = {2: (1 / 2,), 3: (1 / 3, 2 / 3)}
 
 
-def seeds(schedule: Schedule, grid: Grid, *, order: int = 2, eta: Scalar = 1.0, variant: str = "phi_1") -> Plan:
+def seeds(
+    schedule: Schedule, grid: Grid, *, order: int = 2, eta: Scalar = 1.0, variant: Literal["phi_1", "phi_2"] = "phi_1"
+) -> Plan:
     """SEEDS of two or three stages: the exponential SDE on x0, with the noise of each stage carried on to the end.
 
     In lam, with h the step and c = 1 + eta: x <- (sigma' / sigma) e^(-eta h) x + alpha' (1 - e^(-c h)) x0 + noise, for

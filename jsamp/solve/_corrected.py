@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,8 +19,8 @@ def unipc(
     grid: Grid,
     *,
     order: int = 3,
-    predicts: str = "x0",
-    variant: str = "exact",
+    predicts: Literal["x0", "eps"] = "x0",
+    variant: Literal["exact", "bh1", "bh2"] = "exact",
     corrector_last: bool = False,
     lower_order_final: Any = "auto",
 ) -> Plan:
@@ -91,7 +91,7 @@ def sa_solver(
     predictor: int = 3,
     corrector: int = 4,
     tau: Any = 1.0,
-    variant: str = "exact",
+    variant: Literal["exact", "few_steps"] = "exact",
     corrector_last: bool = False,
     lower_order_final: Any = "auto",
 ) -> Plan:

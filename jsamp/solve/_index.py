@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from jsamp._core._checks import check_choice, check_count, check_scalar, is_traced
 from jsamp._core._types import Grid, Scalar, Schedule
@@ -53,7 +53,7 @@ def _adams_row(path: Path, i: int, point: list[int], coefficients: list[Any], be
     return Row(path.at(i), path.at(i + 1), ratio, weights, node=i, prediction_rate=beta)
 
 
-def plms(schedule: Schedule, grid: Grid, *, order: int = 4, start: str = "euler") -> Plan:
+def plms(schedule: Schedule, grid: Grid, *, order: int = 4, start: Literal["euler", "heun"] = "euler") -> Plan:
     """PLMS: Adams-Bashforth with equal-step coefficients on eps in rho = sigma / alpha; lower orders at the start.
 
     Order 2 at most on grids that are not uniform in rho, whatever `order`, and still among the best at ten steps. The
@@ -119,7 +119,9 @@ def ipndm(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
     return _ghvb("ipndm", schedule, grid, order, 1.0, "index", momentum=False)
 
 
-def ghvb(schedule: Schedule, grid: Grid, *, order: int = 4, beta: Any = 0.8, spacing: str = "index") -> Plan:
+def ghvb(
+    schedule: Schedule, grid: Grid, *, order: int = 4, beta: Any = 0.8, spacing: Literal["index", "variable"] = "index"
+) -> Plan:
     """GHVB: generalised heavy ball, momentum on the evaluations of an Adams-Bashforth method of real order.
 
     v <- (1 - beta) v + beta eps, then y <- y + (rho_t - rho_s) sum_j c_j v_j with c from the backward-difference series

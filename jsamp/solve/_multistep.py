@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -168,7 +168,7 @@ def dpmpp(
     grid: Grid,
     *,
     order: int = 2,
-    variant: str = "exact",
+    variant: Literal["exact", "reference"] = "exact",
     tau: Any = 0.0,
     lower_order_final: Any = "auto",
 ) -> Plan:
@@ -219,7 +219,7 @@ def dpm_solver(
     grid: Grid,
     *,
     order: int = 2,
-    variant: str = "exact",
+    variant: Literal["exact", "reference"] = "exact",
     tau: Any = 0.0,
     lower_order_final: Any = "auto",
 ) -> Plan:
@@ -265,7 +265,12 @@ def dpm_solver(
 
 
 def deis(
-    schedule: Schedule, grid: Grid, *, order: int = 3, variable: str = "t", lower_order_final: Any = "auto"
+    schedule: Schedule,
+    grid: Grid,
+    *,
+    order: int = 3,
+    variable: Literal["t", "rho", "lam"] = "t",
+    lower_order_final: Any = "auto",
 ) -> Plan:
     """DEIS: eps interpolated by a polynomial in time, in rho = sigma / alpha, or in lam, integrated exactly.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -95,7 +95,12 @@ def _single(name: str, schedule: Schedule, grid: Grid, order: int, packing: str,
 
 
 def dpmpp_single(
-    schedule: Schedule, grid: Grid, *, order: int = 2, packing: str = "fast", variant: str = "exact"
+    schedule: Schedule,
+    grid: Grid,
+    *,
+    order: int = 2,
+    packing: Literal["fast", "grid"] = "fast",
+    variant: Literal["exact", "reference"] = "exact",
 ) -> Plan:
     """DPM-Solver++ singlestep (2S, 3S): exponential Runge-Kutta blocks on x0 in lam, n evaluations in all.
 
@@ -134,7 +139,12 @@ def dpmpp_single(
 
 
 def dpm_single(
-    schedule: Schedule, grid: Grid, *, order: int = 2, packing: str = "fast", variant: str = "exact"
+    schedule: Schedule,
+    grid: Grid,
+    *,
+    order: int = 2,
+    packing: Literal["fast", "grid"] = "fast",
+    variant: Literal["exact", "reference"] = "exact",
 ) -> Plan:
     """DPM-Solver singlestep (2S, 3S, "fast"): exponential Runge-Kutta blocks on eps in lam, n evaluations in all.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def nelbo(
     process: Masked,
     *,
     num: int = 64,
-    spread: str = "stratified",
+    spread: Literal["stratified", "antithetic", "independent"] = "stratified",
     batch: int = 16,
 ) -> Estimate:
     """Estimate the bound -log p(x) <= sum_n E (1/n) sum_l -log p(x_l | x_n) of a text, in nats.

@@ -134,7 +134,7 @@ def test_lewis_weights_are_the_fixed_point_for_every_p(x64, p):
         weight = np.asarray(weight)
         np.testing.assert_allclose(exact_leverage(A * weight[:, None] ** (0.5 - 1 / p)), weight, rtol=1e-7, atol=1e-13)
         assert abs(weight.sum() - A.shape[1]) < 1e-7
-    np.testing.assert_allclose(lewis(T60, p, tol=1e-3).weight, lewis(T60, p, tolerance=1e-9).weight, rtol=2e-3)
+    np.testing.assert_allclose(lewis(T60, p, tolerance=1e-3).weight, lewis(T60, p, tolerance=1e-9).weight, rtol=2e-3)
 
 
 def test_lewis_of_weighted_rows_is_that_of_scaled_rows(x64):
@@ -146,7 +146,7 @@ def test_lewis_of_weighted_rows_is_that_of_scaled_rows(x64):
     )
     zero = np.concatenate([T60, np.zeros((3, 4))])
     np.testing.assert_allclose(
-        lewis(zero, 1.0, tolerance=1e-8).weight[:60], lewis(T60, 1.0, tol=1e-8).weight, rtol=1e-6
+        lewis(zero, 1.0, tolerance=1e-8).weight[:60], lewis(T60, 1.0, tolerance=1e-8).weight, rtol=1e-6
     )
     assert not np.any(lewis(zero, 1.0).weight[60:])
 
@@ -169,7 +169,7 @@ def test_one_column_and_disjoint_columns(x64):
         for bound in sensitivity_bounds(a, p):
             np.testing.assert_allclose(bound, exact, rtol=1e-10)
         np.testing.assert_allclose(sensitivity(a, p, scheme="plain"), exact, rtol=1e-10)
-        np.testing.assert_allclose(lewis(a, p, tol=1e-12).weight, exact, rtol=1e-9)
+        np.testing.assert_allclose(lewis(a, p, tolerance=1e-12).weight, exact, rtol=1e-9)
         sparse = np.kron(np.eye(3), a)
         for bound in sensitivity_bounds(sparse, p):
             np.testing.assert_allclose(bound, np.tile(exact, 3), rtol=1e-10)
