@@ -17,19 +17,17 @@ def normal_density(x):
 
 
 def test_even_moments_of_a_gaussian_a_thousand_times_better():
-    """x^2, ..., x^20 under N(0, 1), 20,000 draws: relative variances add to 49.8 plainly (12.78 in the paper's runs)."""
+    """x^2, ..., x^20 under N(0, 1), 10,000 draws: relative variances add to 99.6 plainly (25.56 in the paper's runs)."""
     truth = np.array([math.prod(range(1, 2 * j, 2)) for j in range(1, 11)], float)
     fourth = np.array([math.prod(range(1, 4 * j, 2)) for j in range(1, 11)], float)
-    plain = np.sum(fourth / truth**2 - 1) / 20_000
-    assert 49 < plain < 51
+    plain = np.sum(fourth / truth**2 - 1) / 10_000
+    assert 98 < plain < 102
     draw = lambda key, num: jax.random.normal(key, (num, 1))
     values = lambda x: x[0] ** (2 * jnp.arange(1.0, 11.0))
-    found = [
-        estimate.adaptive_importance(jax.random.key(s), normal_density, values, draw, 20_000).value for s in range(20)
-    ]
-    ratio = np.asarray(found, float) / truth
-    assert np.sum(np.mean((ratio - 1) ** 2, 0)) < 12.78 / 1000
-    assert np.all(np.abs(ratio.mean(0) - 1) < 4.5 * ratio.std(0, ddof=1) / np.sqrt(20))
+    found = [estimate.adaptive_importance(jax.random.key(s), normal_density, values, draw, 10_000) for s in range(8)]
+    ratio, error = (np.asarray(a, float) / truth for a in ([f.value for f in found], [f.stderr for f in found]))
+    assert np.sum(np.mean((ratio - 1) ** 2, 0)) < 25.56 / 1000
+    assert np.all(np.abs(np.mean(ratio - 1, 0)) < 4.5 * np.sqrt(np.mean(error**2, 0) / 8))
 
 
 MEANS, LENGTHS = np.array([556.8, 453.6, 200.0]), np.array([0.062, 0.0987, 4.29])
@@ -49,15 +47,31 @@ def deflection(u):
 
 @pytest.mark.slow
 def test_sobol_indices_of_a_cantilever_beam_eight_times_better():
-    """20,000 pairs: summed variance of the six indices 2.53e-3 by pick-freeze in the paper's runs, 1.73e-4 by theirs."""
+    """10,000 pairs: summed variance of the six indices 5.06e-3 by pick-freeze in the paper's runs, 3.46e-4 by theirs."""
     draw = lambda key, num: jax.random.normal(key, (num, 6))
     found = np.asarray(
-        [
-            estimate.sobol_importance(jax.random.key(s), normal_density, deflection, draw, 20_000).value
-            for s in range(20)
-        ]
+        [estimate.sobol_importance(jax.random.key(s), normal_density, deflection, draw, 10_000).value for s in range(8)]
     )
-    assert np.sum(np.mean((found - REFERENCE) ** 2, 0)) < 2.53e-3 / 8
+    assert np.sum(np.mean((found - REFERENCE) ** 2, 0)) < 5.06e-3 / 8
+
+
+def test_control_variates_halve_the_variance_and_their_multiples_are_the_best():
+    """Three moments of the beam: one sample, its multiples as fitted, left out, halved and doubled."""
+    tip = lambda u: deflection(u) ** jnp.array([1.0, 2.0, 4.0])
+    draw = lambda key, num: jax.random.normal(key, (num, 6))
+    method = estimate.AdaptiveImportance(normal_density, tip, draw, batch=1000, stages=4)
+    first, last, *keys = jax.random.split(jax.random.key(0), 5)
+    state = method.init(first)
+    np.testing.assert_allclose(state.next.beta, state.scale, rtol=1e-6)  # before any fit: the expectations themselves
+    for key in keys:
+        state, _ = method.step(key, state)
+    x = method.points(last, state, 4000, final=True)
+    logs, values = jax.vmap(normal_density)(x), jax.vmap(tip)(x)
+    scaled = lambda factor: state._replace(best=state.best._replace(beta=factor * state.best.beta))
+    none, half, fitted, double = (
+        np.var(method.terms(scaled(factor), x, logs, values)[0], 0) for factor in (0.0, 0.5, 1.0, 2.0)
+    )
+    assert np.all(none > 2 * fitted) and np.all(half > 1.2 * fitted) and np.all(double > 1.2 * fitted)
 
 
 def a_hundred_laws(key):
@@ -105,7 +119,7 @@ def test_a_hundred_laws_at_once_have_no_variance_at_the_optimum_and_no_bias_else
 
 @pytest.mark.slow
 def test_a_hundred_input_laws_of_the_beam_ten_times_better():
-    """20,000 draws: summed relative variances 6.10e-5 by the mixture of the laws in the paper's runs, 4.38e-6 by theirs."""
+    """10,000 draws: summed relative variances 1.22e-4 by the mixture of the laws in the paper's runs, 8.76e-6 by theirs."""
     rng = np.random.default_rng(0)
     mean, spread = (jnp.asarray(rng.uniform(a, b, (100, 6)), jnp.float32) for a, b in ((-0.5, 0.5), (0.8, 1.2)))
     normal = lambda u: -0.5 * jnp.sum(((u[None] - mean) / spread) ** 2 + 2 * jnp.log(spread), 1) - 6 * HALF_LOG_2PI
@@ -118,10 +132,10 @@ def test_a_hundred_input_laws_of_the_beam_ten_times_better():
 
     points = jax.scipy.special.ndtri(estimate.sobol_points(6, 2**14, key=jax.random.key(9)))
     truth = jax.vmap(lambda m, s: jnp.mean(jax.vmap(lambda z: deflection(m + s * z))(points)))(mean, spread)
-    x = draw(jax.random.key(1), 20_000)
+    x = draw(jax.random.key(1), 10_000)
     logs = jax.vmap(normal)(x)
     plain = 100 * jnp.exp(logs - jax.nn.logsumexp(logs, 1, keepdims=True)) * jax.vmap(values)(x) / truth[None]
-    found = estimate.adaptive_importance(jax.random.key(0), normal, values, draw, 20_000)
+    found = estimate.adaptive_importance(jax.random.key(0), normal, values, draw, 10_000)
     error = found.stderr / truth
-    assert jnp.sum(error**2) < jnp.sum(jnp.var(plain, axis=0)) / 20_000 / 10
+    assert jnp.sum(error**2) < jnp.sum(jnp.var(plain, axis=0)) / 10_000 / 10
     assert jnp.all(abs(found.value / truth - 1) < 5 * error + 3e-4)  # 3e-4: of the reference
