@@ -38,14 +38,11 @@ def _fixed(order, z, groups):
     return order
 
 
-def score_of(choice: str, key: jax.Array):
-    """The score of a choice: a rule of the cloud, or one that does not look at it."""
-    if choice in ("entropy", "variance"):
-        return choice
-    order = jax.random.uniform(key, (784,))
+def order_of(choice: str, key: jax.Array):
+    """The order [784] of a choice that does not look at the cloud."""
     if choice == "data variance":  # over images that are not restored
-        order = jnp.asarray(real_digits(100, 200).reshape(-1, 784).var(0))
-    return jax.tree_util.Partial(_fixed, order)
+        return jnp.asarray(real_digits(100, 200).reshape(-1, 784).var(0))
+    return jax.random.uniform(key, (784,))
 
 
 def posterior(denoiser, mask, y):
@@ -53,26 +50,34 @@ def posterior(denoiser, mask, y):
     return js.denoise.DPS(denoiser, js.denoise.LinearOp.mask(mask), y, scale=8.0, event_ndim=2)
 
 
-@functools.partial(jax.jit, static_argnames=("choice", "particles"))
-def reconstruct(key, params, truth, choice: str, particles: int):
-    """One digit [28, 28]: mean of the cloud, and the mask of measured pixels."""
+@functools.partial(jax.jit, static_argnames=("rule", "particles", "steps"))
+def reconstruct(key, params, truth, order, rule: str | None, particles: int, steps: int = STEPS):
+    """One digit [28, 28]: mean of the cloud, and the mask of measured pixels, chosen by a rule or in an order."""
     denoiser = js.Denoiser(digits_net.Digits(params, jnp.int32(digits_net.NULL)), SCHEDULE, predicts="x0")
-    plan = js.solve.ddpm(SCHEDULE, js.noise.karras_grid(SCHEDULE, STEPS))
-    when = np.arange(STEPS) % 4 == 3
-    when[4 * PIXELS :] = False
-    k0, k1, k2 = jax.random.split(key, 3)
+    plan = js.solve.ddpm(SCHEDULE, js.noise.karras_grid(SCHEDULE, steps))
+    every = steps // (PIXELS + 5)
+    when = np.arange(steps) % every == every - 1
+    when[every * PIXELS :] = False
+    first, then = jax.random.split(key)
     steer = js.steer.ActiveSubsampling(
-        posterior, lambda index: truth, when, np.zeros((28, 28)), score=score_of(choice, k2), width=1.0
+        posterior,
+        lambda index: truth,
+        when,
+        np.zeros((28, 28)),
+        score=rule or jax.tree_util.Partial(_fixed, order),
+        width=1.0,
     )
-    result = js.sample(k1, denoiser, SCHEDULE.prior(k0, (particles, 28, 28)), plan, steer=steer)
+    result = js.sample(then, denoiser, SCHEDULE.prior(first, (particles, 28, 28)), plan, steer=steer)
     return jnp.mean(result.x, axis=0), result.info.report.mask
 
 
-def run(params, truths, choice: str, particles: int, seed: int):
+def run(params, truths, choice: str, particles: int, seed: int, steps: int = STEPS):
     """Means, masks and mean absolute error of each digit."""
     keys = jax.random.split(jax.random.key(seed), len(truths))
-    draw = lambda key, truth: reconstruct(key, params, truth, choice, particles)
-    means, masks = jax.jit(jax.vmap(draw))(keys, truths)
+    rule = choice if choice in ("entropy", "variance") else None
+    orders = None if rule else jnp.stack([order_of(choice, jax.random.fold_in(key, 1)) for key in keys])
+    draw = lambda key, truth, order: reconstruct(key, params, truth, order, rule, particles, steps)
+    means, masks = jax.jit(jax.vmap(draw))(keys, truths, orders)
     return np.asarray(means), np.asarray(masks), np.abs(np.clip(means, -1, 1) - truths).mean((1, 2))
 
 
