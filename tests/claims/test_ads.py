@@ -13,13 +13,13 @@ import optimised
 import jsamp as js
 
 VP = js.noise.VP()
-SIZE, PICKS, ROWS = 24, 5, 60
+SIZE, PICKS, ROWS = 24, 5, 30
 PLACE = np.linspace(0, 1, SIZE)
 STD = 1.5 - PLACE
 COV = STD[:, None] * STD * np.exp(-0.5 * ((PLACE[:, None] - PLACE) / 0.12) ** 2) + 1e-3 * np.eye(SIZE)
 LAW = js.denoise.GaussianMixture(VP, weights=[1.0], means=[np.zeros(SIZE)], covs=[COV])
 PLAN = js.solve.ddpm(VP, js.noise.logsnr_grid(VP, ROWS))
-WHEN = np.isin(np.arange(ROWS), [22, 25, 28, 31, 34])
+WHEN = np.isin(np.arange(ROWS), [11, 13, 14, 15, 17])
 
 
 def posterior(denoiser, mask, y):
