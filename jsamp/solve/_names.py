@@ -26,7 +26,7 @@ CALLS = {
     "seeds_3": "solve.seeds(schedule, grid, order=3)",
     "uni_pc": 'solve.unipc(schedule, grid, variant="bh1")',
     "uni_pc_bh2": 'solve.unipc(schedule, grid, variant="bh2")',
-    "ipndm_v": "solve.ipndm(schedule, grid)",
+    "ipndm_v": "solve.lms(schedule, grid)",
     "lcm": "solve.consistency(schedule, grid)",
     "ctm": "solve.tcd(schedule, grid)",
     "langevin": "solve.predictor_corrector(js.solve.ddpm(schedule, grid))",
