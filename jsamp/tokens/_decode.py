@@ -11,7 +11,7 @@ import numpy as np
 
 from jsamp._core import _tree
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_callable, check_key, concrete, shown
+from jsamp._core._checks import check_key, concrete, shown
 from jsamp._core._mesh import vary
 from jsamp._core._steering import check_steer, wrapped
 from jsamp._core._types import Result
@@ -179,7 +179,7 @@ def _start(decoding, x, vocabulary):
     return (State(x, zero, free, memory, fresh, owner), count, count)
 
 
-@functools.partial(jax.jit, static_argnames=("keep", "vocabulary"))
+@functools.partial(jax.jit, static_argnames="vocabulary")
 def _run(key, model, x, decoding, transform, steer, *, keep, vocabulary):
     runner = _Runner(model, transform, decoding, steer, x)
     carry, g = _start(decoding, x, vocabulary), None
@@ -265,7 +265,7 @@ def decode(
     if steer is not None:
         check_steer("decode: steer", steer)
     if keep is not None:
-        check_callable("decode: keep", keep, "keep(x)")
+        keep = as_tree("decode: keep", keep, "keep(x)")
     x, ok, *rest = _run(key, model, x, decoding, transform, steer, keep=keep, vocabulary=vocabulary)
     return Result(x, DecodeInfo(ok, decoding.nfe, *rest))
 

@@ -244,6 +244,13 @@ def test_prompts_are_never_masked_again():
         assert bool(jnp.all(kept == jnp.array([1, 2])[None, None]))
 
 
+def test_what_keep_captures_may_change():
+    table, scale = T.ancestral(THREE, np.array([1.0, 0.5, 0.0])), jnp.int32(1)
+    run = lambda: decoded(COIN, masks(2, 3, 1), table, keep=lambda x: scale * x).info.kept
+    once, scale = run(), jnp.int32(2)
+    np.testing.assert_array_equal(run(), 2 * once)
+
+
 # ------------------------------------------------------------------- confidence
 
 
