@@ -34,15 +34,16 @@ class Layout(NamedTuple):
 
 
 def is_number(leaf: Any) -> bool:
-    """Whether a leaf can be an argument of a compiled program."""
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, int, complex))
+    """Whether a leaf of a model is an argument of the compiled step: Python's integers and flags are its structure."""
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, complex))
 
 
-def take_apart(model: Any) -> tuple[Layout, list[Any]]:
-    """Return the layout of a model and its leaves that are numbers."""
+def take_apart(model: Any, *, counts: bool = False) -> tuple[Layout, list[Any]]:
+    """Return the layout of a model and its leaves that are numbers; with `counts` Python's integers are such too."""
     leaves, structure = jax.tree.flatten(model)
-    fixed = tuple((k, leaf) for k, leaf in enumerate(leaves) if not is_number(leaf))
-    return Layout(structure, fixed), [leaf for leaf in leaves if is_number(leaf)]
+    numbers = [is_number(leaf) or (counts and isinstance(leaf, int)) for leaf in leaves]
+    fixed = tuple((k, leaf) for k, leaf in enumerate(leaves) if not numbers[k])
+    return Layout(structure, fixed), [leaf for k, leaf in enumerate(leaves) if numbers[k]]
 
 
 def trained_by(who: str, model: Any, player: int | None, trainable: Callable | None) -> tuple[int, ...]:

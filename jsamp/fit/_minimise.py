@@ -264,7 +264,7 @@ def _program(model, losses, optimisers, ema, follow, trainable, keep) -> _Progra
             raise TypeError("minimise: the second player must have the structure of the first to follow it.")
         count = len(_layout.take_apart(model[0])[1])
         followers = (count, count)
-    shapes = tuple(_layout.take_apart(one)[0] for one in losses)
+    shapes = tuple(_layout.take_apart(one, counts=True)[0] for one in losses)
     return _Program(layout, shapes, trained, optimisers, followers, ema, follow, keep)
 
 
@@ -297,7 +297,7 @@ def _step(program: _Program, form, key, step, numbers, losses, states, average, 
             numbers[k] = (leaf + move).astype(leaf.dtype)
         states = (*states[:i], state, *states[i + 1 :])
         kept = loss.remember(aux) if hasattr(loss, "remember") else loss
-        remembered = (*remembered, None if kept is loss else _layout.take_apart(kept)[1])
+        remembered = (*remembered, None if kept is loss else _layout.take_apart(kept, counts=True)[1])
         values.append(value.astype(jnp.float32))
         auxes.append(aux)
     numbers, average = _averages(program, step, numbers, average)
@@ -371,7 +371,7 @@ def _loop(key, program, source, run, steps, progress):
                 break
             step, numbers, losses, states, average = carry
             if leaves is None:
-                leaves = tuple(_on_device(_layout.take_apart(one)[1]) for one in losses)
+                leaves = tuple(_on_device(_layout.take_apart(one, counts=True)[1]) for one in losses)
             make = _compiled(program, form, found[3]) if make is None else make
             changed, remembered, states, average, value, record = make(
                 key, step, numbers, leaves, states, average, *found[:3]

@@ -95,9 +95,13 @@ class Linen(linen.Module):
 
 class Equinox(eqx.Module):
     net: eqx.nn.MLP
+    repeats: int = 2
+    residual: bool = True
 
     def __call__(self, x, t):
-        return self.net(x)
+        for _ in range(self.repeats):
+            x = x + self.net(x) if self.residual else self.net(x)
+        return x
 
 
 def models():
