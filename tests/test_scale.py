@@ -66,6 +66,20 @@ def test_sharded_weights_and_states_are_not_gathered(mesh):
     )
 
 
+def test_losses_follow_the_rows_of_an_explicit_mesh():
+    """Times, noise and dropped conditions are drawn whole, then sharded as the batch is: the value stays the same."""
+    explicit = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    loss = js.loss.Match(SCHEDULE, drop=0.5, null=jnp.zeros(1))
+    net = jax.tree_util.Partial(lambda w, x, t, y: w * x * y + t, jnp.float32(0.5))
+    batch = jax.random.normal(jax.random.key(0), (16, 3)), jnp.ones((16, 1))
+    slope = jax.jit(jax.value_and_grad(loss, argnums=1, has_aux=True))
+    wanted = slope(jax.random.key(1), net, batch)
+    with jax.set_mesh(explicit):
+        found = slope(jax.random.key(1), net, jax.device_put(batch, jax.P("data")))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
 def test_the_check_sees_a_gather(mesh):
     """A result that is asked for everywhere has to be gathered, and the check above would say so."""
     weights, x = placed(mesh)

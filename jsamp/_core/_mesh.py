@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jsamp._core._checks import is_traced
+
 
 def mesh_axis(rows: Any) -> Any:
     """The axis of an explicit mesh over which these rows are sharded, or None."""
@@ -16,6 +18,20 @@ def mesh_axis(rows: Any) -> Any:
     if axis is not None and any(other is not None for other in sharding.spec[1:]):
         raise ValueError(f"rows may be sharded, columns not; got {sharding.spec}. Use jax.reshard(A, jax.P({axis!r})).")
     return axis
+
+
+def sharded_like(tree: Any, rows: Any) -> Any:
+    """The tree with its leaves [n, ...] sharded as the rows [n, ...] are over an axis of an explicit mesh."""
+    first = jax.tree.leaves(rows)[0]
+    axis = mesh_axis(first) if jnp.ndim(first) else None
+    if axis is None:
+        return tree
+    here = lambda leaf: jnp.ndim(leaf) and jnp.shape(leaf)[0] == jnp.shape(first)[0] and mesh_axis(leaf) is None
+    if is_traced(first):
+        move = lambda leaf: jax.reshard(leaf, jax.NamedSharding(jax.typeof(first).sharding.mesh, jax.P(axis)))
+    else:
+        move = lambda leaf: jax.device_put(leaf, jax.NamedSharding(first.sharding.mesh, jax.P(axis)))
+    return jax.tree.map(lambda leaf: move(leaf) if here(leaf) else leaf, tree)
 
 
 def everywhere(x: jax.Array) -> jax.NamedSharding:

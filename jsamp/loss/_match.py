@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
+from jsamp._core._mesh import sharded_like
 from jsamp._core._pytree import pytree, static
 from jsamp._core._tree import normal_like
 from jsamp.denoise._denoiser import CONVERSIONS
@@ -190,7 +191,7 @@ class Match(p.Called):
         k_time, k_noise, k_drop = jax.random.split(key, 3)
         t = draw_times("Match", k_time, self.times, self.schedule, num, dtype, self.stratified)
         if self.null is not None:
-            dropped = jax.random.bernoulli(k_drop, self.drop, (num,))
+            dropped = sharded_like(jax.random.bernoulli(k_drop, self.drop, (num,)), condition)
             condition = jax.vmap(lambda drop, c: _replace(drop, self.null, c))(dropped, condition)
         return MatchDrawn(x0, condition, t, normal_like(k_noise, x0))
 

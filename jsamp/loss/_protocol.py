@@ -27,6 +27,7 @@ import numpy as np
 
 from jsamp._core import _checks
 from jsamp._core._like import match
+from jsamp._core._mesh import sharded_like
 from jsamp._core._tree import size
 
 
@@ -79,7 +80,7 @@ class Called:
 
     def __call__(self: Any, key: Any, model: Any, batch: Any) -> tuple[Any, Any]:
         """Draw, then evaluate."""
-        return self.value(model, self.draw(key, batch))
+        return self.value(model, sharded_like(self.draw(key, batch), batch))
 
 
 def check_batch(name: str, batch: Any) -> int:
