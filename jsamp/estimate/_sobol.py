@@ -117,7 +117,7 @@ def _indices(y, weight, estimator):
     a, b, ab, ba = y
     centre = (mean(a) + mean(b)) / 2
     a, b, ab = a - centre, b - centre, ab - centre
-    variance = (mean(a**2) + mean(b**2)) / 2 - ((mean(a) + mean(b)) / 2) ** 2
+    variance = (mean(a**2) + mean(b**2)) / 2
     total = mean((a[None] - ab) ** 2) / 2 / variance
     if estimator == "jansen":
         first = 1 - mean((b[None] - ab) ** 2) / 2 / variance

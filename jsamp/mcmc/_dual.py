@@ -44,7 +44,5 @@ def mean_accept(kernel, before, info, target, axis, dtype):
     inside = jnp.ones((), dtype) if held is None else jnp.isfinite(held).astype(dtype)
     if axis is not None:
         accept, inside = jax.lax.psum(accept * inside, axis), jax.lax.psum(inside, axis)
-    else:
-        accept = accept * inside
     # A chain that stands outside accepts nothing, whatever the step: nothing is learned from it.
     return jnp.where(inside > 0, accept / jnp.maximum(inside, 1), target)
