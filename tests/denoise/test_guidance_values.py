@@ -64,6 +64,30 @@ def test_different_networks_are_called_each():
     cond, uncond = labelled(calls, jnp.float32(1.0)), labelled(others, jnp.float32(-1.0))
     D.ClassifierFree(cond, uncond, 2.0)(X, 0.4)
     assert (len(calls), len(others)) == (1, 1)
+    for guided in (D.ClassifierFree(cond, uncond), D.Auto(cond, uncond)):  # of no weight given, the first alone
+        np.testing.assert_array_equal(guided(X, 0.4).x0, cond(X, 0.4).x0)
+    both, (c, u) = D.Compose([cond, uncond], uncond, np.array([3.0, 7.0])), (cond(X, 0.4).x0, uncond(X, 0.4).x0)
+    np.testing.assert_allclose(both(X, 0.4).x0, u + 3 * (c - u), rtol=1e-5, atol=1e-6)
+
+
+def test_a_twist_by_a_gaussian_likelihood_is_the_posterior():
+    """Of data N(0.3, 0.6^2) seen as y with noise 0.5; and by formula where var is that of other data."""
+    law = D.GaussianMixture(VP, weights=[1.0], means=[[0.3] * 3], stds=[0.6])
+    y, t, a, s = 1.2, 0.3, float(VP.alpha(0.3)), float(VP.sigma(0.3))
+    likelihood = lambda x0, var: -0.5 * jnp.sum((y - x0) ** 2, -1) / (0.25 + var)
+    precision = 0.6**-2 + (a / s) ** 2
+    plain = (0.3 * 0.6**-2 + a * np.asarray(X, np.float64) / s**2) / precision
+    run = jax.jit(lambda denoiser: denoiser(X, t))
+    for std, var in ((None, 1 / (1 + (a / s) ** 2)), (0.6, 1 / precision), (0.0, 0.0), (np.inf, (s / a) ** 2)):
+        options = {} if std is None else {"data_std": std, "scale": 1 - 0.5 * np.isinf(std)}
+        out = run(D.Twisted(law, likelihood, **options))
+        x0 = plain + options.get("scale", 1.0) * (y - plain) / (0.25 + var) / precision
+        if std == 0.6:
+            np.testing.assert_allclose(x0, (plain * precision + y / 0.25) / (precision + 1 / 0.25), rtol=1e-12)
+        np.testing.assert_allclose(out.x0, x0, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(out.eps, (X - a * x0) / s, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(out.aux.x0, plain, rtol=2e-5, atol=1e-6)
+        np.testing.assert_allclose(out.aux.value, -0.5 * np.sum((y - plain) ** 2, -1) / (0.25 + var), rtol=2e-5)
 
 
 def test_labels_of_different_shape_are_called_each():
@@ -142,8 +166,11 @@ def test_each_row_has_its_own_weight(name):
 
 
 def test_a_part_of_a_plan_has_the_weights_of_its_rows():
-    """Whether the weights were made for the whole plan or for the part."""
+    """Whether the weights were made for the whole plan or for the part; on a row its own weight, at any time."""
     plan = js.solve.ddim(VP, js.noise.time_grid(VP, 5))
+    weight = D.PerStep(plan, np.arange(1.0, 6.0))
+    assert [float(weight.at_row(i)(plan.t[4 - i])) for i in range(5)] == [1, 2, 3, 4, 5]
+    assert [float(weight(t)) for t in plan.t] == [1, 2, 3, 4, 5]
     one, zero = (js.Denoiser(lambda x, t, v=v: jnp.full_like(x, v), VP, predicts="x0") for v in (1.0, 0.0))
     for weights in (D.PerStep(plan, np.arange(5.0)), D.PerStep(plan[2:4], [2.0, 3.0])):
         guided = D.ClassifierFree(one, zero, weights)

@@ -27,12 +27,12 @@ def exact(name, t):
     with decimal.localcontext() as context:
         context.prec = 70
         t = D(float(t))
-        if name == "VP":
-            low, high = D(0.1), D(20.0)
+        if isinstance(schedule := (SCHEDULES | OTHER_NUMBERS)[name], N.VP):
+            low, high = D(schedule.beta_min), D(schedule.beta_max)
             alpha = (-(t**2) * (high - low) / 4 - t * low / 2).exp()
             sigma = (1 - alpha**2).sqrt()
-        elif name == "Cosine":
-            s = D(0.008)
+        elif isinstance(schedule, N.Cosine):
+            s = D(schedule.offset)
             alpha = _cos(PI / 2 * (t + s) / (1 + s)) / _cos(PI / 2 * s / (1 + s))
             sigma = (1 - alpha**2).sqrt()
         elif name == "VE":
@@ -43,6 +43,7 @@ def exact(name, t):
 
 
 SCHEDULES = {"VP": N.VP(), "Cosine": N.Cosine(), "VE": N.VE(), "Flow": N.Flow()}
+OTHER_NUMBERS = {"VP, slower": N.VP(0.5, 8.0), "Cosine, wider": N.Cosine(0.05)}
 TIMES = {
     "VP": [1e-12, 1e-6, 1e-3, 0.1, 0.5, 0.9, 1.0],
     "Cosine": [1e-12, 1e-6, 1e-3, 0.1, 0.5, 0.9, 0.9946, 0.99999],
@@ -51,10 +52,10 @@ TIMES = {
 }
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", [*SCHEDULES, *OTHER_NUMBERS])
 def test_right_to_rounding_on_the_host(name):
-    schedule = SCHEDULES[name]
-    for t in TIMES[name]:
+    schedule = (SCHEDULES | OTHER_NUMBERS)[name]
+    for t in TIMES[name.split(",")[0]]:
         alpha, sigma, lam = exact(name, t)
         np.testing.assert_allclose(schedule.alpha(t), alpha, rtol=4e-15, err_msg=f"alpha({t})")
         np.testing.assert_allclose(schedule.sigma(t), sigma, rtol=4e-15, err_msg=f"sigma({t})")

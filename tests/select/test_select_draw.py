@@ -264,6 +264,15 @@ def test_overflow_and_bad_scores_are_flagged():
     assert int(jax.jit(draw_categorical)(jax.random.key(0), jnp.full(3, -jnp.inf))) == -1
 
 
+@pytest.mark.parametrize("scheme", ["poisson", "priority", "topk"])
+def test_slots_beyond_the_rows_that_can_be_drawn_hold_zeros(scheme):
+    index, weight, mask = map(np.asarray, draw(jax.random.key(0), jnp.array([0.0, 2.0, 0.0, 1.0]), 3, scheme=scheme))
+    assert set(index[mask]) == {1, 3}
+    np.testing.assert_allclose(weight, mask, rtol=1e-6)  # both rows are certain
+    assert mask.sum() == 2
+    assert not np.any(index[~mask])
+
+
 def test_subset_takes_trees_and_scales_rows():
     subset = Subset(jnp.array([2, 0]), jnp.array([4.0, 0.0]), jnp.array([True, False]))
     index, weight, mask = subset

@@ -135,6 +135,8 @@ def test_scores_do_not_depend_on_the_unit(unit):
     w = rng(1).uniform(0.5, 2, 40).astype(np.float32)
     np.testing.assert_allclose(select.leverage(A, weights=w * unit), exact_leverage(A * np.sqrt(w)[:, None]), rtol=2e-5)
     np.testing.assert_allclose(select.lewis(A * columns, 1.0).weight, select.lewis(A, 1.0).weight, rtol=1e-3)
+    root = select.root_leverage(A, 1.0, weights=w)
+    np.testing.assert_allclose(select.root_leverage(A, 1.0, weights=w * np.float32(unit)), root, rtol=2e-5)
     rows = A * np.float32(unit)
     for fun in (select.lightweight, lambda x: select.kmeans_scores(x, x[:3])):
         np.testing.assert_allclose(fun(rows), fun(A), rtol=1e-4)

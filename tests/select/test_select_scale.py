@@ -40,6 +40,7 @@ def test_eight_devices_give_the_scores_of_one(kind):
             "leverage": sharded(lambda a: select.leverage(a, axis_name="rows"), mesh, A),
             "bad": sharded(lambda a: select.leverage(a, axis_name="rows"), mesh, BAD),
             "qr": sharded(lambda a: select.leverage(a, axis_name="rows", method="qr"), mesh, A),
+            "short": sharded(lambda a: select.leverage(a, axis_name="rows", method="qr"), mesh, A[:32]),
             "lewis": sharded(lambda a: select.lewis(a, 1.0, axis_name="rows").weight, mesh, A),
             "root": sharded(lambda a: select.root_leverage(a, 1.5, axis_name="rows"), mesh, A),
             "light": sharded(lambda a: select.lightweight(a, axis_name="rows"), mesh, A),
@@ -49,6 +50,7 @@ def test_eight_devices_give_the_scores_of_one(kind):
         "leverage": select.leverage(A),
         "bad": select.leverage(BAD),
         "qr": select.leverage(A),
+        "short": select.leverage(A[:32]),  # 4 rows of 6 columns on a device
         "lewis": select.lewis(A, 1.0).weight,
         "root": select.root_leverage(A, 1.5),
         "light": select.lightweight(A),

@@ -378,3 +378,15 @@ def test_a_corrector_without_a_usable_node_repeats_the_step():
         assert plan.corrector_newest[0] == 0
         assert plan.corrector_state[0] == plan.state_coef[0]
         np.testing.assert_array_equal(plan.corrector_weights[0], plan.weights[0])
+    # Nor is it one at the second step, which is DDIM's.
+    second, first = (make(flow, js.noise.time_grid(flow, 4)).weights[1] for make in (js.solve.dpmpp, js.solve.ddim))
+    np.testing.assert_allclose(second, [*first, 0, 0], rtol=1e-12)
+
+
+def test_a_corrector_has_one_point_more_than_its_predictor():
+    plan = solve.unipc(VP, UNIFORM, order=3, lower_order_final=True, corrector_last=True)
+    points = np.count_nonzero(plan.weights, axis=1)[:-1]
+    assert points.tolist() == [1, 2, 3, 3, 3, 3, 3, 3, 2, 1]
+    # Of its points one is the new prediction, which the next row adds.
+    np.testing.assert_array_equal(np.count_nonzero(plan.corrector_weights, axis=1)[:-1], points)
+    assert np.all(plan.corrector_newest[1:] != 0)
