@@ -370,7 +370,12 @@ def law_time_shift(name):
     with pytest.raises(ValueError, match="16 numbers"):
         run(T.TimeShift(DISCRETE, 3), DPLAN, IMAGE[0, :3], DMODEL)
     grid = js.noise.index_grid(DISCRETE, 8, "linspace", final="sigma_min")
-    for make, match in [(S.heun, "stages"), (S.unipc, "stages"), (S.ddpm, "noise"), (S.ghvb, "velocity")]:
+    for make, match in [
+        (S.heun, "stages"),
+        (S.unipc, "stages"),
+        (S.ddpm, "noise"),
+        (S.ghvb, "momentum on predictions"),
+    ]:
         for mode in ("paper", "target"):
             with pytest.raises(ValueError, match=match):
                 run(T.TimeShift(DISCRETE, 3, mode=mode), make(DISCRETE, grid), IMAGE, DMODEL)
