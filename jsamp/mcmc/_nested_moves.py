@@ -179,7 +179,7 @@ def _walks(key, target, start, bound, kept, moves):
 
     walk = aim(keys(0), walk, spread)
     walk, turns = jax.lax.while_loop(lambda c: jnp.any(c[0].moves < moves), turn, (walk, jnp.ones((), jnp.int32)))
-    return walk.point, (turns - 1) * count, jnp.sum(walk.stuck), jnp.sum(walk.lost)
+    return walk.point, (turns - 1) * count, *(jnp.sum(many, dtype=jnp.int32) for many in (walk.stuck, walk.lost))
 
 
 def _judged(key, walk, asked, value, bound):
