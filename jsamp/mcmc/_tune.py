@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jsamp._core import _checks, _moments, _tree
+from jsamp._core._like import as_arrays
 from jsamp._core._mesh import vary
 from jsamp._core._pytree import replace
 from jsamp._core._random import fold_in
@@ -264,6 +265,7 @@ def warm_up(
     if chains is None:
         check_axis(axis_name, "tune")
     target, metric = _asked(kernel, target, metric, length)
+    x = as_arrays(x)
     if length is not None and (num < 2 or (chains in (None, 1) and axis_name is None)):
         raise ValueError(
             "tune: length='chees' compares chains and halves the steps. Pass chains= (two or more), num >= 2."
