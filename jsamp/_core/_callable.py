@@ -42,6 +42,9 @@ from jsamp._core._pytree import is_pytree
 
 LARGE = 1024
 """A numpy array of more floating numbers than this is a leaf; a smaller one is a constant, compared by content."""
+UNTRACEABLE = (
+    jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError,
+)  # fmt: skip
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -134,10 +137,19 @@ class Bound:
         self.filled: tuple[tuple, _Recipe] | None = None
 
     def __call__(self, *args, **keywords):
-        return self.function(*args, **keywords)
+        try:
+            return self.function(*args, **keywords)
+        except UNTRACEABLE as error:
+            raise TypeError(
+                f"{self._name()} reads the value of a number by float(), if, numpy or scipy, and a compiled program "
+                f"has none. Write it in jax.numpy (jnp.where for if), or wrap that part in jax.pure_callback."
+            ) from error
+
+    def _name(self):
+        return getattr(self.function, "__qualname__", type(self.function).__qualname__)
 
     def __repr__(self):
-        return f"Bound({getattr(self.function, '__qualname__', type(self.function).__qualname__)})"
+        return f"Bound({self._name()})"
 
     def tree_flatten(self):
         """Arrays of every place that holds some; constants and code are structure."""

@@ -27,6 +27,14 @@ def helper(x):
     return global_reader(x) + 1
 
 
+@pytest.mark.parametrize("body", [
+    lambda x: float(x[0]), lambda x: np.square(np.asarray(x)), lambda x: x if x[0] > 0 else -x, lambda x: range(x[0])
+])  # fmt: skip
+def test_a_function_that_needs_numbers_is_refused_by_name_inside_a_program(body):
+    with pytest.raises(TypeError, match=r"<lambda> reads the value of a number by float\(\), if, numpy or scipy"):
+        jax.eval_shape(tree(body), jnp.array([3, 5]))
+
+
 class Plain:
     def __init__(self, w):
         self.w, self.calls = w, 0
