@@ -18,6 +18,12 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def check_on_host(who: str, *trees: Any) -> None:
+    """Refuse tracers where a function loops on the host, or reads numbers to choose shapes."""
+    if is_traced(*trees):
+        raise TypeError(f"{who}: got a traced value, but it runs on the host. Call it outside jit, vmap and grad.")
+
+
 def concrete(value: Any) -> np.ndarray | None:
     """The value as a numpy array, or None when it is traced."""
     return None if is_traced(value) else np.asarray(value)

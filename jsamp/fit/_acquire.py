@@ -218,6 +218,7 @@ def maximise_acquisition(
     acquisition = as_tree("maximise_acquisition: acquisition", acquisition, "acquisition(x)")
     _checks.check_rows("maximise_acquisition: points", points)
     _checks.check_number("maximise_acquisition: points", points, low=0.0, high=1.0)
+    _checks.check_on_host("maximise_acquisition", points, acquisition)
     points = jnp.asarray(points, jnp.promote_types(jnp.result_type(points), jnp.float32))
     if points.ndim not in (2, 3):
         raise ValueError(f"maximise_acquisition: points must be [num, d] or [num, q, d], got {points.shape}.")

@@ -212,8 +212,7 @@ def _checked(who: str, X: Any, y: Any) -> None:
     _checks.check_rows(f"{who}: y", y, num=np.shape(X)[0])
     _checks.check_floating(f"{who}: X", X)
     _checks.check_floating(f"{who}: y (labels as columns of zeros and ones)", y)
-    if _checks.is_traced(X, y):
-        raise TypeError(f"{who}: X and y must be known numbers: it runs on the host. Call it outside jit.")
+    _checks.check_on_host(who, X, y)
     _checks.check_finite(f"{who}: X", X)
     _checks.check_finite(f"{who}: y", y)
     if np.ndim(y) > 2 or np.shape(X)[1] < 2 or 0 in np.shape(y):
@@ -223,6 +222,7 @@ def _checked(who: str, X: Any, y: Any) -> None:
 def _prepared(key: Any, X: Any, y: Any, validation: Any) -> _Data:
     """Check the data, hold some of it out, and scale it by what is trained on."""
     _checked("choose_channels", X, y)
+    _checks.check_on_host("choose_channels", key)
     dtype = jnp.promote_types(jnp.result_type(np.asarray(X), np.asarray(y)), jnp.float32)
     X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
     if validation is None:

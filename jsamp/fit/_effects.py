@@ -11,7 +11,7 @@ import numpy as np
 
 from jsamp._core import _fields
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_count, check_flag, check_key, check_rows, concrete
+from jsamp._core._checks import check_count, check_flag, check_key, check_on_host, check_rows
 from jsamp._core._pytree import field, pytree
 from jsamp._core._types import Array, Model, Result
 from jsamp.estimate import Estimate
@@ -244,8 +244,7 @@ def _checked(images: Any, treatment: Any, outcome: Any) -> tuple[jax.Array, jax.
     check_rows("effect_mixture: images", images)
     if images.ndim < 2 or 0 in images.shape:
         raise ValueError(f"effect_mixture: images must be [n, ...], one for every unit, got shape {images.shape}.")
-    if concrete(images) is None:
-        raise TypeError("effect_mixture: images are traced, but fits loop on the host. Leave jit.")
+    check_on_host("effect_mixture", images, treatment, outcome)
     refuse_non_finite("effect_mixture: images", images)
     n = images.shape[0]
     treated = check_vector("effect_mixture: treatment", treatment, n)

@@ -282,6 +282,7 @@ def likelihood_surrogate(
     steps = _checks.check_count("likelihood_surrogate: steps", steps)
     limits = _limits(tolerance)
     target = sampler.as_target("likelihood_surrogate", loglikelihood, from_cube, dim)
+    _checks.check_on_host("likelihood_surrogate", key, target)
     options = {"delete": delete, "moves": moves}
     run = _Run(key, target, num_live, dim, options, float(stop), limits, check, steps)
     run.climb(target, float(begin), 2**31 - 1)

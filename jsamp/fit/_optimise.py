@@ -142,7 +142,7 @@ def optimise(
         Jones, Schonlau and Welch, "Efficient global optimization of expensive black-box functions", 1998; Li, Rudner
         and Wilson, "A study of Bayesian neural network surrogates for Bayesian optimization", 2023, arXiv:2305.20028.
     """
-    surrogate, kind = _door(key, objective, surrogate, budget, batch, acquisition)
+    surrogate, kind = _door(key, objective, bounds, surrogate, budget, batch, acquisition, state)
     counts = (("start", start), ("raw", raw), ("starts", starts), ("steps", steps))
     start, raw, starts, steps = (_checks.check_count(f"optimise: {name}", value) for name, value in counts)
     _checks.check_flag("optimise: progress", progress)
@@ -171,8 +171,9 @@ def optimise(
     return Result(X[best], OptimiseInfo(float(y[best]), OptimiseState(X, y), posterior, stopped))
 
 
-def _door(key, objective, surrogate, budget, batch, acquisition):
+def _door(key, objective, bounds, surrogate, budget, batch, acquisition, state):
     _checks.check_key(key, "optimise")
+    _checks.check_on_host("optimise", key, bounds, state)
     _checks.check_callable("optimise: objective", objective, "objective(x)")
     _checks.check_count("optimise: budget", budget)
     _checks.check_count("optimise: batch", batch)

@@ -57,8 +57,7 @@ def padded(who: str, X: Any, y: Any, capacity: int | None) -> Padded:
     """Check rows of the unit cube and their values, standardise the values in float64, and pad both."""
     _checks.check_rows(f"{who}: X", X, ndim=2)
     _checks.check_rows(f"{who}: y", y, num=np.shape(X)[0], ndim=1)
-    if _checks.is_traced(X, y):
-        raise TypeError(f"{who}: X and y must be known numbers: a fit runs on the host. Call it outside jit.")
+    _checks.check_on_host(who, X, y)
     _checks.check_finite(f"{who}: y", y, remedy="Leave failed evaluations out.")
     _checks.check_number(f"{who}: X (scale it to the unit cube: (X - low) / (high - low))", X, low=0.0, high=1.0)
     rows, values = np.asarray(X), np.asarray(y, np.float64)

@@ -32,6 +32,7 @@ class WalkGraph(NamedTuple):
 
 def _checked(who: str, transition: Any, mu: Any) -> tuple[np.ndarray, np.ndarray]:
     """The transition matrix and its stationary law in float64, or a refusal."""
+    _checks.check_on_host(who, transition, mu)
     _checks.check_number(f"{who}: transition", transition, low=0)
     matrix = np.asarray(transition, np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:

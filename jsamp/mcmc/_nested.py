@@ -169,6 +169,7 @@ def nested(
     last = 2**31 - 1 if max_steps is None else _checks.check_count("nested: max_steps", max_steps)
     stop = k.as_float(stop)
     target = as_target("nested", loglikelihood, from_cube, dim)
+    _checks.check_on_host("nested", key, target, state)
     run = start(key, target, num_live, dim) if state is None else resumed(key, target, state, num_live, dim)
     options = {"delete": delete, "moves": moves}
     run = climb(key, target, run, stop, last, progress=progress, **options)

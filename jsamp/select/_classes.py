@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_count, check_key, is_traced
+from jsamp._core._checks import check_count, check_key, check_on_host
 from jsamp.select._rows import check_matrix
 from jsamp.select._smote import smote
 from jsamp.select._strata import stratified
@@ -17,8 +17,6 @@ from jsamp.select._subset import Subset
 
 def _check_classes(y: Any, n: int | None, targets: Any, who: str) -> tuple[np.ndarray, np.ndarray, dict[Any, int]]:
     """Labels on the host, the class of every row as a number, and the wanted size of each class that has one."""
-    if is_traced(y):
-        raise TypeError(f"{who}: y is traced, but class sizes fix shapes. Call {who} outside jit.")
     if isinstance(y, jax.Array) and jnp.issubdtype(y.dtype, jax.dtypes.prng_key):
         raise TypeError(f"{who}: y is a PRNG key, but labels are wanted. Check the order of the arguments.")
     y = np.asarray(y)
@@ -72,6 +70,7 @@ def oversample(
         One `smote` per class that grows.
     """
     check_key(key, "oversample")
+    check_on_host("oversample", key, X, y)
     X = np.asarray(check_matrix("oversample: X", X, tall=False))
     labels, group, wanted = _check_classes(y, X.shape[0], targets, "oversample")
     counts = np.bincount(group)
@@ -123,6 +122,7 @@ def undersample(key: jax.Array, y: Any, *, targets: dict[Any, int] | None = None
         Chawla et al., "SMOTE: Synthetic Minority Over-sampling Technique", 2002, arXiv:1106.1813.
     """
     check_key(key, "undersample")
+    check_on_host("undersample", key, y)
     labels, group, wanted = _check_classes(y, None, targets, "undersample")
     counts = np.bincount(group)
     kept = np.full_like(counts, counts.min()) if targets is None else counts.copy()

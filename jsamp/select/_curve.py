@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _fields
-from jsamp._core._checks import check_number, is_traced
+from jsamp._core._checks import check_number, check_on_host
 from jsamp._core._pytree import field, pytree
 from jsamp.select._bits import wide
 
@@ -92,8 +92,7 @@ def fit_curve(counts: Any, errors: Any, *, rate: float | None = None, floor: Any
     References:
         Cai et al., "Adaptive Sampling Strategies to Construct Equitable Training Datasets", 2022, arXiv:2202.01327.
     """
-    if is_traced(counts, errors):
-        raise TypeError("fit_curve: counts or errors are traced, but curves are fitted on the host. Leave jit.")
+    check_on_host("fit_curve", counts, errors)
     for name, value in (("counts", counts), ("errors", errors)):
         check_number(f"fit_curve: {name}", value, low=0, open_low=True)
     errors = np.asarray(errors, np.float64)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_callable, check_count, check_flag, check_key, check_scalar
+from jsamp._core._checks import check_callable, check_count, check_flag, check_key, check_on_host, check_scalar
 from jsamp._core._pytree import pytree, static
 from jsamp.select._bits import wide
 from jsamp.select._draw import draw
@@ -98,6 +98,7 @@ def _as_rows(block: Any, who: str) -> jax.Array:
     rows = as_floating(f"{who}: a block", block)
     if rows.ndim != 2 or rows.shape[1] == 0:
         raise ValueError(f"{who}: blocks must be [rows, d], got shape {rows.shape}.")
+    check_on_host(who, rows)
     if is_bad(rows):
         raise ValueError(f"{who}: a block holds NaN or infinity. Clean the rows as they are read.")
     return rows.astype(wide(rows.dtype))
@@ -305,6 +306,7 @@ def reduce_stream(
         Each row is scored once at the bottom, and each level adds num rows per block pair.
     """
     check_key(key, "reduce_stream")
+    check_on_host("reduce_stream", key)
     check_count("reduce_stream: num", num)
     check_flag("reduce_stream: progress", progress)
     _check_blocks(blocks, "reduce_stream")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import jsamp as js
+from jsamp.mcmc import _nested_moves as nested_moves
 
 KEY = jax.random.key(0)
 NAMES = [name for name, _ in good_calls.public()]
@@ -112,6 +113,37 @@ def test_float64_works(name):
     dtypes(name, "float64", True)
 
 
+def _is_array(leaf):
+    return isinstance(leaf, np.ndarray | jax.Array)
+
+
+@pytest.mark.parametrize("name", sorted(HOST - {"mcmc.stream", "solve.describe"} | {"mcmc.walk_graph"}))
+@pytest.mark.parametrize("traced", ["key", "arrays"])
+def test_what_runs_on_the_host_says_so_inside_jit(name, traced):
+    thing, (arguments, options) = dict(good_calls.public())[name], good_calls.good(name)
+    leaves, structure = jax.tree.flatten((list(arguments), options))
+    wanted = (lambda leaf: leaf is good_calls.KEY) if traced == "key" else _is_array
+    places = [i for i, leaf in enumerate(leaves) if wanted(leaf)]
+    if not places or (traced == "key" and name == "fit.effect_mixture"):
+        pytest.skip("it takes no key, or the key only draws")
+
+    def call(values):
+        held = dict(zip(places, values, strict=True))
+        arguments, options = jax.tree.unflatten(structure, [held.get(i, leaf) for i, leaf in enumerate(leaves)])
+        thing(*arguments, **options)
+
+    with pytest.raises(TypeError, match="Call it outside jit"):
+        jax.eval_shape(call, [leaves[i] for i in places])
+
+
+def test_nested_sampling_keeps_its_counts_under_x64(x64):
+    target = jax.tree_util.Partial(good_calls.logdensity), jax.tree_util.Partial(lambda u: u)
+    begin = functools.partial(nested_moves.begin, num=6, dim=2, dtype=jnp.float64)
+    advance = functools.partial(nested_moves.advance, steps=3, delete=1, moves=2)
+    run = jax.eval_shape(lambda key: advance(key, target, begin(key, target), 1e-3, 9)[0], KEY)
+    assert (run.stuck.dtype, run.lost.dtype, run.nfe.dtype) == (jnp.int32,) * 3
+
+
 MIXED = {"a": np.ones(3, np.float32), "b": np.ones(2, np.float64)}
 
 
@@ -166,6 +198,12 @@ def test_drivers_and_combinators_take_float32_positions_and_a_float64_density(dr
         "ensemble": lambda: js.chain(KEY, js.mcmc.ensemble(kernel), many, 2).x,
     }
     assert jax.eval_shape(calls[driver]).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("kernel", [js.mcmc.NUTS, js.mcmc.MAMS, js.mcmc.MCLMC])
+def test_positions_of_python_floats_are_tuned(kernel):
+    _, x = jax.eval_shape(lambda key: js.mcmc.tune(key, kernel(good_calls.joint), {"a": 0.1, "b": 0.2}, 8), KEY)
+    assert x["a"].shape == ()
 
 
 @functools.cache
