@@ -13,6 +13,7 @@ from jsamp.estimate import _arrays
 from jsamp.estimate._designs import latin_hypercube, sobol_points
 from jsamp.estimate._types import Estimate
 from jsamp.estimate._variance import open_uniform
+from jsamp.select._rows import power_of_two
 
 
 class Design(NamedTuple):
@@ -136,6 +137,9 @@ def _indices(y, weight, estimator):
 @functools.partial(jax.jit, static_argnames=("resamples", "estimator"))
 def _sobol(key, y, resamples, estimator):
     n = y.A.shape[0]
+    # Indices have no unit: squares of the values must stay among the floats.
+    unit = power_of_two(jnp.stack([y.A, y.B]))
+    y = jax.tree.map(lambda v: v * unit, y)
     # Center once: a large offset must not cost digits.
     offset = (jnp.mean(y.A) + jnp.mean(y.B)) / 2
     y = jax.tree.map(lambda v: v - offset, y)

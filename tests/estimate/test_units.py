@@ -25,6 +25,8 @@ CASES = {
     "t_5x2cv": lambda x: (0, estimate.t_5x2cv(x[:5, :2])),
     "f_5x2cv": lambda x: (0, estimate.f_5x2cv(x[:5, :2])),
     "snis": lambda x: (estimate.snis(X[:, 1], x[:, 0])[:2], 0),
+    "sobol": lambda x: (0, estimate.sobol(estimate.Design(x[:, 0], x[:, 1], x.T, x[::-1].T))),
+    "sobol_rank": lambda x: (0, estimate.sobol_rank(X, x[:, 0] + x[:, 1])),
     "bootstrap": lambda x: (estimate.bootstrap(KEY, jnp.mean, x[:, 0], 50).estimate[:2], 0),
 }
 
