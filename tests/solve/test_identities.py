@@ -390,3 +390,16 @@ def test_a_corrector_has_one_point_more_than_its_predictor():
     # Of its points one is the new prediction, which the next row adds.
     np.testing.assert_array_equal(np.count_nonzero(plan.corrector_weights, axis=1)[:-1], points)
     assert np.all(plan.corrector_newest[1:] != 0)
+
+
+def test_auto_takes_the_last_step_to_zero_noise_first_order_in_rho_too():
+    grid = js.noise.time_grid(VP, 6, final="zero")
+    auto, never = (
+        solve.deis(VP, grid, order=3, variable="rho", lower_order_final=lower).weights for lower in ("auto", False)
+    )
+    assert np.count_nonzero(auto, axis=1)[-2:].tolist() == [3, 1]
+    assert np.count_nonzero(never, axis=1)[-2:].tolist() == [3, 3]
+    # dx = eps drho at alpha = 1: the first-order step to 0 takes all of rho.
+    np.testing.assert_allclose(
+        np.sum(auto[-1]), -VP.sigma(grid[-2]) / VP.alpha(grid[-2]) * VP.alpha(grid[-1]), rtol=1e-12
+    )
