@@ -44,7 +44,7 @@ def problem():
 
 @functools.partial(jax.jit, static_argnames=("track", "blocks", "batch", "steps"))
 def runs(settings, track, blocks, batch, steps):
-    """Norms of the exact outer gradient [setting, seed, step]; a setting is (rate, weight, gamma)."""
+    """Norms of the exact outer gradient [setting, seed, step]; a setting is (rate, weight, gamma or None)."""
     data, curvature, best = problem()
 
     def one(key, rate, weight, gamma):
@@ -66,11 +66,10 @@ def runs(settings, track, blocks, batch, steps):
 
 
 def norms(rates, weights, track="hessian", blocks=M, batch=4, steps=400):
-    """Runs at every rate with every weight; a weight of one is the plain method."""
-    grid = [(r, w) for w in weights for r in rates]
-    gamma = lambda w: 0.0 if w == 1 else (M - blocks) / (blocks * (1 - w)) + 1 - w
-    settings = tuple(map(jnp.array, zip(*[(r, w, gamma(w)) for r, w in grid], strict=True)))
-    return np.asarray(runs(settings, track, blocks, batch, steps))
+    """Runs at every rate with every weight, at the default gamma; a weight of one is the plain method."""
+    rate, weight = (jnp.array(v) for v in zip(*[(r, w) for w in weights for r in rates], strict=True))
+    gamma = jnp.where(weight == 1, 0.0, 1 - weight) if 1.0 in weights else None
+    return np.asarray(runs((rate, weight, gamma), track, blocks, batch, steps))
 
 
 def steps_to(found, level, window=25):
