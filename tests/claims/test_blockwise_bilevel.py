@@ -92,5 +92,8 @@ def test_more_blocks_and_more_rows_take_fewer_steps():
     """Each at the best of its rates and weights: at least 3 times fewer from one block to eight, 1.5 from one row to four."""
     all_blocks = steps_to(norms((0.1, 0.3), (0.03, 0.1)), 0.06)
     assert all_blocks < 150
-    assert steps_to(norms((0.01, 0.03), (0.03, 0.1), blocks=1, steps=600), 0.06) > 3 * all_blocks
+    one_block = norms((0.01, 0.03), (0.03, 0.1), blocks=1, steps=600)
+    assert steps_to(one_block, 0.06) > 3 * all_blocks
+    # All settings get near, .09 to .16; without the correction gamma of blocks long unseen, 1.5, 18, .11 and 2.9.
+    assert np.all(np.sqrt(np.mean(one_block[..., -100:] ** 2, (1, 2))) < 0.4)
     assert steps_to(norms((0.1, 0.3), (0.03, 0.1), batch=1), 0.06) > 1.5 * all_blocks
