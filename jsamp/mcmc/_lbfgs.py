@@ -99,11 +99,13 @@ def climb(evaluate: Any, a: Ascent) -> Ascent:
     first = jnp.where(a.pairs == 0, 1 / jnp.maximum(jnp.sqrt(jnp.sum(direction**2)), 1e-30), 1)
     (x, value, grad), trials, found = _search(evaluate, a, direction, promised, first)
     curvature, used = learn(a.curvature, x - a.x, a.grad - grad)
+    gained = value - a.value
     moved = a._replace(x=x, value=value, grad=grad, curvature=curvature, pairs=a.pairs + used)
     a = jax.tree.map(lambda new, old: jnp.where(found, new, old), moved, a)._replace(nfe=a.nfe + trials)
     left = jnp.sum(apply_inverse(a.curvature, a.grad) * a.grad) / 2
     floor = jnp.maximum(STOP, 4 * jnp.finfo(value.dtype).eps * jnp.abs(a.value))
-    return a._replace(running=found & (left > floor))
+    # A step along one axis says nothing of the others: what is left counts as known when a step gained little, too.
+    return a._replace(running=found & ((left > floor) | (gained > floor)))
 
 
 def _search(evaluate, a, direction, promised, first):

@@ -152,3 +152,9 @@ def test_as_good_as_blackjax():
     theirs = jax.vmap(lambda key, x: blackjax.pathfinder(target).init(key, x, num_samples=200)[0].elbo)
     with jax.numpy_rank_promotion("allow"):
         assert jnp.mean(ours) > jnp.mean(theirs(jax.random.split(KEY, 8), starts)) - 0.1
+
+
+def test_coordinates_of_very_different_scales_are_all_climbed():
+    scales = jnp.array([1e-2, 1e2])
+    _, info = js.mcmc.pathfinder(jax.random.key(0), lambda x: -jnp.sum((x / scales) ** 2) / 2, 10 * scales, 100)
+    np.testing.assert_allclose(np.sqrt(info.metric), scales, rtol=0.1)
