@@ -44,13 +44,13 @@ def distil(key, teacher, data, steps, eta, critic_weight=0.0):
     build = js.solve.heun if eta == 0 else functools.partial(js.solve.ddim, eta=eta)
     guide = js.loss.Teacher(functools.partial(small.labelled, teacher), build, steps=1 if eta == 0 else 3)
     loss = js.loss.Consistency(GRID, guide, batched=True, critic_weight=critic_weight)
-    student = small.edm(teacher.model.args[-1], sigma_min=float(GRID[-1]))
+    student = small.edm(teacher.model.args[0], sigma_min=float(GRID[-1]))
     rate = optax.adam(optax.cosine_decay_schedule(1e-3, steps))
     if critic_weight == 0:
         losses, players = loss, (student, student)
     else:
         critic = jax.tree_util.Partial(
-            judge, small.init(jax.random.fold_in(key, 1)) | {"out": teacher.model.args[-1]["out"]}
+            judge, small.init(jax.random.fold_in(key, 1)) | {"out": teacher.model.args[0]["out"]}
         )
         losses, players = (loss, js.loss.ConsistencyCritic(loss)), (student, student, critic)
     fitted = js.fit.minimise(key, losses, players, data, optimiser=rate, steps=steps, batch=128, follow=0.95, ema=0.99)

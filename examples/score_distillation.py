@@ -103,7 +103,7 @@ def main() -> None:
     x, y, held, _ = small.load()
     classifier = small.train_classifier(keys[0], x, y)
     model, _ = small.train_denoiser(keys[3], (x, y), options.steps)
-    free = js.denoise.EDM(jax.tree_util.Partial(digit_network, model.model.args[-1]), small.SIGMA_DATA)
+    free = js.denoise.EDM(jax.tree_util.Partial(digit_network, model.model.args[0]), small.SIGMA_DATA)
     start, images = 0.5 * jax.random.normal(keys[2], (options.num, 64)), {"real": held}
     weight = js.loss.EDMWeight(small.SIGMA_DATA)
     for name in names:

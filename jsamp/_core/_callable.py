@@ -60,16 +60,31 @@ def as_tree(name: str, function: Any, signature: str) -> Any:
 
 
 def _applied(name: str, function: Any, signature: str) -> Any:
-    """Keep a `Partial` of a plain function; make the arrays of any other function that it calls leaves too."""
+    """Keep a `Partial` of a plain function; make what any other function captures leaves too."""
     inner = as_tree(name, function.func, signature)
     if isinstance(inner, Bound) and not inner.tree_flatten()[1].key[1:]:
         return function
-    return jax.tree_util.Partial(call, inner, *function.args, **function.keywords)
+    return Applied(inner, *function.args, **function.keywords)
 
 
 def call(function: Any, *args: Any, **keywords: Any) -> Any:
     """Call a function that is itself an argument."""
     return function(*args, **keywords)
+
+
+@jax.tree_util.register_pytree_node_class
+class Applied(jax.tree_util.Partial):
+    """A `Partial` whose function is a tree, too; arguments keep their places."""
+
+    def tree_flatten(self):
+        """The function and its arguments."""
+        return (self.func, self.args, self.keywords), None
+
+    @classmethod
+    def tree_unflatten(cls, structure, children):
+        """The same call of another function, with other arguments."""
+        function, args, keywords = children
+        return cls(function, *args, **keywords)
 
 
 def _is_structure(leaf: Any, counts: bool) -> bool:

@@ -291,3 +291,14 @@ def test_a_function_of_too_few_arguments_is_refused_at_the_door(function):
 @pytest.mark.parametrize("function", [lambda *args: 0, lambda x, t, label=None: x, jnp.add, {}.get, max])
 def test_a_function_of_enough_arguments_passes_the_door(function):
     check_callable("model", function, "model(x, t)")
+
+
+def test_the_arguments_of_a_partial_keep_their_places():
+    weights = {"w": jnp.float32(2)}
+    other = closure(jnp.float32(3))
+    for network in (lambda p, x: p["w"] * x, lambda p, x: p["w"] * X * x, lambda p, x: p["w"] * other(x)):
+        model = tree(jax.tree_util.Partial(network, weights))
+        for seen in (model, jax.tree.map(jnp.negative, model)):
+            assert isinstance(seen, jax.tree_util.Partial)
+            assert seen.args[0].keys() == weights.keys()
+    assert float(seen.args[0]["w"]) == -2
