@@ -127,14 +127,20 @@ def may_hold(leaf: Any) -> bool:
 
 def in_library(function: types.FunctionType) -> bool:
     """Whether a function is written in one of the libraries; wrappers take the name of what they wrap."""
-    return str(function.__globals__.get("__name__")).partition(".")[0] in LIBRARIES
+    module = sys.modules.get(str(function.__globals__.get("__name__")))
+    # An example in a docstring has the name of its module, but not its names.
+    return getattr(module, "__dict__", None) is function.__globals__ and _package(module.__name__) in LIBRARIES
 
 
 def _is_users(kind: type) -> bool:
     """Whether a class is a user's own, or a bag of settings."""
     module = kind.__module__
-    package = module.partition(".")[0]
+    package = _package(module)
     return module in SETTINGS or not (package in LIBRARIES or package in sys.stdlib_module_names)
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def names_for(function: Any, names: Names) -> Names:
