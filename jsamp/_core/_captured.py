@@ -127,9 +127,10 @@ def may_hold(leaf: Any) -> bool:
 
 def in_library(function: types.FunctionType) -> bool:
     """Whether a function is written in one of the libraries; wrappers take the name of what they wrap."""
-    module = sys.modules.get(str(function.__globals__.get("__name__")))
+    name = str(function.__globals__.get("__name__"))
     # An example in a docstring has the name of its module, but not its names.
-    return getattr(module, "__dict__", None) is function.__globals__ and _package(module.__name__) in LIBRARIES
+    real = getattr(sys.modules.get(name), "__dict__", None) is function.__globals__
+    return real and _package(name) in LIBRARIES
 
 
 def _is_users(kind: type) -> bool:
