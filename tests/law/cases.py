@@ -141,7 +141,13 @@ def close(a, b, tolerance=2e-5):
 
 def same_bits(a, b):
     """Whether all arrays of two trees are equal, bit for bit."""
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    both = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(_plain(x), _plain(y)) for x, y in both)
+
+
+def _plain(leaf):
+    """The numbers of a leaf, of a key too."""
+    return jax.random.key_data(leaf) if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key) else leaf
 
 
 @contextlib.contextmanager

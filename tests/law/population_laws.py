@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
-from laws import Traces, assert_same_bits
+from cases import Case
+from laws import Traces
 
 import jsamp as js
 
@@ -76,6 +76,7 @@ def soft(target, temperature):
     return T.SoftValue(bind(potential, target), bind(reward, target), temperature=temperature)
 
 
+FIXED = ("OwnNoise", "Brownian", "LogProb")  # these may bring the numbers that a plan would draw
 # (steer, another one of the same structure, start)
 POPULATIONS = {
     "SMC": (smc(0.5), smc(0.2, ess=0.9, every=2, start=1), X),
@@ -104,59 +105,30 @@ POPULATIONS = {
 }  # fmt: skip
 
 
-# Run on eight devices, not lowered alone: one of each way to draw.
-SHARDED = ("SMC", "Repaint", "ActiveSubsampling")
-
-
 def model_of(name, traces):
     model = js.Denoiser(traces.bind({"gain": np.float32(0.7), "bend": np.float32(0.4)}), VP, predicts="x0")
     return D.Twisted(model, bind(likelihood, np.float32(0.5))) if "twisted" in name else model
 
 
-def law_population(name):
-    for case in (key for key in POPULATIONS if key.split("(")[0] == name):
-        _laws(case)
+TRACES = Traces()
 
 
-def _laws(name):
-    steer, other, x = POPULATIONS[name]
-    assert isinstance(steer, T.Steer)
-    traces = Traces()
-    model = model_of(name, traces)
+def steered(steer, other, x, model, plan, **options):
+    """A case of a run with a steer: the sample and its report. Windows, targets, masks and keys are numbers."""
 
-    def draw(x, steer, key=KEY):
-        result = js.sample(key, model, x, DDPM, steer=steer)
+    def run(steer, key, x):
+        result = js.sample(key, model, x, plan, steer=steer)
         return result.x, result.info.report
 
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-5, atol=2e-5)
-    eager, jitted = draw(x, steer), jax.jit(draw)
-    out = jitted(x, steer)
-    jax.tree.map(close, out, eager)
-    assert_same_bits(out, jitted(x, steer))
-    assert out[0].dtype == jnp.float32
-    assert np.all(np.isfinite(out[0]))
-    # Targets, masks, measurements, thresholds, rows and keys are numbers.
-    count = traces.count
-    changed = jitted(x, other)
-    draw(x, other, jax.random.key(6))
-    assert traces.count == count
-    leaves = zip(*map(jax.tree.leaves, (out, changed)), strict=True)
-    assert name == "LogProb" or any(not np.array_equal(a, b) for a, b in leaves)
-    # Independent problems do not mix: a batch of runs is a loop, and the same on eight devices.
-    eight = jnp.stack([x, -x, *(x * (1 + 0.1 * i) for i in range(1, 7))])
-    batch = lambda x, steer: jax.vmap(draw, (0, None))(x, steer)
-    together = jax.jit(batch)(eight, steer)
-    for i in range(2):
-        jax.tree.map(lambda a, b, i=i: close(a[i], b), together, jitted(eight[i], steer))
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    local = lambda x: batch(x, steer)[0]
-    sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data")))
-    sharded.lower(eight)  # what can fail is the type of a carry
-    if name in SHARDED:
-        close(np.asarray(sharded(eight)), together[0])
-    assert jax.eval_shape(draw, jnp.asarray(x, jnp.bfloat16), steer)[0].dtype == jnp.bfloat16
-    slope = jax.jit(jax.grad(lambda x: jnp.sum(draw(x, steer)[0] ** 2)))(x)
-    assert np.all(np.isfinite(slope))
+    return Case(lambda: steer, (x,), run, other=lambda: other, smooth=True, dtypes=None, **options)
+
+
+def populations(name):
+    """The cases of a steer, one for each way to use it."""
+    return [
+        steered(*POPULATIONS[key], model_of(key, TRACES), DDPM, stochastic=key.split("(")[0] not in FIXED)
+        for key in POPULATIONS if key.split("(")[0] == name
+    ]  # fmt: skip
 
 
 def in_float64():
@@ -166,12 +138,3 @@ def in_float64():
         result = js.sample(KEY, model_of(name, Traces()), np.asarray(x, np.float64), plan, steer=steer)
         assert result.x.dtype == jnp.float64, name
         assert np.all(np.isfinite(result.x)), name
-
-
-def law_report(name):
-    fields = {
-        "SMCReport": ("log_evidence", "log_weight", "resampled"),
-        "SoftValueReport": ("value", "index"),
-        "ActiveReport": ("mask", "y", "order"),
-    }
-    assert getattr(T, name)._fields == fields[name]

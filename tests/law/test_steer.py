@@ -1,5 +1,6 @@
 """Laws of every public object of `jsamp.steer`."""
 
+import copy
 import dataclasses
 import functools
 
@@ -7,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec as P
-from laws import Traces, assert_same_bits, denoiser, mixture
-from population_laws import in_float64, law_population, law_report
+from cases import Case, cases_of, pairs, runs_inside_shard_map, same_bits, traces_inside_shard_map, wrong
+from laws import WEIGHTS, Traces, denoiser, mixture
+from population_laws import POPULATIONS, TRACES, in_float64, populations, steered
 
 import jsamp as js
 from jsamp._core._pytree import pytree
@@ -44,106 +45,6 @@ def run(steer, plan, x=START, model=MODEL, keep=None):
     return js.sample(KEY, model, x, plan, steer=steer, keep=keep)
 
 
-# ---------------------------------------------------------------- the protocol
-
-
-@pytest.mark.parametrize("name", plans())
-def test_neutral_hooks_change_no_bit(name):
-    base = run(None, plans()[name])
-    for steer in (T.Hooks(), T.chain(), T.chain(T.Hooks(), T.Hooks())):
-        result = run(steer, plans()[name])
-        assert_same_bits(result.x, base.x)
-    assert result.info.report == (None, None)
-
-
-@pytree
-class Recorder(T.Hooks):
-    """Keeps what the hooks were told, in arrays."""
-
-    def init(self, key, x, plan):
-        rows = jnp.zeros(plan.nfe)
-        return {"t": rows, "asked": rows, "std": rows, "coef": rows, "last": rows}
-
-    def mid(self, key, g, x, prediction, info):
-        put = lambda name, value: g[name].at[info.index].set(value)
-        new = {"t": put("t", info.t), "std": put("std", info.noise_std), "coef": put("coef", info.data_coef)}
-        return {**g, **new, "last": put("last", info.last)}, x, prediction, None
-
-    def final(self, g, x):
-        return x, g
-
-
-def test_hooks_are_told_about_the_row():
-    for name, plan in plans().items():
-        report = run(Recorder(), plan).info.report
-        np.testing.assert_allclose(report["t"], plan.t, rtol=1e-6, err_msg=name)
-        np.testing.assert_allclose(
-            report["std"], 0 if plan.noise_std is None else plan.noise_std, rtol=1e-6, err_msg=name
-        )
-        assert report["last"].tolist() == [0.0] * (plan.nfe - 1) + [1.0]
-        newest = plan.weights[:, 0] * (1 if plan.gain is None else plan.gain)
-        if plan.kind == "eps":
-            newest = -newest * plan.alpha / plan.sigma
-        np.testing.assert_allclose(report["coef"], newest, rtol=2e-5, atol=1e-6, err_msg=name)
-
-
-@pytree
-class Swap(T.Hooks):
-    """Reorders the particles of axis 0 at one row."""
-
-    row: int
-    index: jax.Array
-
-    def mid(self, key, g, x, prediction, info):
-        order = jnp.where(info.index == self.row, self.index, jnp.arange(self.index.shape[0]))
-        return g, x[order], jax.tree.map(lambda v: v[order], prediction), order
-
-
-@pytest.mark.parametrize("name", ["deis", "unipc", "ghvb", "heavy_ball", "heun"])
-def test_reordering_takes_the_history_along(name):
-    """Particles do not interact, so reordering them at any row is reordering the start."""
-    x = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
-    index = jnp.array([2, 2, 0, 1])
-    wanted = run(None, plans()[name], x[np.asarray(index)]).x
-    for row in (0, 3):
-        got = run(Swap(row, index), plans()[name], x).x
-        np.testing.assert_allclose(got, wanted, rtol=2e-5, atol=1e-6)
-
-
-def test_reorderings_of_a_chain_compose():
-    x = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
-    one, two = jnp.array([1, 2, 3, 0]), jnp.array([3, 3, 1, 0])
-    wanted = run(None, plans()["deis"], x[np.asarray(one)][np.asarray(two)]).x
-    both = T.chain(Swap(2, one), T.TrajectoryVariance(3, 1), Swap(2, two))
-    result = run(both, plans()["deis"], x)
-    np.testing.assert_allclose(result.x, wanted, rtol=2e-5, atol=1e-6)
-    # The recorder between them follows the particles.
-    alone = run(T.TrajectoryVariance(3, 1), plans()["deis"], x[np.asarray(one)][np.asarray(two)]).info.report
-    np.testing.assert_allclose(result.info.report[1], alone, rtol=1e-4, atol=1e-7)
-
-
-@pytree
-class Forget(T.Hooks):
-    """Says after one row that the past is stale."""
-
-    row: int
-
-    def post(self, key, g, x, info):
-        return g, x, info.index != self.row
-
-
-def test_a_stale_history_makes_the_next_row_first_order():
-    """dpmpp(2) that forgets after row 2 takes row 3 as dpmpp(1) does, and row 4 from rows 3 and 4."""
-    two, one = S.dpmpp(VP, GRID, lower_order_final=False), S.dpmpp(VP, GRID, order=1)
-    got = run(Forget(2), two, keep=lambda x, p: x).info.kept
-    base = run(None, two, keep=lambda x, p: x).info.kept
-    np.testing.assert_allclose(got[:3], base[:3], rtol=1e-6)
-    step = js.sample(None, MODEL, base[2], one[3:4]).x
-    np.testing.assert_allclose(got[3], step, rtol=1e-5, atol=1e-6)
-    rest = js.sample(None, MODEL, base[2], two[3:]).x
-    np.testing.assert_allclose(got[-1], rest, rtol=1e-5, atol=1e-6)
-
-
 @pytree
 class Noisy(T.Hooks):
     """Draws random numbers in every hook that has a key."""
@@ -163,21 +64,7 @@ class Noisy(T.Hooks):
         return x, g
 
 
-def test_random_steers_need_a_key_and_have_streams_of_their_own():
-    plan = plans()["ddim"]
-    for steer in (Noisy(), T.chain(T.Hooks(), Noisy())):
-        with pytest.raises(ValueError, match="key is None"):
-            js.sample(None, MODEL, START, plan, steer=steer)
-    one, again = run(Noisy(), plan), run(Noisy(), plan)
-    assert_same_bits(one.x, again.x)
-    both = run(T.chain(Noisy(), Noisy()), plan)
-    first, second = both.info.report
-    assert first != second
-    # A stochastic plan draws the same noise with and without a neutral steer beside it.
-    assert_same_bits(run(T.Hooks(), plans()["sa_solver"]).x, run(None, plans()["sa_solver"]).x)
-
-
-# ---------------------------------------------------------------- laws of the steers, in groups
+# ---------------------------------------------------------------- the steers that draw nothing
 
 
 STEERS = {
@@ -196,253 +83,134 @@ STEERS = {
     "Hooks": (T.Hooks(), T.Hooks()),
 }  # fmt: skip
 DPLAN = S.dpmpp(DISCRETE, js.noise.index_grid(DISCRETE, 6, "linspace", final="sigma_min"))
-DMODEL = denoiser(DISCRETE, "x0")
+DTRACES = Traces()
+DMODEL = js.Denoiser(DTRACES.bind(WEIGHTS), DISCRETE, predicts="x0")
 
 
-@pytest.mark.parametrize("name", STEERS)
-def test_laws_of_a_steer(name):
-    steer, other = STEERS[name]
-    assert isinstance(steer, T.Steer)
-    x = IMAGE if "rows" in name else IMAGE.ravel()
-    traces = Traces()
-    model = js.Denoiser(traces.bind({"gain": np.float32(0.7), "bend": np.float32(0.4)}), DISCRETE, predicts="x0")
+# ---------------------------------------------------------------- one line for each public object
 
-    def draw(x, steer):
-        result = js.sample(None, model, x, DPLAN, steer=steer)
-        return result.x, result.info.report
 
-    eager = draw(x, steer)
-    jitted = jax.jit(draw)
-    out = jitted(x, steer)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5), out, eager)
-    assert_same_bits(out, jitted(x, steer))
-    assert out[0].dtype == jnp.float32
-    # Windows, cutoffs and schedules are numbers.
-    count = traces.count
-    jitted(x, other)
-    draw(x, other)
-    assert traces.count == count
-    # A batch of runs is a loop, and the same inside shard_map, one run on each device.
-    eight = jnp.stack([x, -x, *(x * (1 + 0.1 * i) for i in range(1, 7))])
-    batch = lambda x, steer: jax.vmap(draw, (0, None))(x, steer)
-    together = jax.jit(batch)(eight, steer)
-    for i in range(2):
-        alone = jitted(eight[i], steer)
-        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=2e-5, atol=1e-5), together, alone)
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    local = lambda x: batch(x, steer)[0]
-    sharded = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=P("data"), out_specs=P("data")))
-    sharded.lower(eight)  # what can fail is the type of a carry
-    if name in ("TimeShift", "TrajectoryVariance(rows)"):
-        np.testing.assert_allclose(np.asarray(sharded(eight)), together[0], rtol=2e-5, atol=1e-5)
-    # bfloat16 in, bfloat16 out.
-    assert jax.eval_shape(draw, jnp.asarray(x, jnp.bfloat16), steer)[0].dtype == jnp.bfloat16
-    # Gradients.
-    slope = jax.jit(jax.grad(lambda x: jnp.sum(draw(x, steer)[0] ** 2)))(x)
-    assert np.all(np.isfinite(slope))
+def one(name, **options):
+    """A case of a steer that draws nothing, on an image in one array or in rows."""
+    return steered(*STEERS[name], IMAGE if "rows" in name else IMAGE.ravel(), DMODEL, DPLAN, **options)
+
+
+def record(make):
+    """A case of a report: built by the names of its fields, it keeps its type."""
+    return Case(lambda: make, (IMAGE[0],), returns=type(make(0)), mechanism="record")
+
+
+def shift_refused(match, make=None, mode="paper"):
+    """A plan that a shift of this mode cannot follow."""
+    grid = js.noise.index_grid(DISCRETE, 8, "linspace", final="sigma_min")
+    return lambda: run(T.TimeShift(DISCRETE, 3, mode=mode), make(DISCRETE, grid), IMAGE, DMODEL), ValueError, match
+
+
+APG = js.denoise.APG(MODEL, mixture(VP), 3.0, momentum=-0.5)
+CANNOT_SHIFT = [(S.heun, "stages"), (S.unipc, "stages"), (S.ddpm, "noise"), (S.ghvb, "momentum on predictions")]
+REGISTRY = {
+    "ActiveReport": record(lambda x: T.ActiveReport(mask=x, y=x, order=x)),
+    "ActiveSubsampling": populations("ActiveSubsampling"),
+    "Brownian": populations("Brownian"),
+    "Chain": one("chain"),
+    "DDRM": populations("DDRM"),
+    "DiffPIR": populations("DiffPIR"),
+    "Hooks": one("Hooks"),
+    "ILVR": populations("ILVR"),
+    "LearnedVariance": populations("LearnedVariance"),
+    "LogProb": populations("LogProb"),
+    "Memory": Case(
+        lambda: (T.Memory(), APG), (START[:2],), lambda thing, key, x: run(thing[0], plans()["ddim"], x, thing[1]).x,
+        smooth=True,
+        refusals=wrong(
+            lambda model: run(T.Memory(), plans()["ddim"], START[:2], model),
+            ((MODEL,), ValueError, "one denoiser that remembers"),
+            ((js.denoise.Auto(APG, js.denoise.APG(MODEL, MODEL, norm_threshold=1.0)),), ValueError, "one denoiser that remembers"),
+        ),
+    ),
+    "OwnNoise": populations("OwnNoise"),
+    "Project": populations("Project"),
+    "Recall": record(lambda x: T.Recall(value=x, seen=x)),
+    "Repaint": populations("Repaint"),
+    "SMC": populations("SMC"),
+    "SMCReport": record(lambda x: T.SMCReport(log_evidence=x, log_weight=x, resampled=x)),
+    "SoftValue": populations("SoftValue"),
+    "SoftValueReport": record(lambda x: T.SoftValueReport(value=x, index=x)),
+    "Steer": steered(Noisy(), Noisy(), START, MODEL, S.ddim(VP, GRID), stochastic=True),
+    "TimeShift": [
+        one(
+            "TimeShift",
+            refusals=[
+                *wrong(
+                    T.TimeShift,
+                    ((VP, 3), TypeError, "Discrete"), ((DISCRETE, -1), ValueError, "window"),
+                    ((DISCRETE, 3, -1), ValueError, "cutoff"),
+                    ({"schedule": DISCRETE, "window": 3, "mode": "x"}, ValueError, "mode"),
+                ),
+                (lambda: run(T.TimeShift(DISCRETE, 3), DPLAN, IMAGE[0, :3], DMODEL), ValueError, "16 numbers"),
+                *(shift_refused(match, make, mode) for make, match in CANNOT_SHIFT for mode in ("paper", "target")),
+            ],
+        ),
+        one("TimeShift(target)"), one("TimeShift(network_time)"), one("TimeShift(rows)"),
+    ],
+    "TrajectoryVariance": [
+        one(
+            "TrajectoryVariance",
+            refusals=[
+                *wrong(
+                    T.TrajectoryVariance,
+                    ((1,), ValueError, "last"), ((0,), ValueError, "last"), ((3.0,), TypeError, "last"),
+                ),
+                (lambda: run(T.TrajectoryVariance(9), plans()["ddim"]), ValueError, "last=9 rows, but the plan has 6"),
+            ],
+        ),
+        one("TrajectoryVariance(rows)"),
+    ],
+    "chain": dataclasses.replace(
+        populations("chain")[0], refusals=[(lambda: T.chain(T.Hooks(), 3), TypeError, "lacks the hooks")]
+    ),
+}  # fmt: skip
+# What can fail on a mesh is the type of a carry, which a trace shows; these run, one of each way to draw.
+ON_A_MESH = {"SMC", "Repaint", "ActiveSubsampling", "TimeShift", "TrajectoryVariance(1)", "Memory"}
+STEERED = {label: case for label, case in cases_of(REGISTRY) if isinstance(case.thing, T.Steer)}
+MESH = [
+    pytest.param(
+        runs_inside_shard_map if label in ON_A_MESH else traces_inside_shard_map, case, id=f"{label}-on_a_mesh"
+    )
+    for label, case in cases_of(REGISTRY)
+]
+
+
+@pytest.mark.parametrize(("law", "case"), [*pairs(REGISTRY, without=(runs_inside_shard_map,)), *MESH])
+def test_laws(law, case):
+    law(case)
+
+
+def test_every_steer_is_run():
+    assert {steer for steer, *_ in (STEERS | POPULATIONS).values()} <= {case.thing for case in STEERED.values()}
+
+
+@pytest.mark.parametrize("label", STEERED)
+def test_new_numbers_of_a_steer(label):
+    """Outside jit nothing is traced again and something else comes out; float32 and bfloat16 states keep their type."""
+    case = STEERED[label]
+    assert case.eager[0].dtype == jnp.float32
+    counts = [traces.count for traces in (TRACES, DTRACES)]
+    changed = case.run(case.moved, KEY, *case.inputs)
+    case.run(case.moved, jax.random.key(6), *case.inputs)
+    assert [traces.count for traces in (TRACES, DTRACES)] == counts
+    if label.split("(")[0] not in ("Chain", "Hooks", "LogProb", "Steer", "TimeShift", "TrajectoryVariance"):
+        assert not same_bits(changed, case.eager)
+    half = jnp.asarray(case.inputs[0], jnp.bfloat16)
+    assert jax.eval_shape(case.run, case.thing, KEY, half)[0].dtype == jnp.bfloat16
 
 
 def test_steers_run_in_float64(x64):
     for name, (steer, _) in STEERS.items():
+        # JAX keeps the float32 copy of an array that a program of the laws closed over: these are arrays of their own.
+        steer, model, plan = copy.deepcopy((steer, DMODEL, DPLAN))
         x = IMAGE if "rows" in name else IMAGE.ravel()
-        out = js.sample(None, DMODEL, x.astype(np.float64), DPLAN, steer=steer)
+        out = js.sample(None, model, x.astype(np.float64), plan, steer=steer)
         assert out.x.dtype == jnp.float64, name
         assert np.all(np.isfinite(out.x)), name
     in_float64()
-
-
-# ---------------------------------------------------------------- TrajectoryVariance
-
-
-@pytest.mark.parametrize("last", [2, 4, 6])
-def test_trajectory_variance_is_the_variance_of_kept_predictions(last):
-    law = mixture(VP)
-    x = VP.prior(KEY, (5, 2))
-    plan = S.dpmpp(VP, GRID)
-    for event, axes in ((None, None), (1, 1), (2, None)):
-        result = run(T.TrajectoryVariance(last, event), plan, x, law, keep=lambda x, p: p.x0)
-        kept = np.asarray(result.info.kept, np.float64)[-last:]
-        wanted = kept.var(axis=0).mean(axis=axes)
-        assert result.info.report.shape == wanted.shape
-        np.testing.assert_allclose(result.info.report, wanted, rtol=1e-4, atol=1e-8)
-        assert_same_bits(result.x, run(None, plan, x, law).x)
-
-
-def test_trajectory_variance_of_a_tree():
-    tree = {"a": START[:1], "b": START[1:]}
-    split = run(T.TrajectoryVariance(3), plans()["deis"], tree).info.report
-    whole = run(T.TrajectoryVariance(3), plans()["deis"], START).info.report
-    np.testing.assert_allclose(split, whole, rtol=1e-5)
-
-
-# ---------------------------------------------------------------- TimeShift
-
-
-@pytest.mark.parametrize("mode", ["paper", "target", "network_time"])
-def test_time_shift_without_a_window_is_the_base_sampler_bit_for_bit(mode):
-    makers = [S.dpmpp, S.deis, S.plms] + ([S.unipc, S.heun] if mode == "network_time" else [])
-    grid = js.noise.index_grid(DISCRETE, 8, "linspace", final="sigma_min")
-    for make in makers:
-        plan = make(DISCRETE, grid)
-        base = run(None, plan, IMAGE, DMODEL).x
-        # No window, or every time below the cutoff.
-        for window, cutoff in ((0, 3), (30, 1000)):
-            steer = T.TimeShift(DISCRETE, window, cutoff, mode=mode)
-            assert_same_bits(run(steer, plan, IMAGE, DMODEL).x, base)
-    # A compiler may contract the multiply-adds of a one-term step differently beside other work: op by op, bits.
-    plan = S.ddim(DISCRETE, grid)
-    base = run(None, plan, IMAGE, DMODEL).x
-    np.testing.assert_allclose(
-        run(T.TimeShift(DISCRETE, 0, mode=mode), plan, IMAGE, DMODEL).x, base, rtol=1e-5, atol=3e-7
-    )
-    with jax.disable_jit():
-        steer = T.TimeShift(DISCRETE, 0, mode=mode)
-        assert_same_bits(run(steer, plan, IMAGE, DMODEL).x, run(None, plan, IMAGE, DMODEL).x)
-    moved = run(T.TimeShift(DISCRETE, window=30, cutoff=3, mode=mode), plan, IMAGE * 1.2, DMODEL).x
-    assert not np.allclose(moved, run(None, plan, IMAGE * 1.2, DMODEL).x)
-
-
-def test_time_shift_reads_the_variance_of_the_sample():
-    """Against a search over every index in the window, for samples of many variances."""
-    rng = np.random.default_rng(0)
-    table = DISCRETE.sigma(np.arange(100)) ** 2
-    window, cutoff = 24, 20
-    steer = T.TimeShift(DISCRETE, window, cutoff)
-    for _ in range(40):
-        x = (rng.normal(size=64) * rng.uniform(0.2, 1.2)).astype(np.float32)
-        t = float(rng.integers(5, 95))
-        got = float(steer._match(jnp.asarray(x), jnp.float32(t)))
-        low, high = max(0, t - window // 2), min(99, t + window // 2)
-        inside = np.arange(int(low), int(high) + 1)
-        wanted = inside[np.argmin(np.abs(table[inside] - np.var(x.astype(float), ddof=1)))] if t > cutoff else t
-        assert got == wanted
-
-
-# ---------------------------------------------------------------- one law for each public object
-
-
-def law_protocol(name):
-    assert isinstance(T.Hooks(), T.Steer)
-    assert not isinstance(object(), T.Steer)
-
-
-def law_hooks(name):
-    hooks = T.Hooks()
-    x = jnp.ones(2)
-    assert hooks.init(None, x, None) == ()
-    assert hooks.time((), x, 0.3) == 0.3
-    assert hooks.mid(None, (), x, "prediction", None) == ((), x, "prediction", None)
-    assert hooks.post(None, (), x, None) == ((), x, True)
-    assert hooks.final((), x) == (x, None)
-    assert jax.tree.leaves(hooks) == []
-
-
-def law_chain(name):
-    with pytest.raises(TypeError, match="lacks the hooks"):
-        T.chain(T.Hooks(), 3)
-    chained = T.chain(T.TrajectoryVariance(3), T.TrajectoryVariance(5))
-    reports = run(chained, plans()["deis"]).info.report
-    for report, last in zip(reports, (3, 5), strict=True):
-        np.testing.assert_allclose(report, run(T.TrajectoryVariance(last), plans()["deis"]).info.report, rtol=1e-5)
-    assert len(jax.tree.leaves(T.chain(T.TimeShift(DISCRETE, 3, 2)))) == 3
-
-
-def law_trajectory(name):
-    for wrong in (1, 0):
-        with pytest.raises(ValueError, match="last"):
-            T.TrajectoryVariance(wrong)
-    with pytest.raises(TypeError, match="last"):
-        T.TrajectoryVariance(3.0)
-    with pytest.raises(ValueError, match=r"last=9 rows, but the plan has 6"):
-        run(T.TrajectoryVariance(9), plans()["ddim"])
-
-
-def law_time_shift(name):
-    with pytest.raises(TypeError, match="Discrete"):
-        T.TimeShift(VP, 3)
-    for wrong, match in [
-        ({"window": -1}, "window"),
-        ({"window": 3, "cutoff": -1}, "cutoff"),
-        ({"window": 3, "mode": "x"}, "mode"),
-    ]:
-        with pytest.raises(ValueError, match=match):
-            T.TimeShift(DISCRETE, **wrong)
-    with pytest.raises(ValueError, match="16 numbers"):
-        run(T.TimeShift(DISCRETE, 3), DPLAN, IMAGE[0, :3], DMODEL)
-    grid = js.noise.index_grid(DISCRETE, 8, "linspace", final="sigma_min")
-    for make, match in [
-        (S.heun, "stages"),
-        (S.unipc, "stages"),
-        (S.ddpm, "noise"),
-        (S.ghvb, "momentum on predictions"),
-    ]:
-        for mode in ("paper", "target"):
-            with pytest.raises(ValueError, match=match):
-                run(T.TimeShift(DISCRETE, 3, mode=mode), make(DISCRETE, grid), IMAGE, DMODEL)
-    assert dataclasses.replace(T.TimeShift(DISCRETE, 3), window=5).window == 5
-
-
-def law_memory(name):
-    assert T.Recall._fields == ("value", "seen")
-    apg = js.denoise.APG(MODEL, mixture(VP), 3.0, momentum=-0.5)
-    for wrong in (MODEL, js.denoise.Auto(apg, js.denoise.APG(MODEL, MODEL, norm_threshold=1.0))):
-        with pytest.raises(ValueError, match="one denoiser that remembers"):
-            run(T.Memory(), plans()["ddim"], START[:2], wrong)
-    # One sample with memory is one of a batch; the memory follows particles and works inside other wrappers.
-    draw = lambda x: run(T.Memory(), plans()["ddim"], x, apg).x
-    x = np.stack([START[:2], -START[:2]])
-    np.testing.assert_allclose(jax.vmap(draw)(x)[1], draw(x[1]), rtol=2e-5)
-    outer = js.denoise.Threshold(apg, limit=100.0)
-    np.testing.assert_allclose(run(T.Memory(), plans()["ddim"], x[0], outer).x, draw(x[0]), rtol=2e-5)
-    still = run(None, plans()["ddim"], x[0], js.denoise.APG(MODEL, mixture(VP), 3.0)).x
-    assert not np.allclose(draw(x[0]), still)
-    batch = js.denoise.APG(mixture(VP), js.denoise.Empirical(VP, x), 3.0, momentum=-0.5, event_ndim=1)
-    got = run(T.chain(T.Memory(), Backwards()), plans()["ddim"], x, batch).x
-    np.testing.assert_allclose(got, run(T.Memory(), plans()["ddim"], x, batch).x, rtol=2e-4)
-
-
-@pytree
-class Backwards(T.Hooks):
-    """Reverses the particles at every row; of an even number of rows nothing is seen."""
-
-    def mid(self, key, g, x, prediction, info):
-        index = jnp.arange(x.shape[0])[::-1]
-        return g, x[index], jax.tree.map(lambda a: a[index], prediction), index
-
-
-LAWS = {
-    "memory": law_memory,
-    "protocol": law_protocol, "hooks": law_hooks, "chain": law_chain, "trajectory": law_trajectory,
-    "time_shift": law_time_shift, "population": law_population, "report": law_report,
-}  # fmt: skip
-# One line for every public object of the room.
-REGISTRY = {
-    "DDRM": "population",
-    "ILVR": "population",
-    "SMC": "population",
-    "ActiveReport": "report",
-    "ActiveSubsampling": "population",
-    "Brownian": "population",
-    "Chain": "chain",
-    "DiffPIR": "population",
-    "Hooks": "hooks",
-    "LearnedVariance": "population",
-    "LogProb": "population",
-    "Memory": "memory",
-    "OwnNoise": "population",
-    "Project": "population",
-    "Recall": "memory",
-    "Repaint": "population",
-    "SMCReport": "report",
-    "SoftValue": "population",
-    "SoftValueReport": "report",
-    "Steer": "protocol",
-    "TimeShift": "time_shift",
-    "TrajectoryVariance": "trajectory",
-    "chain": "chain",
-}
-
-
-@pytest.mark.parametrize(("name", "law"), REGISTRY.items(), ids=REGISTRY)
-def test_law_of(name, law):
-    LAWS[law](name)
