@@ -93,6 +93,20 @@ def test_ishigami_errors():
     assert np.all(rmse(total, TOTAL) < 1.6 * np.array([0.0058, 0.0036, 0.0032]))
 
 
+def test_errors_of_indices_are_those_of_ratios_of_means():
+    """An index is mean(u) / mean(v): the delta method gives its error, here where tails are heavy and u moves with v."""
+    design = estimate.saltelli(2, 1024, key=jax.random.key(0), points="random")
+    values = jax.tree.map(lambda x: np.exp(jax.scipy.special.ndtri(x[..., 0]) + x[..., 1]), design)
+    found = estimate.sobol(values, resamples=400)
+    a, b, ab = (np.float64(part) - np.mean([values.A, values.B]) for part in values[:3])
+    v = (a**2 + b**2) / 2
+    for index, u in ((found.ST, (a - ab) ** 2 / 2), (found.S1, b * (ab - a))):
+        theta = u.mean(-1) / v.mean()
+        np.testing.assert_allclose(index.value, theta, rtol=1e-4)
+        error = (u - theta[:, None] * v).std(-1) / v.mean() / np.sqrt(len(v))
+        np.testing.assert_allclose(index.stderr, error, rtol=0.2)
+
+
 def test_agreement_with_salib():
     """The same values give SALib's numbers (it standardises by the deviation of all of A, B, AB; so do we by A and B)."""
     analyze = pytest.importorskip("SALib.analyze.sobol")
@@ -123,10 +137,12 @@ def test_ranks_see_what_the_design_sees():
     np.testing.assert_allclose(many.value, [want], rtol=1e-5)
 
 
-@pytest.mark.parametrize("share", [0.2, 1.0])
-def test_the_error_of_the_rank_estimate_is_its_deviation(share):
-    # y = a x + b z: of strong inputs the products of neighbours are correlated, and the denominator moves with them.
+@pytest.mark.parametrize(("share", "power"), [(0.2, 1), (1.0, 1), (0.5, 2)])
+def test_the_error_of_the_rank_estimate_is_its_deviation(share, power):
+    # y = a x + b z: of strong inputs the products of neighbours are correlated, and the denominator moves with them;
+    # with heavy tails of a x, as of x |x|, so much that each lag counts.
     draws = np.random.default_rng(0).normal(size=(2, 800, 300)).astype(np.float32)
-    y = np.sqrt(share) * draws[0] + np.sqrt(1.05 - share) * draws[1]
+    signal = np.sign(draws[0]) * np.abs(draws[0]) ** power / (1 if power == 1 else np.sqrt(3))
+    y = np.sqrt(share) * signal + np.sqrt(1.05 - share) * draws[1]
     found = jax.jit(jax.vmap(lambda x, y: estimate.sobol_rank(x[:, None], y)))(draws[0], y)
     assert 0.9 < np.mean(found.stderr) / np.std(found.value) < 1.1

@@ -92,3 +92,14 @@ def test_nuts_walks_the_trees_of_the_recursion():
     assert len(set(want)) > 10  # of them many that stopped inside a subtree
     assert want[7] == 1023
     np.testing.assert_array_equal(found, want)
+
+
+def test_nuts_draws_leaves_by_their_weights():
+    # Near the largest stable step, 2, energies differ by much along a trajectory: draws by anything else leave the law.
+    kernel = mcmc.NUTS(lambda x: -jnp.sum(x**2) / 2, step_size=1.6, max_depth=4)
+    starts = jax.random.normal(jax.random.key(2), (40_000, 2))
+    step = jax.jit(jax.vmap(lambda key, x: kernel.step(key, kernel.init(x))[0].position))
+    after = step(jax.random.split(jax.random.key(3), 40_000), starts)
+    for power in (2, 4):
+        gain = np.float64(after) ** power - np.float64(starts) ** power
+        assert abs(gain.mean()) < 5 * gain.mean(1).std() / 200, power
