@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from denoise_cases import CASES, CLASSIFIER, ENERGY, KEEP, LEVELS, NOT, SEEN, SIDES, TURN, TWIST, VP
 from laws import denoiser, mixture
 from population_laws import bind, dps, potential, reward, truth
-from test_denoise import CASES, CLASSIFIER, ENERGY, KEEP, LEVELS, NOT, SEEN, SIDES, TURN, TWIST, VP
 
 import jsamp as js
 
