@@ -277,4 +277,5 @@ def sobol_rank(x: Any, y: Any) -> Estimate:
     x, y = _arrays.array("sobol_rank: x", x, "n d", low=10), _arrays.array("sobol_rank: y", y, "n", low=10)
     _arrays.same_length("sobol_rank", x=x, y=y)
     _check_constant("sobol_rank", y)
-    return _rank(x, y / jnp.maximum(jnp.max(jnp.abs(y)), jnp.finfo(y.dtype).tiny))
+    y = y * power_of_two(y)
+    return _rank(x, y - y[0])  # the first value takes an offset away without rounding, which a mean does not

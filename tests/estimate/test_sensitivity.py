@@ -137,6 +137,14 @@ def test_ranks_see_what_the_design_sees():
     np.testing.assert_allclose(many.value, [want], rtol=1e-5)
 
 
+def test_ranks_of_values_far_from_zero_lose_no_digit():
+    x = np.random.default_rng(0).normal(size=(2000, 2)).astype(np.float32)
+    far = (x[:, 0] + 0.1 * x[:, 1] + 1e6).astype(np.float32)
+    found, wanted = estimate.sobol_rank(x, far), estimate.sobol_rank(x, far - np.float32(1e6))
+    np.testing.assert_allclose(found.value, wanted.value, atol=1e-5)
+    np.testing.assert_allclose(found.stderr, wanted.stderr, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("share", "power"), [(0.2, 1), (1.0, 1), (0.5, 2)])
 def test_the_error_of_the_rank_estimate_is_its_deviation(share, power):
     # y = a x + b z: of strong inputs the products of neighbours are correlated, and the denominator moves with them;
