@@ -1,5 +1,6 @@
 """The laws of the house for jsamp.fit."""
 
+import types
 from types import SimpleNamespace
 
 import jax
@@ -48,6 +49,7 @@ REFUSALS = [
     refusal("batch, the rows per step", batch=None),
     refusal("at most the 12 rows", batch=13),
     refusal("minimise: batch must be", batch=0),
+    refusal("data frames by .to_numpy", data=types.SimpleNamespace(shape=(2, 1)), batch=1),  # a frame has no dtype
     refusal("data is empty", data={}),
     refusal("one leading axis", data=(DATA, DATA[:3])),
     refusal("Convert lists", data=[1.0, 2.0]),
