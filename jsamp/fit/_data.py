@@ -23,6 +23,7 @@ def batches(key: Any, data: Any, batch: Any) -> Callable[[int], Any]:
         return _Same(_Endless(data))
     if not jax.tree.leaves(data):
         raise ValueError("minimise: data is empty; pass arrays [n, ...], an iterator of batches, or step -> batch.")
+    _checks.check_on_host("minimise", data)
     rows = _rows(data)
     if batch is None:
         raise ValueError("minimise: batch, the rows per step, must be given for data in arrays.")

@@ -137,7 +137,7 @@ def minimise(
     _checks.check_flag("minimise: progress", progress)
     losses, optimisers = _players(loss, optimiser)
     _checks.check_key(key, "minimise")
-    _checks.check_on_host("minimise", key, model, data, state)
+    _checks.check_on_host("minimise", key, model, state)
     steps = _checks.check_count("minimise: steps", steps)
     ema, follow = _layout.as_decay("minimise: ema", ema), _layout.as_decay("minimise: follow", follow)
     for name, value, form in (("trainable", trainable, "trainable(path, array)"), ("keep", keep, "keep(model, aux)")):
