@@ -10,8 +10,8 @@ import numpy as np
 
 Array: TypeAlias = jax.Array | np.ndarray
 """An array of JAX or numpy."""
-Key: TypeAlias = jax.Array | None
-"""A typed key `jax.random.key(0)` (or a legacy one), or None where nothing is drawn."""
+Key: TypeAlias = jax.Array
+"""A typed key `jax.random.key(0)`, or a legacy one; `Key | None` where nothing may be drawn."""
 Scalar: TypeAlias = float | int | jax.Array | np.ndarray | np.number
 """One number, or an array with a batch of them where a docstring says so."""
 Grid: TypeAlias = jax.Array | np.ndarray | list[float] | tuple[float, ...]

@@ -119,7 +119,7 @@ class _Quantised:
 
 
 def calibrate(
-    key: Key,
+    key: Key | None,
     denoiser: Denoiser,
     plan: Any,
     x: Tree,

@@ -182,7 +182,7 @@ def _value(acquisition, x):
 
 
 def maximise_acquisition(
-    key: Key, acquisition: Callable[[Any], Any], points: Array, *, starts: int = 4, steps: int = 20
+    key: Key | None, acquisition: Callable[[Any], Any], points: Array, *, starts: int = 4, steps: int = 20
 ) -> Result:
     """Maximise a function on the unit cube from the best of many points, by L-BFGS from each of several.
 

@@ -54,7 +54,7 @@ class _State(NamedTuple):
 
 
 def adaptive(
-    key: Key,
+    key: Key | None,
     denoiser: Model,
     x: Tree,
     schedule: Schedule,

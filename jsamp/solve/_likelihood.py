@@ -61,7 +61,7 @@ class _WithVolume:
         return jnp.sum(each)[None]
 
 
-def likelihood(key: Key, denoiser: Model, x: Tree, plan: Plan, *, probes: str | int = "exact") -> Estimate:
+def likelihood(key: Key | None, denoiser: Model, x: Tree, plan: Plan, *, probes: str | int = "exact") -> Estimate:
     """Compute the log-density of a signal under the probability-flow ODE of a denoiser, by the change of variables.
 
     The signal is carried up to noise; log p(x) = log N(x_T; 0, sigma_T^2) + d log(alpha_T / alpha_0) + the integral of

@@ -25,7 +25,7 @@ from jsamp.solve._row import fold, run_row, through_slots
 from jsamp.solve._state import SampleInfo, SolveState, check_state, init, output, state_dtype
 
 
-def step(key: Key, denoiser: Model, state: SolveState, row: Plan) -> SolveState:
+def step(key: Key | None, denoiser: Model, state: SolveState, row: Plan) -> SolveState:
     """Run one row of a plan: one network evaluation. Use it to write your own scan.
 
     Args:
@@ -90,7 +90,7 @@ def _run(key, denoiser, x, plan, steer, *, keep, segments):
 
 
 @set_runner
-def sample(key: Key, denoiser: Model, x: Tree, plan: Plan, *, steer: Any = None, keep: Any = None) -> Result:
+def sample(key: Key | None, denoiser: Model, x: Tree, plan: Plan, *, steer: Any = None, keep: Any = None) -> Result:
     """Run a plan from x: a sample of the denoiser's distribution.
 
     One `lax.scan` over the rows of the plan, compiled once: new weights, plan values, grids or guidance scales of the

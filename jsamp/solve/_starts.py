@@ -180,7 +180,7 @@ def optimise_start(
     optimiser: Any,
     *,
     steps: int = 70,
-    key: Key = None,
+    key: Key | None = None,
     surrogate: Any = None,
     shell: Any = 0.0,
     until: Any = -np.inf,
