@@ -1,7 +1,7 @@
 """Break one thing at a time in one file, and see whether the tests notice.
 
     python tests/mutate.py jsamp/solve/_multistep.py                 # ten mutants, the quick tests of the room
-    python tests/mutate.py FILE --number 30 --seed 1 tests/solve/test_orders.py tests/law/test_solve.py
+    python tests/mutate.py FILE --number 30 --seed 1 tests/solve/test_orders.py tests/law/test_solvers.py
 
 Signs, factors, indices and comparisons change, in the code that computes: refusals, annotations and docstrings are left
 alone. The mutated package is a copy; yours is not touched. A mutant that hangs, for three times as long as the tests
