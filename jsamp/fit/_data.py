@@ -46,8 +46,8 @@ def _rows(data):
     for leaf in jax.tree.leaves(data):
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) or np.ndim(leaf) < 1:
             raise TypeError(
-                f"minimise: data must be arrays [n, ...], got {_checks.shown(leaf)}. Convert lists by jnp.asarray, data "
-                f"frames by .to_numpy()."
+                f"minimise: data must be arrays [n, ...], got {_checks.shown(leaf)}. Convert lists by jnp.asarray, "
+                f"data frames by .to_numpy()."
             )
         if not isinstance(leaf, np.memmap):  # a map may be larger than memory: its batches are checked instead
             _refuse_nan(leaf, "data")

@@ -265,7 +265,6 @@ def warm_up(
     if chains is None:
         check_axis(axis_name, "tune")
     target, metric = _asked(kernel, target, metric, length)
-    x = as_arrays(x)
     if length is not None and (num < 2 or (chains in (None, 1) and axis_name is None)):
         raise ValueError(
             "tune: length='chees' compares chains and halves the steps. Pass chains= (two or more), num >= 2."
@@ -273,11 +272,12 @@ def warm_up(
     run = functools.partial(_run, num=num, metric=metric, length=length)
     if chains is None:
         d.check_position(kernel, x)
+        x = as_arrays(x)
         tuned, last, began, nfe = run(key, kernel, x, target, axis=axis_name)
     else:
         check_chains("tune", chains, x)
         d.check_position(kernel, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], x))
-        axis = axis_name or "jsamp_chains"
+        x, axis = as_arrays(x), axis_name or "jsamp_chains"
         mapped = jax.vmap(
             lambda key, x: run(key, kernel, x, target, axis=axis), out_axes=(None, 0, 0, 0), axis_name=axis
         )
