@@ -160,16 +160,16 @@ def batches_with_finite_slopes(case):
 
 
 # A batch of a denoiser is checked with its slopes; on a mesh one of each kind of code runs, the others are traced.
-ON_A_MESH = {
+ON_A_MESH = (
     *("Denoiser(v)", "GaussianMixture", "Empirical", "ClassifierFree(one)", "Threshold(dynamic)"),
     *("TMPD", "TMPD(iterations)", "PiGDM(mask)"),
-}
+)
 OTHERS = {name: entry for name, entry in REGISTRY.items() if name not in DENOISERS}
 LAWS = [
     *pairs(DENOISERS, without=(vmap_equals_loop, runs_inside_shard_map)), *pairs(OTHERS),
     *(pytest.param(batches_with_finite_slopes, ALONE[label], id=f"{label}-batches_with_finite_slopes") for label in COMPILED),
     *(pytest.param(runs_inside_shard_map if label in ON_A_MESH else traces_inside_shard_map, ALONE[label], id=f"{label}-on_a_mesh")
-      for label in {*ON_A_MESH, *COMPILED}),
+      for label in dict.fromkeys((*ON_A_MESH, *COMPILED))),
 ]  # fmt: skip
 
 
