@@ -10,6 +10,7 @@ import numpy as np
 
 from jsamp._core import _tree
 from jsamp._core._checks import check_key
+from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree, static
 from jsamp.denoise import _fields
 
@@ -94,12 +95,9 @@ class Brownian:
 
         zero = jnp.zeros_like(lam)
         start, end = zero - WIDEST, zero + WIDEST
-        # Sums with zeros: on a mesh, what a loop carries varies from its start over all that its rounds read.
-        bottom = jax.tree.map(lambda v: v + zero.astype(v.dtype), _tree.zeros_like(like))
-        scaled = lambda z, v: z * jnp.exp(end - unit).astype(z.dtype) + v
-        first = jax.tree.map(scaled, _tree.normal_like(self.key, like), bottom)
-        state = (jax.random.fold_in(self.key, 2 + zero.astype(np.int32)), start, end, bottom, first)
-        key, low, high, w_low, w_high = jax.lax.fori_loop(0, self.depth, halve, state)
+        first = jax.tree.map(lambda z: z * jnp.exp(end - unit).astype(z.dtype), _tree.normal_like(self.key, like))
+        state = (jax.random.fold_in(self.key, 2), start, end, _tree.zeros_like(like), first)
+        key, low, high, w_low, w_high = jax.lax.fori_loop(0, self.depth, halve, vary(state, self.key, lam, like, unit))
         return draw(key, low, high, w_low, w_high, lam)
 
 
