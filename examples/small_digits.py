@@ -113,10 +113,15 @@ def measure(classifier, images, reference):
     The distance is in units of the mean variance of a real feature: another classifier's numbers can be compared.
     """
     found, real = (np.asarray(jax.jit(features)(classifier, v)) for v in (images, reference))
-    return metrics.frechet_distance(found, real) / real.var(0).mean(), *metrics.precision_recall(found, real)
+    return _distance(found, real), *metrics.precision_recall(found, real)
+
+
+def _distance(found, real):
+    return metrics.frechet_distance(found, real) / real.var(0).mean()
 
 
 def floor(classifier, x, splits=8):
     """Frechet distance of two random halves of the real images, the mean of several splits."""
-    shuffled = (np.random.default_rng(i).permutation(np.asarray(x)) for i in range(splits))
-    return np.mean([measure(classifier, v[: len(x) // 2], v[len(x) // 2 :])[0] for v in shuffled])
+    found, half = np.asarray(jax.jit(features)(classifier, x)), len(x) // 2
+    shuffled = (np.random.default_rng(i).permutation(found) for i in range(splits))
+    return np.mean([_distance(v[:half], v[half:]) for v in shuffled])
