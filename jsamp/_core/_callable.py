@@ -92,9 +92,9 @@ def _is_structure(leaf: Any, counts: bool) -> bool:
 
     Trees of other libraries keep sizes in fields; those of `pytree` say which fields are static.
     """
-    if isinstance(leaf, bool | str) or type(leaf) is int:
-        return counts or type(leaf) is not int
-    return not (isinstance(leaf, (int, float, complex)) or hasattr(leaf, "dtype"))
+    if type(leaf) is int:
+        return counts
+    return isinstance(leaf, bool | str) or not (isinstance(leaf, (int, float, complex)) or hasattr(leaf, "dtype"))
 
 
 def _is_array(leaf: Any) -> bool:

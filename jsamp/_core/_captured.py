@@ -217,6 +217,7 @@ def _attributes(owner, names, *, everything):
 
 
 def content(cell: Any) -> Any:
+    """Return what a cell holds, or None while it holds nothing."""
     try:
         return cell.cell_contents
     except ValueError:  # a name that is assigned later
