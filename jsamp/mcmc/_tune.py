@@ -160,6 +160,7 @@ def _tune_length(key, kernel, x, *, num, axis):
 
 def _run(key, kernel, x, target, *, num, metric, axis, length):
     """Both phases for one chain: (tuned kernel, last position, first state, evaluations)."""
+    x = as_arrays(x)
     kernel = protocol.before_tuning(kernel, x)
     if length == "chees":
         first = num - num // 2
@@ -272,12 +273,11 @@ def warm_up(
     run = functools.partial(_run, num=num, metric=metric, length=length)
     if chains is None:
         d.check_position(kernel, x)
-        x = as_arrays(x)
         tuned, last, began, nfe = run(key, kernel, x, target, axis=axis_name)
     else:
         check_chains("tune", chains, x)
         d.check_position(kernel, jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], x))
-        x, axis = as_arrays(x), axis_name or "jsamp_chains"
+        axis = axis_name or "jsamp_chains"
         mapped = jax.vmap(
             lambda key, x: run(key, kernel, x, target, axis=axis), out_axes=(None, 0, 0, 0), axis_name=axis
         )
