@@ -9,7 +9,7 @@ import numpy as np
 from jsamp._core._checks import check_choice, check_count, check_number, check_scalar, concrete
 from jsamp._core._numerics import as_array, namespace, safe_log
 from jsamp._core._types import Array, Grid, Schedule
-from jsamp.noise._protocol import check_schedule, check_times, domain, is_discrete, straight
+from jsamp.noise._protocol import End, check_schedule, check_times, domain, is_discrete, straight
 
 FINALS = ("zero", "sigma_min")
 
@@ -53,7 +53,7 @@ def time_grid(
     *,
     t_max: Any = None,
     t_min: Any = None,
-    final: Literal["zero", "sigma_min"] = "sigma_min",
+    final: End = "sigma_min",
 ) -> Array:
     """Make times uniform in t^(1/power): `power=1` uniform, 2 the quadratic grid of DEIS and DPM-Solver.
 
@@ -93,7 +93,7 @@ def logsnr_grid(
     *,
     t_max: Any = None,
     t_min: Any = None,
-    final: Literal["zero", "sigma_min"] = "sigma_min",
+    final: End = "sigma_min",
 ) -> Array:
     """Make times uniform in the half log-SNR lam = log(alpha / sigma).
 
@@ -127,7 +127,7 @@ def karras_grid(
     *,
     t_max: Any = None,
     t_min: Any = None,
-    final: Literal["zero", "sigma_min"] = "zero",
+    final: End = "zero",
 ) -> Array:
     """Make times uniform in (sigma / alpha)^(1/rho), the grid of EDM; by default it ends at zero noise.
 
@@ -166,7 +166,7 @@ def index_grid(
     spacing: Literal["trailing", "linspace", "leading"] = "trailing",
     *,
     offset: int = 0,
-    final: Literal["zero", "sigma_min"] = "zero",
+    final: End = "zero",
 ) -> Array:
     """Make integer indices of a discrete schedule with the spacings of the published pipelines.
 

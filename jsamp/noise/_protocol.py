@@ -12,13 +12,16 @@ A schedule has the methods and ends of `Schedule`. These names are optional:
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._checks import check_key, concrete, shown
+
+End: TypeAlias = Literal["zero", "sigma_min"]
+"""Where a grid ends: at zero noise, or at the least noise of its schedule."""
 
 
 @runtime_checkable

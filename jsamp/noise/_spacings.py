@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from jsamp._core._checks import check_choice, check_number, check_scalar
 from jsamp._core._numerics import as_array, namespace
 from jsamp._core._types import Array, Schedule
 from jsamp.noise._grid import _ends, _finish, _in_domain
-from jsamp.noise._protocol import is_discrete, straight
+from jsamp.noise._protocol import End, is_discrete, straight
 
 # sigma / alpha of the published optimised schedules for ten steps, with the least level at their end.
 ALIGNED = {
@@ -111,7 +111,7 @@ def spaced_grid(
     shape: Any = None,
     t_max: Any = None,
     t_min: Any = None,
-    final: Literal["zero", "sigma_min"] = "zero",
+    final: End = "zero",
 ) -> Array:
     """Make times whose noise levels are spaced by a named rule of k-diffusion, diffusers or ComfyUI.
 
