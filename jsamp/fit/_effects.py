@@ -13,7 +13,7 @@ from jsamp._core import _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_count, check_flag, check_key, check_on_host, check_rows
 from jsamp._core._pytree import field, pytree
-from jsamp._core._types import Array, Model, Result
+from jsamp._core._types import Array, Key, Model, Result
 from jsamp.estimate import Estimate
 from jsamp.fit._effect_errors import columns, effect_errors, in_columns
 from jsamp.fit._minimise import minimise
@@ -152,7 +152,7 @@ def _encoded(encoder: Any, images: jax.Array) -> jax.Array:
 
 
 def effect_mixture(
-    key: jax.Array,
+    key: Key,
     images: Array,
     treatment: Array,
     outcome: Array,

@@ -13,7 +13,7 @@ from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_count, check_key, check_rows
 from jsamp._core._like import match
 from jsamp._core._pytree import pytree, replace
-from jsamp._core._types import Grid, Model, Result, Tree
+from jsamp._core._types import Grid, Key, Model, Result, Tree
 from jsamp.denoise._protocol import check_denoiser
 from jsamp.fit._minimise import minimise
 from jsamp.fit._settle import lbfgs
@@ -94,7 +94,7 @@ def _plan(build, grid, model):
 
 
 def learn_plan(
-    key: jax.Array,
+    key: Key,
     denoiser: Model,
     build: Callable[[Any], Plan] | Plan,
     *,
