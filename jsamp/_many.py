@@ -97,7 +97,7 @@ def _one(draw, key):
     return draw(key)
 
 
-def _lanes(draw: Any, key: Any) -> int:
+def _lanes(draw: Any, key: Key) -> int:
     """The largest power of two up to LANES whose samples fit TOGETHER."""
     sample = _one.eval_shape(draw, key)
     size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(sample))

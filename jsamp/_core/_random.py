@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core._types import Key
+
 TURNS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
@@ -28,12 +30,12 @@ def threefry(seed: Any, high: Any, low: Any) -> tuple[Any, Any]:
     return a, b
 
 
-def words(key: Any) -> Any:
+def words(key: Key) -> Any:
     """The words of a key: two for Threefry, more for other generators."""
     return jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
 
 
-def fold_in(key: Any, number: Any) -> Any:
+def fold_in(key: Key, number: Any) -> Any:
     """`jax.random.fold_in`, bit for bit, with Threefry written out."""
     seed = words(key)
     if seed.shape != (2,):
@@ -42,7 +44,7 @@ def fold_in(key: Any, number: Any) -> Any:
     return made if made.dtype == key.dtype else jax.random.wrap_key_data(made, impl=jax.random.key_impl(key))
 
 
-def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+def normal(key: Key, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """`jax.random.normal`, bit for bit; a float32 draw by a Threefry key is written out and joins its user's kernel."""
     seed, num = words(key), math.prod(shape)
     if seed.shape != (2,) or dtype != jnp.float32 or num >= 2**32:
@@ -54,7 +56,7 @@ def normal(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return np.float32(np.sqrt(2)) * jax.lax.erf_inv(jnp.maximum(least, unit * (1 - least) + least)).reshape(shape)
 
 
-def normal_once(key: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+def normal_once(key: Key, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """`normal`, the same bits, held in memory instead of drawn again in everything that uses it."""
     x, seed = normal(key, shape, dtype), words(key)
     if seed.shape != (2,) or dtype != jnp.float32:

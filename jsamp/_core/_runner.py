@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from jsamp._core._types import Key
+
 Runner = TypeVar("Runner", bound=Callable)
 _RUNNERS: dict[str, Callable] = {}
 
@@ -15,6 +17,6 @@ def set_runner(function: Runner) -> Runner:
     return function
 
 
-def run(key: Any, denoiser: Any, x: Any, plan: Any, *, keep: Any = None) -> Any:
+def run(key: Key | None, denoiser: Any, x: Any, plan: Any, *, keep: Any = None) -> Any:
     """Run a plan as `js.sample` does."""
     return _RUNNERS["sample"](key, denoiser, x, plan, keep=keep)

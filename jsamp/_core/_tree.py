@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _random
+from jsamp._core._types import Key
 
 TAKEN_TWICE = 2**24
 """Bytes of a leaf of which `take` may hold two copies."""
@@ -46,7 +47,7 @@ def size(tree: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-def normal_like(key: Any, tree: Any) -> Any:
+def normal_like(key: Key, tree: Any) -> Any:
     """Standard normal noise of a tree's structure, shapes and dtypes; a lone array uses `key` itself."""
     leaves, structure = jax.tree.flatten(tree)
     keys = [key] if len(leaves) == 1 else jax.random.split(key, len(leaves))

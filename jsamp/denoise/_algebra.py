@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core._like import dtype_of
+from jsamp._core._types import Key
 from jsamp.denoise._protocol import Guided, Kick, aux_of, kick_of
 
 SMALL, FEW = 64, 16
@@ -33,7 +34,7 @@ def slopes(schedule: Any, t: Any, x: Any) -> tuple[Any, Any]:
     return jnp.asarray(alpha, dtype), jnp.asarray(sigma, dtype)
 
 
-def transpose_x0(denoiser: Any, x: Any, t: Any, key: Any) -> tuple[Any, Callable[[Any], Any]]:
+def transpose_x0(denoiser: Any, x: Any, t: Any, key: Key | None) -> tuple[Any, Callable[[Any], Any]]:
     """The prediction at (x, t), and u -> (dx0/dx)^T u."""
 
     def call(x):

@@ -11,6 +11,7 @@ import numpy as np
 
 from jsamp._core._checks import check_number
 from jsamp._core._pytree import construct, field, pytree, replace
+from jsamp._core._types import Key
 from jsamp.denoise import _fields
 from jsamp.denoise._pair import Joint, extrapolate, join, scaled
 from jsamp.denoise._protocol import Guided, Kick, aux_of
@@ -31,7 +32,7 @@ class Guidance:
         """The schedule of the first denoiser."""
         return self.joint.schedule
 
-    def parts(self, x: Any, t: Any, *, key: Any = None) -> tuple[Any, Any]:
+    def parts(self, x: Any, t: Any, *, key: Key | None = None) -> tuple[Any, Any]:
         """Return the guided prediction, and the conditional one that it started from."""
         found = self.joint(x, t, key=key)
         return self.combine(t, *found), found[0]

@@ -13,7 +13,7 @@ from jsamp._core._checks import check_number
 from jsamp._core._like import dtype_of
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._sample_axes import batch_ndim, check_event_ndim, over_batch
-from jsamp._core._types import Tree
+from jsamp._core._types import Key, Tree
 from jsamp.denoise import _fields
 from jsamp.denoise._algebra import (
     add_kick,
@@ -289,7 +289,7 @@ class TMPD(Measurement):
         return moment_matched("TMPD", self, x, t, key, solve)
 
 
-def moment_matched(name: str, guidance: Any, x: Any, t: Any, key: Any, solve: Callable[..., Any]) -> Any:
+def moment_matched(name: str, guidance: Any, x: Any, t: Any, key: Key | None, solve: Callable[..., Any]) -> Any:
     """The prediction given y, from `solve(u -> (A C A^T + noise^2 I) u, y - A x0, noise^2)`."""
     prediction, pull = transpose_x0(guidance.denoiser, x, t, key)
     alpha, sigma = levels(guidance.schedule, t, x)

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 
 from jsamp._core._checks import check_callable, check_count, check_number, concrete, is_traced
 from jsamp._core._pytree import field, pytree, static
-from jsamp._core._types import Model
+from jsamp._core._types import Key, Model
 from jsamp.denoise import _fields
 from jsamp.denoise._algebra import solve_positive
 
@@ -163,7 +163,7 @@ class LinearOp:
 
         return self.transpose(unflat(solve_positive(matvec, flat, iterations)), like)
 
-    def mismatch(self, key: Any, like: Any) -> Any:
+    def mismatch(self, key: Key, like: Any) -> Any:
         """|<A x, y> - <x, A^T y>| / (|A x| |y|) at random x and y: about rounding for a true adjoint."""
         first, second = jax.random.split(key)
         flat, unflat = ravel_pytree(like)

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 
 from jsamp._core._checks import check_callable
+from jsamp._core._types import Key
 
 
 class Prediction(NamedTuple):
@@ -116,7 +117,7 @@ class DenoiserLike(Protocol):
 
     @property
     def schedule(self) -> Any: ...
-    def __call__(self, x: Any, t: Any, *, key: Any = None) -> Prediction: ...
+    def __call__(self, x: Any, t: Any, *, key: Key | None = None) -> Prediction: ...
 
 
 class Wrapper:

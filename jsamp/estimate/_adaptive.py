@@ -12,6 +12,7 @@ import numpy as np
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
 from jsamp._core._pytree import pytree, static
+from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._mixture import Mixture, best_shares, fit_gaussians, log_densities, mixture_points
 from jsamp.estimate._types import Estimate
@@ -228,7 +229,7 @@ class AdaptiveImportance:
             values, logs = jnp.concatenate([jnp.maximum(values, 0), jnp.maximum(-values, 0)], 1), jnp.tile(logs, (1, 2))
         return x, logs, values, base
 
-    def init(self, key: jax.Array) -> AdaptiveState:
+    def init(self, key: Key) -> AdaptiveState:
         """Draw and evaluate the first batch."""
         _checks.check_key(key, "AdaptiveImportance.init")
         x = self.draw(key, self.batch)
@@ -282,7 +283,7 @@ class AdaptiveImportance:
         mixture = mixture._replace(log_alpha=jnp.log(alpha), beta=beta * scale)
         return state._replace(next=mixture, scale=scale, variance=state.variance * (state.scale / scale) ** 2)
 
-    def points(self, key: jax.Array, state: AdaptiveState, num: int, *, final: bool = False) -> jax.Array:
+    def points(self, key: Key, state: AdaptiveState, num: int, *, final: bool = False) -> jax.Array:
         """Draw where to evaluate: [num, d] from the mixture to be tried, or with `final` from the best one."""
         _checks.check_key(key, "AdaptiveImportance.points")
         num = _checks.check_count("AdaptiveImportance.points: num", num)
@@ -325,12 +326,12 @@ class AdaptiveImportance:
         info = AdaptiveInfo(total, jnp.minimum(total, before), state.used)
         return self._plan(state), info
 
-    def step(self, key: jax.Array, state: AdaptiveState) -> tuple[AdaptiveState, AdaptiveInfo]:
+    def step(self, key: Key, state: AdaptiveState) -> tuple[AdaptiveState, AdaptiveInfo]:
         """Draw and evaluate one batch from the next mixture, and adapt to it."""
         x = self.points(key, state, self.batch)
         return self.absorb(state, x, *_evaluate(self, x))
 
-    def finish(self, key: jax.Array, state: AdaptiveState, num: int) -> Estimate:
+    def finish(self, key: Key, state: AdaptiveState, num: int) -> Estimate:
         """Estimate the J expectations from `num` fresh draws of the best mixture."""
         x = self.points(key, state, num, final=True)
         return self.conclude(state, x, *_evaluate(self, x))

@@ -11,6 +11,7 @@ import numpy as np
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
 from jsamp._core._pytree import pytree
+from jsamp._core._types import Key
 from jsamp.estimate._adaptive import AdaptiveImportance
 from jsamp.estimate._types import Estimate
 
@@ -67,7 +68,7 @@ def _method(who, log_density, values, draw, num, weight, stages, covariance, sig
 
 
 def adaptive_importance(
-    key: jax.Array, log_density: Any, values: Any, draw: Any, num: int, *, weight: Any = None, stages: int = 5,
+    key: Key, log_density: Any, values: Any, draw: Any, num: int, *, weight: Any = None, stages: int = 5,
     covariance: str = "full", signed: bool = False,
 ) -> Estimate:  # fmt: skip
     """Estimate many expectations from one budget of evaluations, by adaptive importance sampling with control variates.
@@ -158,7 +159,7 @@ class _PairDraw:
 
 
 def sobol_importance(
-    key: jax.Array, log_density: Any, function: Any, draw: Any, num: int, *, stages: int = 5, covariance: str = "full",
+    key: Key, log_density: Any, function: Any, draw: Any, num: int, *, stages: int = 5, covariance: str = "full",
     signed: bool = False,
 ) -> Estimate:  # fmt: skip
     """Estimate first-order Sobol' indices by adaptive importance sampling of pairs of inputs.

@@ -12,6 +12,7 @@ from jax.scipy.special import ndtr, ndtri
 
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
+from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Estimate, Interval
 
@@ -47,7 +48,7 @@ def _counts(key, num, n):
     return jax.lax.map(once, jax.random.split(key, num), batch_size=16)
 
 
-def bootstrap_weights(key: jax.Array, num: int, n: int) -> jax.Array:
+def bootstrap_weights(key: Key, num: int, n: int) -> jax.Array:
     """Draw bootstrap resamples as weights: how often each of n rows is drawn in n draws with replacement.
 
     A learner that takes row weights is fitted to all resamples by one `vmap` and one compilation. A row of weight 0 is
@@ -127,7 +128,7 @@ def _quantile(draws, prob):
 
 
 def bootstrap(
-    key: jax.Array,
+    key: Key,
     statistic: Any,
     data: Any,
     num: int = 2000,

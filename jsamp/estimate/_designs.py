@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
+from jsamp._core._types import Key
 from jsamp.estimate._variance import open_uniform
 
 BITS = 32
@@ -67,7 +67,7 @@ def _scrambled(key, directions):
     return words, jax.random.bits(second, (dim,), jnp.uint32)
 
 
-def sobol_points(dim: int, num: int, *, key: jax.Array | None = None, start: int = 0) -> jax.Array:
+def sobol_points(dim: int, num: int, *, key: Key | None = None, start: int = 0) -> jax.Array:
     """Make points of a Sobol' sequence, scrambled by a key or as they are.
 
     Point i is the exclusive or of the direction numbers at the bits of its Gray code, so any stretch can be made by
@@ -115,7 +115,7 @@ def sobol_points(dim: int, num: int, *, key: jax.Array | None = None, start: int
     return _sobol(directions, shift, jnp.uint32(start), num)
 
 
-def latin_hypercube(key: jax.Array, dim: int, num: int) -> jax.Array:
+def latin_hypercube(key: Key, dim: int, num: int) -> jax.Array:
     """Draw a Latin hypercube: each coordinate has one point in each of `num` equal slices.
 
     The variance of a mean loses the part that is a sum of functions of one coordinate.
@@ -161,7 +161,7 @@ def _primes(count: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _radical_inverse(key: Any, base: int, index: jax.Array, last: int) -> jax.Array:
+def _radical_inverse(key: Key | None, base: int, index: jax.Array, last: int) -> jax.Array:
     """Digits of index in the base, mirrored behind the point; with a key each digit's place is permuted."""
     digits = 1
     while base**digits <= max(last, 1):
@@ -187,7 +187,7 @@ def _halton(key, dim, num, start):
     return jnp.clip(jnp.stack(columns, 1), np.float32(2.0**-25), np.float32(1 - 2.0**-24))
 
 
-def halton(dim: int, num: int, *, key: jax.Array | None = None, start: int = 0) -> jax.Array:
+def halton(dim: int, num: int, *, key: Key | None = None, start: int = 0) -> jax.Array:
     """Make points of a Halton sequence: radical inverses in the first primes, with permuted digits if a key is given.
 
     Any number of points is as good as any other, unlike Sobol' points; plain sequences in more than about eight

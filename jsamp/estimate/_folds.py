@@ -11,6 +11,7 @@ import numpy as np
 
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
+from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Estimate
 
@@ -74,7 +75,7 @@ def _masks(who, masks, n):
     return masks
 
 
-def kfold_masks(key: jax.Array, k: int, n: int, *, strata: Any = None, repeats: int = 1) -> jax.Array:
+def kfold_masks(key: Key, k: int, n: int, *, strata: Any = None, repeats: int = 1) -> jax.Array:
     """Draw the test rows of k-fold cross-validation as masks: each row is in one test fold of every repeat.
 
     Sizes differ by one at most; with strata so does the number of rows of each stratum.
@@ -146,7 +147,7 @@ def _cross_validate(key, learner, X, y, masks, loss, batch):
 
 
 def cross_validate(
-    key: jax.Array, fit_predict: Any, X: Any, y: Any, masks: Any, *, loss: Any = None, batch: int | None = None
+    key: Key, fit_predict: Any, X: Any, y: Any, masks: Any, *, loss: Any = None, batch: int | None = None
 ) -> CrossValidated:
     """Estimate the expected loss of a learner on fresh rows by cross-validation, all folds in one compiled vmap.
 
@@ -193,7 +194,7 @@ def cross_validate(
 
 
 def leave_one_out(
-    key: jax.Array, fit_predict: Any, X: Any, y: Any, *, loss: Any = None, batch: int | None = None
+    key: Key, fit_predict: Any, X: Any, y: Any, *, loss: Any = None, batch: int | None = None
 ) -> CrossValidated:
     """Estimate the expected loss of a learner by leaving out one row at a time.
 
@@ -257,7 +258,7 @@ def _nested(key, learner, X, y, masks, grid, loss, k, labels, batch):
 
 
 def nested(
-    key: jax.Array, fit_predict: Any, X: Any, y: Any, masks: Any, grid: Any, *, k: int = 5, loss: Any = None,
+    key: Key, fit_predict: Any, X: Any, y: Any, masks: Any, grid: Any, *, k: int = 5, loss: Any = None,
     batch: int | None = None,
 ) -> CrossValidated:  # fmt: skip
     """Estimate the expected loss of a learner whose parameter is chosen by cross-validation: nested folds.

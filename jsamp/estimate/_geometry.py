@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
+from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Estimate
 from jsamp.noise._protocol import check_times
@@ -37,7 +38,7 @@ def _probes(who, key, probes):
     return _checks.check_count(f"{who}: probes", probes, low=2)
 
 
-def asymmetry(key: jax.Array | None, field: Any, x: Any, *, probes: int | None = None) -> Estimate:
+def asymmetry(key: Key | None, field: Any, x: Any, *, probes: int | None = None) -> Estimate:
     """Measure how far a vector field is from a gradient at a point: |J - J^T|^2 / (4 |J|^2), in [0, 1].
 
     0 for a symmetric Jacobian, 1 for an antisymmetric one (squared Frobenius norms). By Hutchinson's probes v it is
@@ -103,7 +104,7 @@ def _divergence(flat, point, key, probes, x):
     return value, jnp.std(values, ddof=1) / math.sqrt(probes), jnp.full_like(value, probes)
 
 
-def gauge_residual(key: jax.Array | None, field: Any, score: Any, x: Any, *, probes: int | None = None) -> Estimate:
+def gauge_residual(key: Key | None, field: Any, score: Any, x: Any, *, probes: int | None = None) -> Estimate:
     """Measure whether a vector field moves the law at a point: div r + r . score, 0 everywhere for a gauge field.
 
     A field r with div(p r) = 0 may be added to the score without changing the law of what is sampled. Average the
@@ -157,7 +158,7 @@ def _levels(who, denoiser, t, dtype):
     return t, alpha, sigma
 
 
-def flipd(key: jax.Array | None, denoiser: Any, x: Any, t: Any, *, probes: int | None = None) -> Estimate:
+def flipd(key: Key | None, denoiser: Any, x: Any, t: Any, *, probes: int | None = None) -> Estimate:
     """Estimate the local dimension of data at a point from a denoiser: FLIPD, by the growth of the smoothed density.
 
     d - sigma div eps + |eps|^2 at alpha x, which is d + sigma^2 (div s + |s|^2) for the score s = -eps / sigma. For
@@ -200,7 +201,7 @@ def flipd(key: jax.Array | None, denoiser: Any, x: Any, t: Any, *, probes: int |
     return Estimate(x.size - sigma * value + jnp.sum(flat(point) ** 2), sigma * error, size)
 
 
-def normal_dimension(key: jax.Array, denoiser: Any, x: Any, t: Any, *, draws: int | None = None) -> jax.Array:
+def normal_dimension(key: Key, denoiser: Any, x: Any, t: Any, *, draws: int | None = None) -> jax.Array:
     """Estimate the local dimension of data at a point by the rank of scores around it: they point along the normals.
 
     Scores at alpha x + sigma z for `draws` normal z; their singular values fall at the largest ratio between

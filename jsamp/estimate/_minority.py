@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _tree
-from jsamp._core._types import Model, Scalar, Tree
+from jsamp._core._types import Key, Model, Scalar, Tree
 from jsamp.estimate._arrays import deviation
 from jsamp.estimate._types import Estimate
 from jsamp.noise._protocol import check_times
@@ -22,7 +22,7 @@ def _squared_distance(a: Any, b: Any) -> Any:
 
 
 def minority_score(
-    key: jax.Array, denoiser: Model, x0: Tree, t: Scalar, *, draws: int = 5, distance: Any = _squared_distance
+    key: Key, denoiser: Model, x0: Tree, t: Scalar, *, draws: int = 5, distance: Any = _squared_distance
 ) -> Estimate:
     """Score how rare a sample is: how far the denoiser moves it when it is noised and denoised. High is rare.
 

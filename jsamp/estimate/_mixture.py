@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jsamp._core._types import Key
+
 
 class Mixture(NamedTuple):
     """J Gaussians with shares and control multiples: log_alpha [J], beta [J], mean [J, d], factor [J, d, d]."""
@@ -29,7 +31,7 @@ def log_densities(mixture: Mixture, x: jax.Array) -> jax.Array:
     return jax.lax.map(lambda pair: one(*pair), (mixture.mean, mixture.factor)).T
 
 
-def mixture_points(key: jax.Array, mixture: Mixture, index: jax.Array) -> jax.Array:
+def mixture_points(key: Key, mixture: Mixture, index: jax.Array) -> jax.Array:
     """Points [n, d], each drawn from the Gaussian that `index` [n] names."""
     z = jax.random.normal(key, (index.shape[0], mixture.mean.shape[1]), mixture.mean.dtype)
     return mixture.mean[index] + jnp.sum(mixture.factor[index] * z[:, None, :], 2)

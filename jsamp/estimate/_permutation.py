@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _checks
+from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Significance
 
@@ -44,7 +45,7 @@ def _permutations(key, a, b, num, paired, exact):
 
 
 def permutation_test(
-    key: jax.Array | None, a: Any, b: Any, *, num: int = 9999, paired: bool = True, exact: bool = False
+    key: Key | None, a: Any, b: Any, *, num: int = 9999, paired: bool = True, exact: bool = False
 ) -> Significance:
     """Test whether two sets of scores have one law, by permuting which is which.
 

@@ -13,6 +13,7 @@ import numpy as np
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
 from jsamp._core._numerics import gauss_legendre
+from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 
 PANELS = 128
@@ -210,7 +211,7 @@ def _sample(key, r, num):
     return jax.lax.while_loop(lambda s: jnp.any(s[1]), one_more, start)[0]
 
 
-def slepian_sample(key: jax.Array, r: Any, num: int) -> jax.Array:
+def slepian_sample(key: Key, r: Any, num: int) -> jax.Array:
     """Draw times between zeros of a smooth stationary Gaussian process, by the independent interval approximation.
 
     A geometric number (mean 2) of draws with survival function `slepian_survival`. Their mean is pi / sqrt(-r''(0))
@@ -258,7 +259,7 @@ def _path(key, spectrum, num):
     return jnp.fft.irfft(white * jnp.sqrt(jnp.maximum(spectrum, 0)), size)[:num]
 
 
-def gaussian_process(key: jax.Array, r: Any, num: int, step: Any) -> jax.Array:
+def gaussian_process(key: Key, r: Any, num: int, step: Any) -> jax.Array:
     """Draw a stationary Gaussian process on a regular grid, exactly, by circulant embedding.
 
     The covariances of 2 num points on a circle are diagonal in Fourier space: white noise times the roots of their

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _checks
+from jsamp._core._types import Key
 from jsamp.estimate._bootstrap import bootstrap_weights
 from jsamp.estimate._folds import check_learner
 from jsamp.estimate._types import Estimate
@@ -99,7 +100,7 @@ def _run(who, key, fit_predict, X, y, num, loss, plus, batch):
 
 
 def err632(
-    key: jax.Array, fit_predict: Any, X: Any, y: Any, num: int = 100, *, loss: Any = None, batch: int | None = None
+    key: Key, fit_predict: Any, X: Any, y: Any, num: int = 100, *, loss: Any = None, batch: int | None = None
 ) -> PredictionError:
     """Estimate the expected loss of a learner by the .632 bootstrap.
 
@@ -139,7 +140,7 @@ def err632(
 
 
 def err632plus(
-    key: jax.Array, fit_predict: Any, X: Any, y: Any, num: int = 100, *, loss: Any = None, batch: int | None = None
+    key: Key, fit_predict: Any, X: Any, y: Any, num: int = 100, *, loss: Any = None, batch: int | None = None
 ) -> PredictionError:
     """Estimate the expected loss of a learner by the .632+ bootstrap, which holds for learners that memorise.
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax.scipy.special import betainc
 
 from jsamp._core import _checks
+from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Interval
 
@@ -179,7 +180,7 @@ def _calibrated_tail(key, counts, delta, level, num):
 def dp_epsilon(
     counts: Any, delta: Any, level: Any = 0.9, *, method: Literal["joint", "clopper_pearson", "jeffreys"] = "joint",
     calibrate: bool = False,
-    key: jax.Array | None = None,
+    key: Key | None = None,
 ) -> Interval:  # fmt: skip
     """Estimate the privacy parameter epsilon of a mechanism from a membership attack's confusion counts.
 
@@ -236,7 +237,7 @@ def dp_epsilon(
     return Interval(low, high, value, jnp.asarray(level, kind))
 
 
-def dp_epsilon_draws(key: jax.Array, counts: Any, delta: Any, num: int) -> jax.Array:
+def dp_epsilon_draws(key: Key, counts: Any, delta: Any, num: int) -> jax.Array:
     """Draw epsilon from its posterior given a membership attack's confusion counts.
 
     Args:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jsamp._core import _checks
 from jsamp._core._pytree import pytree, static
+from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 
 
@@ -129,15 +130,13 @@ class Thresholdout:
         _checks.check_number("Thresholdout: budget", self.budget, low=1)
         _checks.check_choice("Thresholdout: noise", self.noise, ("laplace", "gaussian"))
 
-    def init(self, key: jax.Array) -> ThresholdoutState:
+    def init(self, key: Key) -> ThresholdoutState:
         """Draw the first noisy threshold."""
         _checks.check_key(key, "Thresholdout.init")
         first = self.threshold + _noise(key, 2 * self.sigma, self.noise == "gaussian")
         return ThresholdoutState(jnp.asarray(first, jnp.float32), jnp.asarray(self.budget, jnp.int32))
 
-    def answer(
-        self, key: jax.Array, state: ThresholdoutState, train: Any, holdout: Any
-    ) -> tuple[ThresholdoutState, Answer]:
+    def answer(self, key: Key, state: ThresholdoutState, train: Any, holdout: Any) -> tuple[ThresholdoutState, Answer]:
         """Answer a query by its values [n] on the training rows and [m] on the holdout rows, all in [0, 1]."""
         _checks.check_key(key, "Thresholdout.answer")
         ours = _mean("Thresholdout.answer: train", train)
@@ -198,11 +197,11 @@ class SQ:
         _checks.check_number("SQ: budget", self.budget, low=1)
         _checks.check_choice("SQ: noise", self.noise, ("laplace", "gaussian"))
 
-    def init(self, key: jax.Array | None = None) -> SQState:
+    def init(self, key: Key | None = None) -> SQState:
         """Begin with the whole budget; no key is needed."""
         return SQState(jnp.asarray(self.budget, jnp.int32))
 
-    def answer(self, key: jax.Array, state: SQState, values: Any) -> tuple[SQState, Answer]:
+    def answer(self, key: Key, state: SQState, values: Any) -> tuple[SQState, Answer]:
         """Answer a query by its values [n] in [0, 1] on the rows."""
         _checks.check_key(key, "SQ.answer")
         ok = state.budget >= 1
@@ -269,7 +268,7 @@ class PrivateMultiplicativeWeights:
         _checks.check_number(f"{who}: rate", self.rate, low=0, open_low=True)
         _checks.check_choice(f"{who}: noise", self.noise, ("laplace", "gaussian"))
 
-    def init(self, key: jax.Array) -> WeightsState:
+    def init(self, key: Key) -> WeightsState:
         """Begin with the uniform stand-in and draw the first noisy threshold."""
         _checks.check_key(key, "PrivateMultiplicativeWeights.init")
         size = self.data.shape[0]
@@ -277,7 +276,7 @@ class PrivateMultiplicativeWeights:
         uniform = jnp.full(size, -math.log(size), self.data.dtype)
         return WeightsState(uniform, jnp.asarray(first, self.data.dtype), jnp.asarray(self.budget, jnp.int32))
 
-    def answer(self, key: jax.Array, state: WeightsState, query: Any) -> tuple[WeightsState, Answer]:
+    def answer(self, key: Key, state: WeightsState, query: Any) -> tuple[WeightsState, Answer]:
         """Answer a linear query [X] with entries in [0, 1]."""
         who = "PrivateMultiplicativeWeights.answer"
         _checks.check_key(key, who)

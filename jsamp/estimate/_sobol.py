@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _checks
+from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._designs import latin_hypercube, sobol_points
 from jsamp.estimate._types import Estimate
@@ -61,7 +62,7 @@ class Sobol(NamedTuple):
 
 
 def saltelli(
-    dim: int, num: int, *, key: jax.Array, second: bool = False, points: Literal["sobol", "latin", "random"] = "sobol"
+    dim: int, num: int, *, key: Key, second: bool = False, points: Literal["sobol", "latin", "random"] = "sobol"
 ) -> Design:
     """Make the points at which a function is to be evaluated for `sobol`.
 
@@ -166,7 +167,7 @@ def _check_constant(who, y):
 def sobol(
     values: Any,
     *,
-    key: jax.Array | None = None,
+    key: Key | None = None,
     estimator: Literal["saltelli", "jansen"] = "saltelli",
     resamples: int = 100,
 ) -> Sobol:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
+from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._pairs import centred
 from jsamp.estimate._types import Estimate
@@ -148,7 +149,7 @@ def _sliced(x, y, directions):
     return Estimate(jnp.mean(value) * scale * scale, error * scale * scale, jnp.asarray(min(n, m), x.dtype))
 
 
-def sliced_wasserstein(x: Any, y: Any, *, key: jax.Array | None = None, num: int = 256) -> Estimate:
+def sliced_wasserstein(x: Any, y: Any, *, key: Key | None = None, num: int = 256) -> Estimate:
     """Estimate the squared sliced 2-Wasserstein distance: the mean over directions of the transport cost on a line.
 
     On each of `num` unit directions the empirical laws are coupled monotonically, exactly for unequal sizes too.

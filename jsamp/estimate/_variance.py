@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
+from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Estimate
 from jsamp.select._rows import power_of_two
@@ -97,7 +98,7 @@ def control_variate(values: Any, controls: Any, means: Any = 0.0) -> Controlled:
     return _controlled(values, controls, jnp.broadcast_to(means, (c,)))
 
 
-def antithetic(key: jax.Array, num: int, dim: int) -> jax.Array:
+def antithetic(key: Key, num: int, dim: int) -> jax.Array:
     """Draw antithetic pairs of uniforms, u and 1 - u; `paired(values, "antithetic")` finishes.
 
     Args:
@@ -130,12 +131,12 @@ def antithetic(key: jax.Array, num: int, dim: int) -> jax.Array:
     return jnp.concatenate([u, 1 - u], 1)
 
 
-def open_uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def open_uniform(key: Key, shape: tuple[int, ...]) -> jax.Array:
     """Uniforms on the 2^24 midpoints of (0, 1), so that both u and 1 - u are exact and never 0."""
     return ((jax.random.bits(key, shape) >> 9).astype(jnp.float32) + 0.5) * np.float32(2.0**-23)
 
 
-def stratified_pairs(key: jax.Array, splits: int, dim: int) -> jax.Array:
+def stratified_pairs(key: Key, splits: int, dim: int) -> jax.Array:
     """Draw two independent uniforms in each cell of a regular grid; `paired(values, "stratified")` finishes.
 
     Args:

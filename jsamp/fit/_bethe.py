@@ -9,13 +9,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jsamp._core._mesh import vary
+from jsamp._core._types import Key
 from jsamp.fit._network import degrees, product
 from jsamp.select._whiten import matmul
 
 SPARE, DEGREE, LEAST, ROUNDS = 8, 10, 4, 60
 
 
-def negative_vectors(key: jax.Array, network: Any, num: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def negative_vectors(key: Key, network: Any, num: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The `num` smallest eigenvalues, rising, their unit vectors [N, num], and whether the negative ones converged.
 
     A Ritz value is never below its eigenvalue, so as many negative ones as are found are there.

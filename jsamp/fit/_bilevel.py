@@ -230,7 +230,7 @@ class Bilevel:
         index, rows = self._draw(key, _number_of_blocks(state.ys), data)
         return self._renew(state, index, rows)
 
-    def _draw(self, key: Any, m: int, data: Any):
+    def _draw(self, key: Key, m: int, data: Any):
         """Draw blocks, and rows of each: block numbers [I], and rows with leaves [I, B, ...] of both levels."""
         keys: Any = (None,) * 3 if key is None else jax.random.split(key, 3)
         num = m if self.blocks is None else self.blocks

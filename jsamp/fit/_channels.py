@@ -15,7 +15,7 @@ import numpy as np
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
 from jsamp._core._progress import bar
-from jsamp._core._types import Array, Result
+from jsamp._core._types import Array, Key, Result
 from jsamp.fit._covariance import HIGHEST
 from jsamp.fit._gates import Channels, ChannelSchedule, Gate, scores_of, through
 from jsamp.fit._minimise import minimise
@@ -70,7 +70,7 @@ class _Data(NamedTuple):
 
 
 def choose_channels(
-    key: jax.Array,
+    key: Key,
     X: Array,
     y: Array,
     sizes: Sequence[int] | int,
@@ -173,7 +173,7 @@ def choose_channels(
     )
 
 
-def _stages(key: Any, fit: Any, nets: _Nets, sizes: tuple[int, ...], rank: str) -> Any:
+def _stages(key: Key, fit: Any, nets: _Nets, sizes: tuple[int, ...], rank: str) -> Any:
     """Close channels size by size; yield the columns of the report."""
     data = fit.data
     mask, weight, gate = np.ones(sizes[0], bool), jnp.ones_like(data.center), None
@@ -219,7 +219,7 @@ def _checked(who: str, X: Any, y: Any) -> None:
         raise ValueError(f"{who}: want X [n, C >= 2] and y [n] or [n, M]; got {np.shape(X)} and {np.shape(y)}.")
 
 
-def _prepared(key: Any, X: Any, y: Any, validation: Any) -> _Data:
+def _prepared(key: Key, X: Any, y: Any, validation: Any) -> _Data:
     """Check the data, hold some of it out, and scale it by what is trained on."""
     _checked("choose_channels", X, y)
     _checks.check_on_host("choose_channels", key)
@@ -275,7 +275,7 @@ def _beats(errors: Any, mean: np.ndarray) -> bool:
     return len(better) > 1 and bool(better.mean() > 3 * better.std(ddof=1) / math.sqrt(len(better)))
 
 
-def _nets(key: Any, score: Any, task: Any, data: _Data) -> _Nets:
+def _nets(key: Key, score: Any, task: Any, data: _Data) -> _Nets:
     """The networks as trees, fresh ones where none are given, with the shapes of what they return checked."""
     count, outputs = data.train[0].shape[1], data.train[1].shape[1]
     keys = jax.random.split(key)
@@ -296,7 +296,7 @@ def _nets(key: Any, score: Any, task: Any, data: _Data) -> _Nets:
     return nets
 
 
-def _layers(key: Any, sizes: tuple[int, int, int], last: float, data: _Data) -> list[dict[str, jax.Array]]:
+def _layers(key: Key, sizes: tuple[int, int, int], last: float, data: _Data) -> list[dict[str, jax.Array]]:
     """Layers of a perceptron with a small first one; a last gain of 0 makes its first output exactly 0."""
     dtype = data.center.dtype
     layers = []
@@ -319,7 +319,7 @@ def _square_errors(gate: Gate, nets: _Nets, batch: Any) -> jax.Array:
     return jnp.mean((nets.task(through(gate, scores_of(nets.score, X), X)) - y) ** 2, 1)
 
 
-def _miss(gate: Gate, key: Any, nets: _Nets, batch: Any) -> tuple[jax.Array, None]:
+def _miss(gate: Gate, key: Key, nets: _Nets, batch: Any) -> tuple[jax.Array, None]:
     """Their mean over the rows: the loss of `minimise`."""
     return jnp.mean(_square_errors(gate, nets, batch)), None
 

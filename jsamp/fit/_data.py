@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
+from jsamp._core._types import Key
 
 
-def batches(key: Any, data: Any, batch: Any) -> Callable[[int], Any]:
+def batches(key: Key, data: Any, batch: Any) -> Callable[[int], Any]:
     """Return step -> (tree, order, position, size): a batch, or arrays with where in their order to take it."""
     if callable(data) and not hasattr(data, "__next__"):
         _no_batch(batch)
@@ -65,7 +66,7 @@ def _refuse_nan(leaf, name):
             raise ValueError(f"minimise: {name} holds NaN or infinity. Clean it first.")
 
 
-def permutation(key: Any, epoch: int, rows: int) -> Any:
+def permutation(key: Key, epoch: int, rows: int) -> Any:
     """The integers below `rows` as `jax.random.permutation(fold_in(key, epoch), rows)` orders them.
 
     A processor sorts them with numpy, which is several times faster there than XLA: that took as long as a few steps.

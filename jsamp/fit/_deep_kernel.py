@@ -11,7 +11,7 @@ import numpy as np
 
 from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
-from jsamp._core._types import Array
+from jsamp._core._types import Array, Key
 from jsamp.fit import _protocol as p
 from jsamp.fit._covariance import Matern
 from jsamp.fit._gp import GPPosterior, divide, fitted
@@ -63,7 +63,7 @@ class DeepKernel:
         if self.network.depth < 1:
             raise ValueError("DeepKernel: network must have a hidden layer, got depth 0. Use js.fit.GP.")
 
-    def fit(self, key: Any, X: Array, y: Array) -> GPPosterior:
+    def fit(self, key: Key, X: Array, y: Array) -> GPPosterior:
         """Fit rows [n, d] of the unit cube and values [n]."""
         _checks.check_key(key, "DeepKernel.fit")
         data = p.padded("DeepKernel.fit", X, y, self.capacity)

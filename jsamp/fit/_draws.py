@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jsamp import mcmc
 from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, replace, static
-from jsamp._core._types import Array, Scalar
+from jsamp._core._types import Array, Key, Scalar
 from jsamp.fit import _protocol as p
 from jsamp.fit._laplace import LogPosterior, mode_of, tangent_draw, variance_of
 from jsamp.fit._settle import adam, as_network, as_rate, settle
@@ -50,7 +50,7 @@ class NetworkPosterior:
         values = _values(self, self.weights, Xq)
         return jnp.mean(values, 0), jnp.var(values, 0)
 
-    def sample(self, key: Any, Xq: Array, num: int) -> jax.Array:
+    def sample(self, key: Key, Xq: Array, num: int) -> jax.Array:
         """Draw functions at rows [q, d], with replacement from the draws of the weights: [num, q]."""
         _checks.check_key(key, "NetworkPosterior.sample")
         Xq = p.queries("NetworkPosterior.sample", Xq, self.weights[0]["W"][0].T)
@@ -127,7 +127,7 @@ class Ensemble:
     rate: float = static(default=1e-2, convert=as_rate)
     capacity: int | None = static(default=None, convert=_fields.count(optional=True))
 
-    def fit(self, key: Any, X: Array, y: Array) -> NetworkPosterior:
+    def fit(self, key: Key, X: Array, y: Array) -> NetworkPosterior:
         """Fit rows [n, d] of the unit cube and values [n]."""
         _checks.check_key(key, "Ensemble.fit")
         data = p.padded("Ensemble.fit", X, y, self.capacity)
@@ -205,7 +205,7 @@ class HMCNetwork:
     pretrain: int = static(default=300, convert=_fields.count())
     capacity: int | None = static(default=None, convert=_fields.count(optional=True))
 
-    def fit(self, key: Any, X: Array, y: Array) -> NetworkPosterior:
+    def fit(self, key: Key, X: Array, y: Array) -> NetworkPosterior:
         """Fit rows [n, d] of the unit cube and values [n]."""
         _checks.check_key(key, "HMCNetwork.fit")
         data = p.padded("HMCNetwork.fit", X, y, self.capacity)
@@ -271,7 +271,7 @@ class SGHMCNetwork:
     pretrain: int = static(default=300, convert=_fields.count())
     capacity: int | None = static(default=None, convert=_fields.count(optional=True))
 
-    def fit(self, key: Any, X: Array, y: Array) -> NetworkPosterior:
+    def fit(self, key: Key, X: Array, y: Array) -> NetworkPosterior:
         """Fit rows [n, d] of the unit cube and values [n]."""
         _checks.check_key(key, "SGHMCNetwork.fit")
         data = p.padded("SGHMCNetwork.fit", X, y, self.capacity)

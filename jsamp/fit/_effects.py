@@ -136,7 +136,7 @@ def individual_effect(heads: Any, features: jax.Array) -> jax.Array:
     return jnp.sum(jax.nn.softmax(logits) * heads["effect"])
 
 
-def _loss(key: Any, model: Any, batch: Any) -> Any:
+def _loss(key: Key, model: Any, batch: Any) -> Any:
     images, treated, outcome = batch
     features = _features(model, images)
     return -jnp.mean(jax.vmap(functools.partial(unit_loglik, model.heads))(features, treated, outcome)), None

@@ -11,6 +11,7 @@ import numpy as np
 
 from jsamp._core._checks import check_count, check_flag, check_key
 from jsamp._core._progress import bar
+from jsamp._core._types import Key
 from jsamp.fit._surrogate import Ranking
 
 PARENTS = 15
@@ -61,7 +62,7 @@ class Moves(NamedTuple):
     group: Callable[[Any], Any]  # candidate -> hashable: what alike candidates share
 
 
-def generator(key: Any) -> np.random.Generator:
+def generator(key: Key) -> np.random.Generator:
     """A generator of numpy's for work on the host, seeded by a key."""
     return np.random.default_rng(np.asarray(jax.random.bits(key, (4,))).tolist())
 
@@ -76,7 +77,7 @@ def check_search(who: str, key: Any, budget: Any, population: Any, surrogate: An
 
 
 def evolve(
-    key: Any,
+    key: Key,
     evaluate: Callable[[list[Any]], np.ndarray],
     moves: Moves,
     *,

@@ -11,7 +11,7 @@ import numpy as np
 
 from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
-from jsamp._core._types import Array, Scalar
+from jsamp._core._types import Array, Key, Scalar
 from jsamp.fit._covariance import HIGHEST
 from jsamp.fit._protocol import check_known
 
@@ -54,7 +54,7 @@ class RandomFeatures:
 
 
 def random_features(
-    key: jax.Array, num: int, dim: int = 1, *, limit: Scalar = 1.0, kind: str = "tanh", dtype: Any = None
+    key: Key, num: int, dim: int = 1, *, limit: Scalar = 1.0, kind: str = "tanh", dtype: Any = None
 ) -> RandomFeatures:
     """Draw a layer of random units: weights and thresholds uniform in [-limit, limit].
 

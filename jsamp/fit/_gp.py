@@ -12,7 +12,7 @@ import numpy as np
 
 from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
-from jsamp._core._types import Array, Scalar
+from jsamp._core._types import Array, Key, Scalar
 from jsamp.fit import _protocol as p
 from jsamp.fit._covariance import Deep, Matern, NNGPKernel
 from jsamp.fit._settle import lbfgs, settle
@@ -61,7 +61,7 @@ class GPPosterior:
         """Mean and variance [q] of the function at rows [q, d], without the noise."""
         return _predict(self, p.queries("GPPosterior.mean_var", Xq, self.X))
 
-    def sample(self, key: Any, Xq: Array, num: int) -> jax.Array:
+    def sample(self, key: Key, Xq: Array, num: int) -> jax.Array:
         """Draw functions at rows [q, d], jointly: [num, q], without the noise."""
         _checks.check_key(key, "GPPosterior.sample")
         Xq = p.queries("GPPosterior.sample", Xq, self.X)
@@ -268,7 +268,7 @@ class GP:
     steps: int = static(default=20, convert=_fields.count())
     capacity: int | None = static(default=None, convert=_fields.count(optional=True))
 
-    def fit(self, key: Any, X: Array, y: Array) -> GPPosterior:
+    def fit(self, key: Key, X: Array, y: Array) -> GPPosterior:
         """Fit rows [n, d] of the unit cube and values [n]; nothing is drawn, so key may be None."""
         data = p.padded("GP.fit", X, y, self.capacity)
         dim = data.X.shape[1]

@@ -165,7 +165,7 @@ def _kmeans(key, X, starts, weights, tolerance, num, restarts, steps):
     return found.centers[order] / unit + cloud.origin[None], info
 
 
-def seeds(key: jax.Array, cloud: Cloud, num: int, count: Any = None) -> jax.Array:
+def seeds(key: Key, cloud: Cloud, num: int, count: Any = None) -> jax.Array:
     """Draw greedy k-means++ seeds [num, d]: of 2 + ln(num) candidates each, the one that lowers the cost most.
 
     The first k of them are seeds for k centres; only `count` are drawn where it is given, and the rest are 0.

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
-from jsamp._core._types import Array
+from jsamp._core._types import Array, Key
 from jsamp.fit import _protocol as p
 from jsamp.fit._gp import GPPosterior, factorise, solve
 from jsamp.fit._settle import adam, as_network, as_rate, settle
@@ -135,7 +135,7 @@ class LaplaceNetwork:
     rate: float = static(default=1e-2, convert=as_rate)
     capacity: int | None = static(default=None, convert=_fields.count(optional=True))
 
-    def fit(self, key: Any, X: Array, y: Array) -> GPPosterior:
+    def fit(self, key: Key, X: Array, y: Array) -> GPPosterior:
         """Fit rows [n, d] of the unit cube and values [n]."""
         _checks.check_key(key, "LaplaceNetwork.fit")
         data = p.padded("LaplaceNetwork.fit", X, y, self.capacity)

@@ -137,7 +137,7 @@ class _Run:
     """The run between its phases: the state, what was truly evaluated, and what every check found."""
 
     def __init__(
-        self, key: Any, target: Any, num: int, dim: int, options: dict[str, Any], stop, tolerance, check, steps
+        self, key: Key, target: Any, num: int, dim: int, options: dict[str, Any], stop, tolerance, check, steps
     ):
         self.key, self.target, self.options = key, target, options
         self.stop, self.tolerance, self.check, self.steps = stop, tolerance, check, steps

@@ -14,7 +14,7 @@ import numpy as np
 
 from jsamp._core import _checks
 from jsamp._core._progress import bar
-from jsamp._core._types import Result
+from jsamp._core._types import Key, Result
 from jsamp.fit import _layout
 from jsamp.fit._data import batches
 
@@ -66,7 +66,7 @@ class MinimiseInfo(NamedTuple):
 
 
 def minimise(
-    key: jax.Array,
+    key: Key,
     loss: Any,
     model: Any,
     data: Any,

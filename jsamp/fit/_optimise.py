@@ -13,7 +13,7 @@ import numpy as np
 from jsamp._core import _checks
 from jsamp._core._progress import bar
 from jsamp._core._pytree import pytree, replace, static
-from jsamp._core._types import Result
+from jsamp._core._types import Key, Result
 from jsamp.estimate import sobol_points
 from jsamp.fit._acquire import ei, log_ei, maximise_acquisition, qei
 from jsamp.fit._gp import GP
@@ -67,7 +67,7 @@ class _Acquisition:
 
     posterior: Any
     best: Any
-    key: Any
+    key: Key
     kind: str = static()
 
     def __call__(self, x):
@@ -81,7 +81,7 @@ class _Acquisition:
 
 
 def optimise(
-    key: jax.Array,
+    key: Key,
     objective: Callable[[Any], Any],
     bounds: Any,
     surrogate: Any = None,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
-from jsamp._core._types import Array
+from jsamp._core._types import Array, Key
 
 LEAST = 64  # rows of the smallest program
 
@@ -33,7 +33,7 @@ class Surrogate(Protocol):
 
     @property
     def capacity(self) -> int | None: ...
-    def fit(self, key: Any, X: Array, y: Array) -> Any: ...
+    def fit(self, key: Key, X: Array, y: Array) -> Any: ...
 
 
 class Padded(NamedTuple):

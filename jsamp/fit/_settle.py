@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from jsamp._core import _checks
+from jsamp._core._types import Key
 from jsamp.fit._minimise import minimise
 from jsamp.fit._weights_prior import Network
 
 
-def settle(key: Any, loss: Any, given: Any, model: Any, optimiser: Any, steps: int) -> Any:
+def settle(key: Key, loss: Any, given: Any, model: Any, optimiser: Any, steps: int) -> Any:
     """Minimise loss(given, model), a scalar; what is given is a leaf of the program, never part of it."""
     found = minimise(key, jax.tree_util.Partial(_of, loss, given), model, _nothing, optimiser=optimiser, steps=steps)
     return found.x

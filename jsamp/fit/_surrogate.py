@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jsamp._core._types import Key
 
 MEMBERS, WIDTH, STEPS = 5, 32, 150
 
@@ -17,7 +17,7 @@ class Ranking:
     def __init__(self, capacity: int, pool: int):
         self.capacity, self.pool = capacity, pool
 
-    def rank(self, key: Any, known: np.ndarray, scores: np.ndarray, new: np.ndarray) -> np.ndarray:
+    def rank(self, key: Key, known: np.ndarray, scores: np.ndarray, new: np.ndarray) -> np.ndarray:
         """Predict an order for `new` [m, d] by every member, [members, m]: smaller for lower scores expected."""
         center, scale = known.mean(0), known.std(0) + 1e-6
         place = np.argsort(np.argsort(scores, kind="stable"), kind="stable") / len(scores)

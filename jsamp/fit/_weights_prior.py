@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
-from jsamp._core._types import Scalar
+from jsamp._core._types import Key, Scalar
 from jsamp.fit._covariance import HIGHEST
 
 ACTIVATIONS = {"relu": jax.nn.relu, "erf": jax.lax.erf, "tanh": jnp.tanh}
@@ -51,7 +51,7 @@ class Network:
     weight_var: Scalar = field(default=4.0, check=_fields.positive)
     bias_var: Scalar = field(default=1.0, check=_fields.positive)
 
-    def init(self, key: Any, dim: int, dtype: Any = jnp.float32) -> list[dict[str, jax.Array]]:
+    def init(self, key: Key, dim: int, dtype: Any = jnp.float32) -> list[dict[str, jax.Array]]:
         """Draw weights from the prior: a list of layers."""
         _checks.check_key(key, "Network.init")
         sizes = [_checks.check_count("Network.init: dim", dim), *[self.width] * self.depth, 1]

@@ -10,6 +10,7 @@ import numpy as np
 
 from jsamp._core import _checks
 from jsamp._core._pytree import field, pytree
+from jsamp._core._types import Key
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -151,7 +152,7 @@ def _backward(height, below, u, moved):
     return jnp.where(moved, (k + jnp.clip(2 * rest / (height[k] + root), 0, 1)) / bins, u)
 
 
-def box_flow(key: jax.Array, low: Any, high: Any, *, layers: int = 4, width: int = 32, bins: int = 16) -> BoxFlow:
+def box_flow(key: Key, low: Any, high: Any, *, layers: int = 4, width: int = 32, bins: int = 16) -> BoxFlow:
     """Make a flow of a box onto itself that starts as the even law.
 
     Args:

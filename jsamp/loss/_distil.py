@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
 from jsamp._core._tree import lincomb, normal_like
-from jsamp._core._types import Model, Tree
+from jsamp._core._types import Key, Model, Tree
 from jsamp.loss._match import as_weight, weigh
 from jsamp.loss._protocol import check_batch
 from jsamp.loss._times import UniformTimes, draw_times
@@ -60,7 +60,7 @@ def _direction(who, key, denoiser, online, x, times, weight):
     return jax.lax.stop_gradient(jax.vmap(row)(x, t, normal_like(k_noise, x)))
 
 
-def sds(key: jax.Array, denoiser: Model, x: Tree, *, times: Any = None, weight: Any = variance) -> Any:
+def sds(key: Key, denoiser: Model, x: Tree, *, times: Any = None, weight: Any = variance) -> Any:
     """Point particles against the modes of the prior: score distillation sampling.
 
     For each particle G = weight(t) (eps(x_t, t) - eps), x_t = alpha x + sigma eps; descend along G. Its fixed points
@@ -97,7 +97,7 @@ def sds(key: jax.Array, denoiser: Model, x: Tree, *, times: Any = None, weight: 
     return _direction("sds", key, denoiser, None, x, times, weight)
 
 
-def vsd(key: jax.Array, denoiser: Model, online: Model, x: Tree, *, times: Any = None, weight: Any = variance) -> Any:
+def vsd(key: Key, denoiser: Model, online: Model, x: Tree, *, times: Any = None, weight: Any = variance) -> Any:
     """Point particles against the difference of two scores: variational score distillation.
 
     For each particle G = weight(t) (eps(x_t, t) - eps_online(x_t, t)), where the online denoiser has learned the
@@ -137,7 +137,7 @@ def vsd(key: jax.Array, denoiser: Model, online: Model, x: Tree, *, times: Any =
     return _direction("vsd", key, denoiser, online, x, times, weight)
 
 
-def particle_step(key: jax.Array, render: Model, theta: Tree, direction: Any) -> tuple[Any, Any]:
+def particle_step(key: Key, render: Model, theta: Tree, direction: Any) -> tuple[Any, Any]:
     """Pull a direction in samples back to the parameters of whatever renders them.
 
     slope = J^T G / n with x = render(theta) and G = direction(key, x); no derivative of the denoiser is taken.

@@ -29,6 +29,7 @@ from jsamp._core import _checks
 from jsamp._core._like import match
 from jsamp._core._mesh import sharded_like
 from jsamp._core._tree import size
+from jsamp._core._types import Key
 
 
 @runtime_checkable
@@ -47,9 +48,9 @@ class Loss(Protocol):
         ((), (4,), True)
     """
 
-    def draw(self, key: Any, batch: Any) -> Any: ...
+    def draw(self, key: Key, batch: Any) -> Any: ...
     def value(self, model: Any, drawn: Any) -> tuple[Any, Any]: ...
-    def __call__(self, key: Any, model: Any, batch: Any) -> tuple[Any, Any]: ...
+    def __call__(self, key: Key, model: Any, batch: Any) -> tuple[Any, Any]: ...
 
 
 class LossInfo(NamedTuple):
@@ -78,7 +79,7 @@ class Called:
         """Return the loss to use next: this one."""
         return self
 
-    def __call__(self: Any, key: Any, model: Any, batch: Any) -> tuple[Any, Any]:
+    def __call__(self: Any, key: Key, model: Any, batch: Any) -> tuple[Any, Any]:
         """Draw, then evaluate."""
         return self.value(model, sharded_like(self.draw(key, batch), batch))
 

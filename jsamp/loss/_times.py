@@ -10,6 +10,7 @@ import numpy as np
 
 from jsamp._core._checks import check_number, concrete
 from jsamp._core._pytree import pytree
+from jsamp._core._types import Key
 from jsamp.noise._protocol import check_times, is_discrete
 
 
@@ -126,7 +127,7 @@ def _share_below(bound, mean, std):
     return jnp.where(inside, share, jnp.where(bound > 0, 1, 0).astype(share.dtype))
 
 
-def quantiles(key: Any, num: int, dtype: Any, stratified: bool) -> jax.Array:
+def quantiles(key: Key, num: int, dtype: Any, stratified: bool) -> jax.Array:
     """Draw levels u [num] in (0, 1): independent, or one in each of `num` equal cells in random order."""
     if stratified:
         first, second = jax.random.split(key)
@@ -137,7 +138,7 @@ def quantiles(key: Any, num: int, dtype: Any, stratified: bool) -> jax.Array:
     return jnp.clip(u, tiny, 1 - tiny)
 
 
-def draw_times(who: str, key: Any, times: Any, schedule: Any, num: int, dtype: Any, stratified: bool = True) -> Any:
+def draw_times(who: str, key: Key, times: Any, schedule: Any, num: int, dtype: Any, stratified: bool = True) -> Any:
     """Draw times [num] in the dtype of the data; in half precision they are formed in single."""
     t = times(schedule, quantiles(key, num, jnp.promote_types(dtype, jnp.float32), stratified)).astype(dtype)
     known = concrete(t)

@@ -12,6 +12,7 @@ from jsamp._core import _tree
 from jsamp._core._mesh import vary
 from jsamp._core._pytree import replace
 from jsamp._core._random import fold_in
+from jsamp._core._types import Key
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc import _protocol as protocol
 from jsamp.mcmc._drive import INIT
@@ -52,7 +53,7 @@ def slope(kernel: Any, before: Any, trajectory: Any, accept: Any, axis: str) -> 
 
 
 @functools.partial(jax.jit, static_argnames=("num", "axis"))
-def learn_length(key: Any, kernel: Any, x: Any, target: Any, *, num: int, axis: str) -> tuple[Any, Any, Any]:
+def learn_length(key: Key, kernel: Any, x: Any, target: Any, *, num: int, axis: str) -> tuple[Any, Any, Any]:
     """Learn length and step size of one of the mapped chains: (kernel, position, evaluations)."""
     dtype = k.dtype_of(x)
     target = jnp.asarray(target, dtype)

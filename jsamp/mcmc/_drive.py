@@ -89,7 +89,7 @@ def as_kernel(kernel: Any) -> Any:
     return kernel if arrays else _Foreign(kernel)
 
 
-def walk(key: Any, kernel: Any, state: Any, num: int) -> tuple[Any, tuple[Any, Any, Any]]:
+def walk(key: Key, kernel: Any, state: Any, num: int) -> tuple[Any, tuple[Any, Any, Any]]:
     """Take `num` steps: the state, and their mean acceptance, summed evaluations and any divergence."""
     dtype = k.dtype_of(state.position)
 
@@ -107,7 +107,7 @@ def keep_position(state: Any, info: Any) -> Any:
 
 
 @jax.jit
-def begin(key: Any, kernel: Any, x: Any, reducers: Any) -> ChainState:
+def begin(key: Key, kernel: Any, x: Any, reducers: Any) -> ChainState:
     """The state of a run before its first step."""
     state = protocol.start(kernel, x, fold_in(key, INIT))
     carries = tuple(r.init(state.position) for r in reducers)
@@ -185,7 +185,7 @@ def check_start(who: str, kernel: Any, x: Any, state: Any, *, many: bool = False
         )
 
 
-def door(who: str, key: Any, kernel: Any, keep: Any, thin: Any, reduce: Any) -> tuple[Any, Any, tuple]:
+def door(who: str, key: Key, kernel: Any, keep: Any, thin: Any, reduce: Any) -> tuple[Any, Any, tuple]:
     """Validate what all drivers share; return the kernel and `keep` as trees, and the reducers."""
     _checks.check_key(key, who)
     _checks.check_count(f"{who}: thin", thin)

@@ -128,7 +128,7 @@ def _starts(key, logdensity, x, num):
     return jax.vmap(search)(jax.random.split(key, num))
 
 
-def from_numpyro(model: Any, *args: Any, key: Any = None, **kwargs: Any) -> NumpyroModel:
+def from_numpyro(model: Any, *args: Any, key: Key | None = None, **kwargs: Any) -> NumpyroModel:
     """Read a numpyro model: its log-density, a start, and the map back to its sites.
 
     Args:

@@ -13,6 +13,7 @@ from jsamp._core import _checks, _tree
 from jsamp._core._callable import as_tree
 from jsamp._core._like import as_arrays, match
 from jsamp._core._random import normal_once
+from jsamp._core._types import Key
 from jsamp.mcmc._metric import check_metric
 from jsamp.mcmc._protocol import Info, Point, State
 
@@ -197,7 +198,7 @@ def astray(point: Point) -> jax.Array:
     return lost if point.logdensity is None else lost | ~jnp.isfinite(point.logdensity)
 
 
-def noise(key: Any, x: Any) -> tuple[Any, jax.Array]:
+def noise(key: Key, x: Any) -> tuple[Any, jax.Array]:
     """Standard normals like x, and the log of an independent uniform number for `accept_step`.
 
     All from one call of the generator: of two further normals, (a^2 + b^2) / 2 is exponential, and so minus the log of
@@ -212,7 +213,7 @@ def noise(key: Any, x: Any) -> tuple[Any, jax.Array]:
     return jax.tree.unflatten(structure, parts), -(flat[-1] ** 2 + flat[-2] ** 2) / 2
 
 
-def log_uniform(key: Any, dtype: Any = jnp.float32) -> jax.Array:
+def log_uniform(key: Key, dtype: Any = jnp.float32) -> jax.Array:
     """The log of a uniform number in (0, 1], for `accept_step`."""
     return jnp.log1p(-jax.random.uniform(key, (), dtype))
 

@@ -208,7 +208,7 @@ def dtype() -> Any:
     return jnp.result_type(float)
 
 
-def start(key: Any, target: Any, num: int, dim: int) -> NestedState:
+def start(key: Key, target: Any, num: int, dim: int) -> NestedState:
     """Draw the live points from the prior."""
     begun = loop.begin(key, target, num=num, dim=dim, dtype=dtype())
     values = np.asarray(begun.live.loglikelihood)
@@ -238,7 +238,7 @@ def _origin(key, target, run):
     return np.asarray(_fingerprints(key, target, jax.tree.map(jnp.asarray, live)))
 
 
-def resumed(key: Any, target: Any, run: Any, num: int, dim: int) -> NestedState:
+def resumed(key: Key, target: Any, run: Any, num: int, dim: int) -> NestedState:
     """The state of a run to go on with, or a refusal of one that is no state of this run."""
     if not isinstance(run, NestedState):
         raise TypeError(f"nested: state must be the info.state of an earlier run, got {type(run).__name__}.")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _random
+from jsamp._core._types import Key
 
 SHRINKS = 60
 """Rejected points after which a bracket is given up and the point stays: by then the bracket is below rounding."""
@@ -70,7 +71,7 @@ def evaluate(target: Any, u: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames=("num", "dim", "dtype"))
-def begin(key: Any, target: Any, *, num: int, dim: int, dtype: Any) -> Loop:
+def begin(key: Key, target: Any, *, num: int, dim: int, dtype: Any) -> Loop:
     """The state before the first step: live points drawn from the prior."""
     place, tie = jax.random.split(jax.random.fold_in(key, 2**31 - 1))
     u = jax.random.uniform(place, (num, dim), dtype)
@@ -89,7 +90,7 @@ def remaining(loop: Loop) -> Any:
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "delete", "moves"))
-def advance(key: Any, target: Any, loop: Loop, stop: Any, last: Any, *, steps: int, delete: int, moves: int) -> Any:
+def advance(key: Key, target: Any, loop: Loop, stop: Any, last: Any, *, steps: int, delete: int, moves: int) -> Any:
     """Run up to `steps` steps, until the rest is below `stop` or step `last` is reached: (loop, Dead, steps made)."""
     dtype = loop.live.u.dtype
     empty = jnp.zeros((steps, delete), dtype)

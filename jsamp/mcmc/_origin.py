@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core._random import words
+from jsamp._core._types import Key
 from jsamp.mcmc._protocol import Kernel
 
 MIX = 0x9E3779B1  # an odd number without pattern: the golden ratio times 2^32
 
 
-def origin(key: Any, kernel: Any) -> jax.Array:
+def origin(key: Key, kernel: Any) -> jax.Array:
     """[3] uint32: fingerprints of the key, of the kind of kernel, and of the numbers in it."""
     return jnp.stack([numbers(words(key)), jnp.uint32(kind(kernel)), numbers(kernel)])
 

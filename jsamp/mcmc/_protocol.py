@@ -58,6 +58,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core._pytree import replace
+from jsamp._core._types import Key
 
 TARGETS = ("logdensity", "score", "loglikelihood")
 
@@ -124,8 +125,8 @@ class Kernel(Protocol):
         True
     """
 
-    def init(self, x: Any, key: Any = None) -> Any: ...
-    def step(self, key: Any, state: Any) -> tuple[Any, Any]: ...
+    def init(self, x: Any, key: Key | None = None) -> Any: ...
+    def step(self, key: Key, state: Any) -> tuple[Any, Any]: ...
 
 
 def check_kernel(kernel: Any) -> None:
@@ -185,7 +186,7 @@ def caches(kernel: Any) -> str | None:
     return getattr(kernel, "caches", None)
 
 
-def start(kernel: Any, x: Any, key: Any) -> Any:
+def start(kernel: Any, x: Any, key: Key | None) -> Any:
     """`kernel.init`, with the key where it takes one."""
     parameters = [
         p for p in inspect.signature(kernel.init).parameters.values()

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._checks import check_key, concrete, shown
+from jsamp._core._types import Key
 
 End: TypeAlias = Literal["zero", "sigma_min"]
 """Where a grid ends: at zero noise, or at the least noise of its schedule."""
@@ -46,7 +47,7 @@ class Schedule(Protocol):
     def sigma(self, t: Any) -> Any: ...
     def lam(self, t: Any) -> Any: ...
     def time(self, lam: Any) -> Any: ...
-    def prior(self, key: Any, shape: Any, dtype: Any = ...) -> Any: ...
+    def prior(self, key: Key, shape: Any, dtype: Any = ...) -> Any: ...
 
 
 def check_schedule(who: str, schedule: Any) -> None:
@@ -89,7 +90,7 @@ def is_discrete(schedule: Any) -> bool:
     return hasattr(schedule, "log_alpha")
 
 
-def normal_prior(key: Any, shape: Any, dtype: Any = jnp.float32, *, scale: Any = 1.0) -> Any:
+def normal_prior(key: Key, shape: Any, dtype: Any = jnp.float32, *, scale: Any = 1.0) -> Any:
     """Draw `scale` times a standard normal of one shape, or of every shape in a tree of shapes."""
     check_key(key, "prior")
     if not jnp.issubdtype(dtype, jnp.floating):

@@ -13,6 +13,7 @@ from jsamp._core import _fields
 from jsamp._core._checks import concrete, is_traced
 from jsamp._core._numerics import safe_log
 from jsamp._core._pytree import field, pytree
+from jsamp._core._types import Key
 from jsamp.noise._protocol import normal_prior
 
 
@@ -57,7 +58,7 @@ class LogAlpha:
         xp, log_alpha = self._log_alpha(t)
         return log_alpha - safe_log(xp, sigma_from_log_alpha(xp, log_alpha))
 
-    def prior(self, key: Any, shape: Any, dtype: Any = jnp.float32) -> Any:
+    def prior(self, key: Key, shape: Any, dtype: Any = jnp.float32) -> Any:
         """Draw noise at t_max, standard normal, of one shape or of a tree of shapes."""
         return normal_prior(key, shape, dtype)
 

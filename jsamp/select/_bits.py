@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jsamp._core._types import Key
+
 
 def uniform_from_words(high: jax.Array, low: jax.Array, dtype=jnp.float32) -> jax.Array:
     """(high 2^32 + low + 1/2) / 2^64 in (0, 1), with the relative precision of `dtype` near zero."""
@@ -20,7 +22,7 @@ def uniform_from_words(high: jax.Array, low: jax.Array, dtype=jnp.float32) -> ja
     return jnp.minimum(value, 1 - jnp.finfo(dtype).epsneg)
 
 
-def uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+def uniform(key: Key, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """Uniforms in (0, 1) from 64 random bits each."""
     words = jax.random.bits(key, (2, *shape), jnp.uint32)
     return uniform_from_words(words[0], words[1], dtype)
@@ -31,7 +33,7 @@ def log_clock_from_words(high: jax.Array, low: jax.Array, dtype=jnp.float32) -> 
     return jnp.log(-jnp.log1p(-uniform_from_words(high, low, dtype)))
 
 
-def log_clocks(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+def log_clocks(key: Key, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """Logs of independent Exp(1) variables from 64 random bits each."""
     words = jax.random.bits(key, (2, *shape), jnp.uint32)
     return log_clock_from_words(words[0], words[1], dtype)
@@ -91,7 +93,7 @@ def sum_tree(weight: jax.Array) -> SumTree:
     )
 
 
-def tree_draw(key: jax.Array, tree: SumTree, num: int) -> jax.Array:
+def tree_draw(key: Key, tree: SumTree, num: int) -> jax.Array:
     """`num` independent indices with probability proportional to the leaves: a fresh 64-bit coin at every node.
 
     The coin always falls on the lighter child's side of zero, where it has relative precision, so every leaf keeps its

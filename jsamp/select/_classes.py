@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._checks import check_count, check_key, check_on_host
+from jsamp._core._types import Key
 from jsamp.select._rows import check_matrix
 from jsamp.select._smote import smote
 from jsamp.select._strata import stratified
@@ -38,7 +39,7 @@ def _check_classes(y: Any, n: int | None, targets: Any, who: str) -> tuple[np.nd
 
 
 def oversample(
-    key: jax.Array, X: Any, y: Any, *, targets: dict[Any, int] | None = None, **options: Any
+    key: Key, X: Any, y: Any, *, targets: dict[Any, int] | None = None, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Extend the small classes of a labelled dataset by `smote`: each to the size of the largest, or to its target.
 
@@ -91,7 +92,7 @@ def oversample(
     return np.concatenate(new_x), np.concatenate(new_y)
 
 
-def undersample(key: jax.Array, y: Any, *, targets: dict[Any, int] | None = None) -> Subset:
+def undersample(key: Key, y: Any, *, targets: dict[Any, int] | None = None) -> Subset:
     """Keep random rows of the large classes: each cut to the size of the smallest, or to its target.
 
     The plain half of Chawla et al.: cut the majority, extend the minority by `smote`, and compare by ROC.

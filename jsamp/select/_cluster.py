@@ -12,6 +12,7 @@ from jax import lax
 
 from jsamp._core._checks import check_count, check_key
 from jsamp._core._mesh import over_mesh
+from jsamp._core._types import Key
 from jsamp.select._draw import draw_categorical
 from jsamp.select._neighbors import squared_distances
 from jsamp.select._rows import check_axis, check_matrix, check_weights, inverse_power, power_of_two
@@ -72,7 +73,7 @@ def _lightweight_rows(axis_name, X, weights):
     return 0.5 * share + jnp.where(mass > 0, 0.5 * distance / jnp.where(mass > 0, mass, 1), 0.5 * share)
 
 
-def kmeans_seeds(key: jax.Array, X: Any, num: int, *, weights: Any = None) -> jax.Array:
+def kmeans_seeds(key: Key, X: Any, num: int, *, weights: Any = None) -> jax.Array:
     """Draw k-means++ seeds: each next row with probability proportional to its squared distance to the seeds.
 
     Args:

@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core._checks import check_count, check_flag, check_key, check_scalar
+from jsamp._core._types import Key
 from jsamp.select._kernel import PairKernel, _as_kernel, _halve, _swap, check_rounds, thinning
 from jsamp.select._rows import check_matrix
 from jsamp.select._subset import Subset
 
 
 def compress(
-    key: jax.Array, X: Any, rounds: int, *, oversample: int = 4, kernel: PairKernel | None = None, delta: float = 0.5,
+    key: Key, X: Any, rounds: int, *, oversample: int = 4, kernel: PairKernel | None = None, delta: float = 0.5,
     swap: bool = True,
 ) -> Subset:  # fmt: skip
     """Keep n / 2^rounds rows that imitate all n, as `thinning` does, at a fraction of its cost: Compress++.

@@ -12,6 +12,7 @@ from jax import lax
 
 from jsamp._core._checks import check_choice, check_count, check_key, concrete, is_traced
 from jsamp._core._mesh import everywhere, mesh_axis, over_mesh
+from jsamp._core._types import Key
 from jsamp.select._bits import log_clocks, pair_add, sum_tree, tree_draw, tree_find, uniform, wide
 from jsamp.select._rows import as_floating, check_axis
 from jsamp.select._subset import Subset
@@ -179,7 +180,7 @@ def _without_repeats(key, scores, num, scheme):
 
 
 def draw(
-    key: jax.Array,
+    key: Key,
     scores: Any,
     num: int,
     *,
@@ -281,7 +282,7 @@ def _race_of_blocks(key, logits):
     return row * width + _race(second, inside)
 
 
-def draw_categorical(key: jax.Array, logits: Any, shape: int | tuple[int, ...] = ()) -> jax.Array:
+def draw_categorical(key: Key, logits: Any, shape: int | tuple[int, ...] = ()) -> jax.Array:
     """Draw categories from log-weights of any size and dtype, with every tail probability kept.
 
     A single draw is a race of exponential clocks, argmin_k log E_k - logits_k, with 64 random bits per clock, from 1024

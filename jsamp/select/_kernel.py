@@ -23,7 +23,7 @@ from jsamp._core._checks import (
     is_traced,
 )  # fmt: skip
 from jsamp._core._pytree import field, pytree
-from jsamp._core._types import Scalar
+from jsamp._core._types import Key, Scalar
 from jsamp.select._neighbors import squared_distances
 from jsamp.select._rows import check_matrix, check_weights
 from jsamp.select._subset import Subset, check_subset
@@ -179,7 +179,7 @@ def _halve(key, X, index, kernel, delta):
 
 
 def thinning(
-    key: jax.Array, X: Any, rounds: int, *, kernel: PairKernel | None = None, delta: float = 0.5, swap: bool = True,
+    key: Key, X: Any, rounds: int, *, kernel: PairKernel | None = None, delta: float = 0.5, swap: bool = True,
     block: int = 512,
 ) -> Subset:  # fmt: skip
     """Keep n / 2^rounds rows that imitate all n: kernel thinning by repeated halving, then one round of best swaps.

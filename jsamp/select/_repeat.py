@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jsamp._core._checks import check_count, check_flag, check_key
+from jsamp._core._types import Key
 
 
-def repeated_subsets(key: jax.Array, size: int, num: int, epochs: int, *, replace: bool = False) -> jax.Array:
+def repeated_subsets(key: Key, size: int, num: int, epochs: int, *, replace: bool = False) -> jax.Array:
     """Draw a fresh random subset of the training set for every epoch: RS2.
 
     Without replacement, epochs walk through one random permutation of the data and start a new one when it is used up:

@@ -20,7 +20,7 @@ from jsamp._core._checks import (
     is_traced,
 )
 from jsamp._core._pytree import field, pytree, static
-from jsamp._core._types import Scalar
+from jsamp._core._types import Key, Scalar
 from jsamp.select._draw import draw_categorical
 from jsamp.select._rows import as_array, as_floating
 
@@ -140,7 +140,7 @@ class Replay:
         mixed = (1 - self.stale) * ((1 - self.mix) * first + self.mix * second) + self.stale * stale
         return jnp.where(jnp.any(fresh), fresh / jnp.maximum(jnp.sum(fresh), 1), mixed)
 
-    def sample(self, key: jax.Array, state: ReplayState) -> tuple[jax.Array, ReplayState]:
+    def sample(self, key: Key, state: ReplayState) -> tuple[jax.Array, ReplayState]:
         """Draw a slot from `probs` (-1 from an empty buffer), and return it with the state, ages advanced."""
         check_key(key, "Replay.sample")
         _check_state(state, "Replay.sample")
@@ -207,7 +207,7 @@ def _check_slot(name: str, slot: Any, size: int) -> jax.Array:
 STRAIGHT = 0.955  # |cosine| beyond which two latents are joined by a straight line
 
 
-def interpolate_latents(key: jax.Array, mean: Any, std: Any, *, pairs: int = 6, points: int = 6) -> jax.Array:
+def interpolate_latents(key: Key, mean: Any, std: Any, *, pairs: int = 6, points: int = 6) -> jax.Array:
     """Draw new latents between random pairs of encoded dataset levels: the generator of DRED.
 
     2 * pairs different levels are drawn uniformly (not by score). Between the two of a pair, means move along the great

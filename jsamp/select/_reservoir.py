@@ -11,6 +11,7 @@ from jax import lax
 
 from jsamp._core._checks import check_count, check_key
 from jsamp._core._pytree import pytree, static
+from jsamp._core._types import Key
 from jsamp.select._bits import uniform
 from jsamp.select._rows import as_floating, check_vector
 from jsamp.select._subset import Subset
@@ -69,7 +70,7 @@ class Reservoir:
         rows = jax.tree.map(lambda x: jnp.zeros((self.num + 1, *jnp.shape(x)), jnp.result_type(x)), row)
         return ReservoirState(empty, empty, jnp.zeros((self.num + 1,), jnp.int32), rows, jnp.zeros((), jnp.int32))
 
-    def step(self, key: jax.Array, state: ReservoirState, rows: Any, scores: Any) -> ReservoirState:
+    def step(self, key: Key, state: ReservoirState, rows: Any, scores: Any) -> ReservoirState:
         """Offer a block of rows (leading axis k) with scores [k] to the reservoir."""
         check_key(key, "Reservoir.step")
         scores = check_vector("Reservoir.step: scores", as_floating("Reservoir.step: scores", scores), low=0)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jsamp._core._checks import check_count, check_key
+from jsamp._core._types import Key
 from jsamp.select._draw import draw_categorical
 from jsamp.select._kernel import PairKernel, _as_kernel
 from jsamp.select._rows import check_matrix
@@ -37,7 +38,7 @@ class PartialCholesky(NamedTuple):
     residual: Any
 
 
-def rp_cholesky(key: jax.Array, X: Any, num: int, *, kernel: PairKernel | None = None) -> PartialCholesky:
+def rp_cholesky(key: Key, X: Any, num: int, *, kernel: PairKernel | None = None) -> PartialCholesky:
     """Choose `num` rows that explain a kernel matrix, with the factor that does: randomly pivoted Cholesky.
 
     Each pivot is drawn with probability proportional to the diagonal of what is not explained yet, so that outliers do

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._checks import check_choice, check_count, check_key
+from jsamp._core._types import Key
 from jsamp.select._bits import wide
 from jsamp.select._neighbors import neighbors
 from jsamp.select._rows import as_floating, check_row_numbers, is_bad, power_of_two
@@ -41,7 +42,7 @@ class Synthetic(NamedTuple):
 
 
 def smote(
-    key: jax.Array, X: Any, minority: Any, num: int, *, k: int = 5, kind: str = "regular", around: int = 10,
+    key: Key, X: Any, minority: Any, num: int, *, k: int = 5, kind: str = "regular", around: int = 10,
     per_point: str = "balanced", gap: str = "segment", nominal: tuple[int, ...] = (),
 ) -> Synthetic:  # fmt: skip
     """Make synthetic minority rows x = x_i + u (x_j - x_i), j one of the k nearest minority neighbours of i.

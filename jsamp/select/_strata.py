@@ -19,6 +19,7 @@ from jsamp._core._checks import (
     is_traced,
     shown,
 )
+from jsamp._core._types import Key
 from jsamp.select._bits import log_clocks
 from jsamp.select._rows import as_array, as_floating, check_labels, check_vector
 from jsamp.select._subset import Subset
@@ -51,7 +52,7 @@ def first_of_groups(group, order, num_groups, alloc, width, cycle, mass=None):
     return Subset(jnp.where(mask, index, 0).ravel(), weight.ravel(), mask.ravel())
 
 
-def stratified(key: jax.Array, strata: Any, counts: Any, *, scores: Any = None) -> Subset:
+def stratified(key: Key, strata: Any, counts: Any, *, scores: Any = None) -> Subset:
     """Draw a fixed number of distinct rows from every stratum: uniformly, or without replacement by scores.
 
     Args:
@@ -168,7 +169,7 @@ def _check_strata(name: str, value: Any, num: int, *, open_low: bool) -> np.ndar
     return np.broadcast_to(value, (num,))
 
 
-def balance(key: jax.Array, target: Any, edges: Any, num: int) -> Subset:
+def balance(key: Key, target: Any, edges: Any, num: int) -> Subset:
     """Draw a training set in which every bin of a continuous target appears equally often.
 
     Rows are binned by `edges`; every bin gives `num` rows, distinct while it lasts and then walked through again in the
@@ -217,7 +218,7 @@ def balance(key: jax.Array, target: Any, edges: Any, num: int) -> Subset:
     return first_of_groups(label, log_clocks(key, label.shape), bins, alloc, num, True)
 
 
-def stratified_masks(key: jax.Array, labels: Any, train: Any, num_classes: int, *, alpha: int = 10) -> jax.Array:
+def stratified_masks(key: Key, labels: Any, train: Any, num_classes: int, *, alpha: int = 10) -> jax.Array:
     """Assign every training pixel of an image to one of its stratified mini-batches.
 
     The training pixels of each class are shuffled and cut into chunks of `alpha`; batch t is the union of the t-th

@@ -15,6 +15,7 @@ import numpy as np
 
 from jsamp._core._checks import check_callable, check_count, check_flag, check_key, check_on_host, check_scalar
 from jsamp._core._pytree import pytree, static
+from jsamp._core._types import Key
 from jsamp.select._bits import wide
 from jsamp.select._draw import draw
 from jsamp.select._leverage import leverage
@@ -249,7 +250,7 @@ def _weighted_leverage(rows, weight):
     return leverage(rows * unit, weights=weight, ridge=jnp.maximum(1e-6 * size, jnp.finfo(rows.dtype).tiny))
 
 
-def _shrinker(key: jax.Array, num: int, score: Callable[..., Any]) -> Callable[..., Any]:
+def _shrinker(key: Key, num: int, score: Callable[..., Any]) -> Callable[..., Any]:
     """Make the function that reduces rows, weights and row numbers to `num`, each call with a draw of its own."""
     draws = 0
 
@@ -273,7 +274,7 @@ def _shrinker(key: jax.Array, num: int, score: Callable[..., Any]) -> Callable[.
 
 
 def reduce_stream(
-    key: jax.Array, blocks: Iterable[Any], num: int, *, score: Callable[..., Any] | None = None, progress: bool = False
+    key: Key, blocks: Iterable[Any], num: int, *, score: Callable[..., Any] | None = None, progress: bool = False
 ) -> Coreset:
     """Reduce a stream to a weighted subset in one pass: merge and reduce over a binary tree of subsets.
 

@@ -12,7 +12,7 @@ from jsamp._core import _tree
 from jsamp._core._checks import check_count, check_key, check_scalar, is_traced
 from jsamp._core._like import as_arrays
 from jsamp._core._pytree import replace
-from jsamp._core._types import Model, Result, Tree
+from jsamp._core._types import Key, Model, Result, Tree
 from jsamp.solve._algebra import check_plain, join, lifted
 from jsamp.solve._columns import KEEP
 from jsamp.solve._plan import Plan, check_plan
@@ -93,7 +93,7 @@ def _up(part: Plan, plan: Plan, first: int) -> Plan:
 
 
 def sdedit(
-    key: jax.Array, denoiser: Model, x: Tree, plan: Plan, *, strength: float, steer: Any = None, keep: Any = None
+    key: Key, denoiser: Model, x: Tree, plan: Plan, *, strength: float, steer: Any = None, keep: Any = None
 ) -> Result:
     """Edit a signal: noise it part of the way up, and run the plan down from there.
 

@@ -11,7 +11,7 @@ from jsamp._core import _tree
 from jsamp._core._callable import as_tree
 from jsamp._core._like import dtype_of
 from jsamp._core._pytree import field, pytree
-from jsamp._core._types import Model
+from jsamp._core._types import Key, Model
 from jsamp.denoise._protocol import check_denoiser, kicks
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._run import check_levels, step
@@ -71,7 +71,7 @@ class PlanKernel:
 
     refresh_cost = 0
 
-    def init(self, x: Any, key: Any = None) -> KernelState:
+    def init(self, x: Any, key: Key | None = None) -> KernelState:
         """Make the state before the first row."""
         return _as_chain(init(self.plan, x, kicks=kicks(self.denoiser)))
 
@@ -79,7 +79,7 @@ class PlanKernel:
         """Move the position elsewhere and keep the run: its history, its momentum, the row it has come to."""
         return KernelState(x, None, state.memory)
 
-    def step(self, key: Any, state: Any) -> tuple[KernelState, KernelInfo]:
+    def step(self, key: Key, state: Any) -> tuple[KernelState, KernelInfo]:
         """Run the row that the memory's `index` points at; past the last row nothing moves."""
         old = state.memory._replace(x=state.position)
         index = jnp.minimum(old.index, self.plan.nfe - 1)

@@ -49,7 +49,7 @@ class StartSearch(NamedTuple):
 
 
 def optimal_start(
-    key: jax.Array,
+    key: Key,
     condition: Any,
     references: Any,
     targets: Any,
@@ -278,7 +278,7 @@ def _radius(x, plan):
     return _tree.dot(x, x) / (_tree.size(x) * jnp.asarray(plan.sigma[0], dtype) ** 2)
 
 
-def run_remat(key: Any, denoiser: Any, x: Any, plan: Plan, *, remat: bool = True) -> Any:
+def run_remat(key: Key | None, denoiser: Any, x: Any, plan: Plan, *, remat: bool = True) -> Any:
     """The sample of a plan, each row recomputed in the backward pass."""
 
     def row(state, row):
@@ -304,7 +304,7 @@ class _AroundEstimate:
 
 
 def regenerate(
-    key: jax.Array, denoiser: Denoiser, estimate: Tree, plan: Plan, *, steer: Any = None, keep: Any = None
+    key: Key, denoiser: Denoiser, estimate: Tree, plan: Plan, *, steer: Any = None, keep: Any = None
 ) -> Result:
     """Repair an estimate by diffusion: the bridge from the estimate plus noise to the clean signal, in few steps.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +10,7 @@ from jsamp._core import _tree
 from jsamp._core._checks import check_key
 from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree, static
+from jsamp._core._types import Key
 from jsamp.denoise import _fields
 
 WIDEST = 16.0
@@ -57,7 +56,7 @@ class Brownian:
         Brownian tree).
     """
 
-    key: Any = field(check=lambda name, value: check_key(value, name))
+    key: Key = field(check=lambda name, value: check_key(value, name))
     depth: int = static(default=16, convert=_fields.count(high=30))
 
     def __call__(self, info):

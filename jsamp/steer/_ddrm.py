@@ -12,7 +12,7 @@ from jsamp._core import _tree
 from jsamp._core._checks import concrete
 from jsamp._core._like import dtype_of
 from jsamp._core._pytree import field, pytree
-from jsamp._core._types import Tree
+from jsamp._core._types import Key, Tree
 from jsamp.denoise import LinearOp, _fields
 from jsamp.steer._protocol import Hooks
 from jsamp.steer._replace import one_row_steps
@@ -86,7 +86,7 @@ class DDRM(Hooks):
         known = jnp.where(seen, jnp.asarray(svd.ut(self.y), dtype) / safe, 0)
         return seen, known, jnp.where(seen, jnp.asarray(self.noise, dtype) / safe, 0)
 
-    def start(self, key: Any, plan: Any, like: Any) -> Any:
+    def start(self, key: Key, plan: Any, like: Any) -> Any:
         """Draw where a run starts: the measured directions at their values, all at the noise of the plan's first row.
 
         Args:

@@ -19,6 +19,7 @@ import jax
 
 from jsamp._core._pytree import field, pytree, register_attributes
 from jsamp._core._steering import check_steer, reordered, stochastic, wrapped
+from jsamp._core._types import Key
 
 
 @runtime_checkable
@@ -46,10 +47,10 @@ class Steer(Protocol):
         True
     """
 
-    def init(self, key: Any, x: Any, plan: Any) -> Any: ...
+    def init(self, key: Key, x: Any, plan: Any) -> Any: ...
     def time(self, g: Any, x: Any, t: Any) -> Any: ...
-    def mid(self, key: Any, g: Any, x: Any, prediction: Any, info: Any) -> tuple[Any, Any, Any, Any]: ...
-    def post(self, key: Any, g: Any, x: Any, info: Any) -> tuple[Any, Any, Any]: ...
+    def mid(self, key: Key, g: Any, x: Any, prediction: Any, info: Any) -> tuple[Any, Any, Any, Any]: ...
+    def post(self, key: Key, g: Any, x: Any, info: Any) -> tuple[Any, Any, Any]: ...
     def final(self, g: Any, x: Any) -> tuple[Any, Any]: ...
 
 
@@ -79,7 +80,7 @@ class Hooks:
         super().__init_subclass__(**options)
         register_attributes(cls)
 
-    def init(self, key: Any, x: Any, plan: Any) -> Any:
+    def init(self, key: Key, x: Any, plan: Any) -> Any:
         """Start without a state."""
         return ()
 
@@ -91,11 +92,11 @@ class Hooks:
         """Keep the row's own time."""
         return t
 
-    def mid(self, key: Any, g: Any, x: Any, prediction: Any, info: Any) -> tuple[Any, Any, Any, Any]:
+    def mid(self, key: Key, g: Any, x: Any, prediction: Any, info: Any) -> tuple[Any, Any, Any, Any]:
         """Move nothing."""
         return g, x, prediction, None
 
-    def post(self, key: Any, g: Any, x: Any, info: Any) -> tuple[Any, Any, Any]:
+    def post(self, key: Key, g: Any, x: Any, info: Any) -> tuple[Any, Any, Any]:
         """Move nothing."""
         return g, x, True
 

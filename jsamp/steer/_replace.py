@@ -12,7 +12,7 @@ from jsamp._core import _tree
 from jsamp._core._checks import check_finite, check_number, concrete, is_traced, shown
 from jsamp._core._like import broadcast, match
 from jsamp._core._pytree import field, pytree, static
-from jsamp._core._types import Model, Tree
+from jsamp._core._types import Key, Model, Tree
 from jsamp.denoise import LinearOp, _fields
 from jsamp.denoise._operator import check_operator
 from jsamp.solve._plan import check_plan
@@ -52,7 +52,7 @@ def _known_part(mask: Any, y: Any) -> Any:
     return jax.tree.map(one, mask, y)
 
 
-def noised(key: Any, info: Any, known: Any) -> Any:
+def noised(key: Key, info: Any, known: Any) -> Any:
     """Noise the known signal to the level where the row lands."""
     noise = _tree.normal_like(key, known)
     return _tree.lincomb((info.alpha_next, info.sigma_next), (known, noise))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core._pytree import construct, field, pytree
-from jsamp._core._types import Model
+from jsamp._core._types import Key, Model
 from jsamp.denoise import _fields
 from jsamp.select import draw_categorical
 from jsamp.steer import _population
@@ -95,7 +95,7 @@ class SoftValue(Hooks):
         _population.check_noise("SoftValue", plan)
         return key
 
-    def choose(self, key: Any, value: Any) -> Any:
+    def choose(self, key: Key, value: Any) -> Any:
         """Choose the child that carries on by the values [M]; -1 where they are NaN.
 
         Args:

@@ -14,7 +14,7 @@ from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_key, concrete, shown
 from jsamp._core._mesh import vary
 from jsamp._core._steering import check_steer, wrapped
-from jsamp._core._types import Result
+from jsamp._core._types import Key, Result
 from jsamp.tokens._decoding import Decoding
 from jsamp.tokens._protocol import as_transform, check_logits, check_mask, check_tokens
 from jsamp.tokens._rows import MID, POST, State, choose, jump, remask, write
@@ -201,7 +201,7 @@ def _run(key, model, x, decoding, transform, steer, *, keep, vocabulary):
 
 
 def decode(
-    key: jax.Array,
+    key: Key,
     model: Any,
     x: Any,
     decoding: Decoding,

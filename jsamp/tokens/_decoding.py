@@ -13,6 +13,7 @@ import numpy as np
 from jsamp._core import _tree
 from jsamp._core._checks import check_choice, check_key, check_number, concrete, shown
 from jsamp._core._pytree import pytree, replace, static
+from jsamp._core._types import Key
 from jsamp.select._bits import uniform
 from jsamp.tokens._process import Masked
 from jsamp.tokens._protocol import check_tokens
@@ -114,7 +115,7 @@ def _group_sizes(groups: Any, length: int, masked: int | None) -> np.ndarray:
 
 
 def first_hitting(
-    key: jax.Array,
+    key: Key,
     process: Masked,
     x: Any,
     *,

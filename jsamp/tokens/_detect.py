@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._checks import check_count, check_key, check_scalar, concrete, shown
+from jsamp._core._types import Key
 from jsamp.tokens._protocol import check_tokens
 
 
@@ -79,7 +80,7 @@ def _best(costs: Any, block: int, gap: Any) -> tuple[Any, Any, Any]:
 
 
 def detect(
-    key: jax.Array,
+    key: Key,
     tokens: Any,
     mark: Any,
     *,

@@ -13,7 +13,7 @@ from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_count, check_key, concrete, shown
 from jsamp._core._like import as_arrays
 from jsamp._core._mesh import vary
-from jsamp._core._types import Result
+from jsamp._core._types import Key, Result
 from jsamp.select import draw_categorical
 from jsamp.select._bits import uniform
 from jsamp.tokens._protocol import as_transform, check_logits, check_tokens
@@ -72,7 +72,7 @@ def read_prompt(step: Any, carry: Any, prompt: Any) -> Any:
 
 
 def generate(
-    key: jax.Array,
+    key: Key,
     step: Any,
     carry: Any,
     num: int,
@@ -182,7 +182,7 @@ class SpeculativeInfo(NamedTuple):
 
 
 def speculative(
-    key: jax.Array,
+    key: Key,
     draft: Any,
     target: Any,
     carry: Any,

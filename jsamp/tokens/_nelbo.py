@@ -11,6 +11,7 @@ import numpy as np
 
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_choice, check_count, check_key, concrete
+from jsamp._core._types import Key
 from jsamp.estimate import Estimate
 from jsamp.select._bits import uniform
 from jsamp.tokens._decoding import check_process
@@ -21,7 +22,7 @@ SPREADS = ("stratified", "antithetic", "independent")
 
 
 def nelbo(
-    key: jax.Array,
+    key: Key,
     model: Any,
     x: Any,
     process: Masked,

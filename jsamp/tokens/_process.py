@@ -12,6 +12,7 @@ from jsamp._core import _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_key, check_number, is_traced, shown
 from jsamp._core._pytree import field, pytree, static
+from jsamp._core._types import Key
 from jsamp.select._bits import uniform
 from jsamp.tokens._protocol import check_tokens
 
@@ -189,7 +190,7 @@ class Masked:
         mask_prob, slope = jax.jvp(self.mask_prob, (t,), (jnp.ones_like(t),))
         return slope / mask_prob
 
-    def corrupt(self, key: Any, x: Any, t: Any) -> jax.Array:
+    def corrupt(self, key: Key, x: Any, t: Any) -> jax.Array:
         """Turn each site of x into a mask with probability 1 - alpha(t), by 64 random bits.
 
         Args:

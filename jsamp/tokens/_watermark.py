@@ -10,17 +10,18 @@ import jax.numpy as jnp
 from jsamp._core import _fields, _random
 from jsamp._core._checks import check_floating, check_key
 from jsamp._core._pytree import pytree, replace, static
+from jsamp._core._types import Key
 from jsamp.select._bits import log_clock_from_words, pair_add, sum_tree, tree_find, uniform_from_words
 from jsamp.tokens._protocol import check_usable
 
 
-def _seed(key: Any, j: Any) -> Any:
+def _seed(key: Key, j: Any) -> Any:
     """The words of the key of row j."""
     words = _random.words(jax.random.fold_in(key, j))
     return words if words.shape == (2,) else jax.random.bits(jax.random.fold_in(key, j), (2,), jnp.uint32)
 
 
-def _words(key: Any, j: Any, v: Any) -> tuple[Any, Any]:
+def _words(key: Key, j: Any, v: Any) -> tuple[Any, Any]:
     """Two random words for entry (j, v) of the key: any entry on its own, by one block of Threefry."""
     return _random.threefry(_seed(key, j), jnp.uint32(0), jnp.asarray(v).astype(jnp.uint32))
 
@@ -74,7 +75,7 @@ class Exponential:
         "Watermarking GPT outputs", 2022.
     """
 
-    key: Any
+    key: Key
     length: int = static(convert=_fields.count())
     vocabulary: int = static(convert=_fields.count())
 
@@ -134,7 +135,7 @@ class InverseTransform:
         Kuditipudi et al., "Robust Distortion-free Watermarks for Language Models", 2023, arXiv:2307.15593.
     """
 
-    key: Any
+    key: Key
     length: int = static(convert=_fields.count())
     vocabulary: int = static(convert=_fields.count())
 
