@@ -36,7 +36,7 @@ def score(law, seed: int, num: int = 256):
     """Stacked plans -> RMSE to a fine solution from `num` starts."""
     x = SCHEDULE.prior(jax.random.key(seed), (num, 2))
     fine = js.solve.dpmpp(SCHEDULE, js.noise.logsnr_grid(SCHEDULE, 200), order=3)
-    return js.fit.trajectory_score(law, x, jax.vmap(lambda x: js.sample(None, law, x, fine).x)(x), chunk=25)
+    return js.fit.trajectory_score(law, x, jax.vmap(lambda x: js.sample(None, law, x, fine).x)(x), block=25)
 
 
 def compare(seed: int, nfe: int, budget: int) -> tuple[float, float, float, float]:

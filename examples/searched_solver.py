@@ -69,7 +69,7 @@ class Bench:
 
     def score(self, chunk: int = 1):
         """Stacked plans -> RMSE of each."""
-        return js.fit.trajectory_score(self.denoiser, self.x, self.exact, chunk=chunk)
+        return js.fit.trajectory_score(self.denoiser, self.x, self.exact, block=chunk)
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ def test_the_recurrent_model_predicts_text(net):
 def test_the_masked_model_predicts_text(net):
     """The NELBO of the test part in bits per character: 2.63 in the card."""
     model, process = net.load("masked"), js.tokens.Masked(net.MASK)
-    bound = jax.vmap(lambda key, x: js.tokens.nelbo(key, model, x, process, num=8, batch=8).value)
+    bound = jax.vmap(lambda key, x: js.tokens.nelbo(key, model, x, process, num=8, block=8).value)
     rows = rows_of(net, 40)
     values = np.asarray(jax.jit(bound)(jax.random.split(jax.random.key(0), 40), rows)) / net.LENGTH / np.log(2)
     assert abs(values.mean() - 2.63) < 0.4

@@ -85,21 +85,21 @@ def _taken(data, index):
     return jax.tree.map(lambda leaf: leaf[index], data)
 
 
-@functools.partial(jax.jit, static_argnames=("num", "batch"))
-def _draws(key, statistic, data, num, batch):
+@functools.partial(jax.jit, static_argnames=("num", "block"))
+def _draws(key, statistic, data, num, block):
     n = jax.tree.leaves(data)[0].shape[0]
     once = lambda key: statistic(_taken(data, jax.random.randint(key, (n,), 0, n)))
-    return statistic(data), jax.lax.map(once, jax.random.split(key, num), batch_size=batch)
+    return statistic(data), jax.lax.map(once, jax.random.split(key, num), batch_size=block)
 
 
-@functools.partial(jax.jit, static_argnames="batch")
-def _acceleration(statistic, data, batch):
+@functools.partial(jax.jit, static_argnames="block")
+def _acceleration(statistic, data, block):
     """Skewness of the statistic's influence, from leaving out rows, or equal groups of them."""
     n = jax.tree.leaves(data)[0].shape[0]
     size = -(-n // GROUPS)
     rest = jnp.arange(n - size)
     once = lambda i: statistic(_taken(data, rest + size * (rest >= i * size)))
-    values = jax.lax.map(once, jnp.arange(n // size), batch_size=batch)
+    values = jax.lax.map(once, jnp.arange(n // size), batch_size=block)
     gap = jnp.mean(values, 0, keepdims=True) - values
     scale = jnp.max(jnp.abs(gap), 0, keepdims=True)
     gap = gap / jnp.where(scale > 0, scale, 1)  # cubes of small numbers underflow
@@ -135,7 +135,7 @@ def bootstrap(
     *,
     level: float = 0.95,
     method: Literal["bca", "percentile", "basic", "normal"] = "bca",
-    batch: int = 16,
+    block: int = 16,
 ) -> Bootstrapped:
     """Estimate the error of any statistic, and an interval for it, by resampling rows.
 
@@ -150,7 +150,7 @@ def bootstrap(
         num: resamples (static).
         level: probability of covering, in (0, 1).
         method: "bca", "percentile", "basic" or "normal".
-        batch: resamples at a time (static); memory is that many copies of the data.
+        block: resamples at a time (static); memory is that many copies of the data.
 
     Returns:
         `Bootstrapped(estimate, interval, draws)`.
@@ -176,13 +176,13 @@ def bootstrap(
     _checks.check_key(key, "bootstrap")
     statistic = as_tree("bootstrap: statistic", statistic, "statistic(data)")
     _checks.check_choice("bootstrap: method", method, ("bca", "percentile", "basic", "normal"))
-    num, batch = _checks.check_count("bootstrap: num", num, low=2), _checks.check_count("bootstrap: batch", batch)
+    num, block = _checks.check_count("bootstrap: num", num, low=2), _checks.check_count("bootstrap: block", block)
     _arrays.probability("bootstrap: level", level)
     data = jax.tree.map(lambda leaf: _arrays.array("bootstrap: data", leaf, "...", low=2), data)
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
     if len(lengths) != 1 or lengths == {()}:
         raise ValueError(f"bootstrap: data must be arrays [n, ...] with one n, got {sorted(lengths)}.")
-    value, draws = _draws(key, statistic, data, num, batch)
+    value, draws = _draws(key, statistic, data, num, block)
     error = _arrays.deviation(draws, 0)
     if method == "normal":
         reach = ndtri(jnp.asarray((1 + level) / 2, value.dtype)) * error
@@ -190,7 +190,7 @@ def bootstrap(
     else:
         probs = ((1 - level) / 2, (1 + level) / 2)
         if method == "bca":
-            probs = _bca_levels(value, draws, _acceleration(statistic, data, batch), level)
+            probs = _bca_levels(value, draws, _acceleration(statistic, data, block), level)
         low, high = (_quantile(draws, p) for p in probs)
         if method == "basic":
             low, high = 2 * value - high, 2 * value - low

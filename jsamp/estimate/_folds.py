@@ -135,19 +135,19 @@ def _judge(losses, masks, predictions, chosen=None):
     return CrossValidated(Estimate(mean, jnp.sqrt(spread / count), count), folds, predictions, rows, chosen)
 
 
-@functools.partial(jax.jit, static_argnames="batch")
-def _cross_validate(key, learner, X, y, masks, loss, batch):
+@functools.partial(jax.jit, static_argnames="block")
+def _cross_validate(key, learner, X, y, masks, loss, block):
     def fit(pair):
         key, mask = pair
         prediction = learner(key, X, y, jnp.where(mask, 0, 1).astype(jnp.float32))
         return prediction, loss(prediction, y)
 
-    predictions, losses = jax.lax.map(fit, (jax.random.split(key, masks.shape[0]), masks), batch_size=batch)
+    predictions, losses = jax.lax.map(fit, (jax.random.split(key, masks.shape[0]), masks), batch_size=block)
     return _judge(losses, masks, predictions)
 
 
 def cross_validate(
-    key: Key, fit_predict: Any, X: Any, y: Any, masks: Any, *, loss: Any = None, batch: int | None = None
+    key: Key, fit_predict: Any, X: Any, y: Any, masks: Any, *, loss: Any = None, block: int | None = None
 ) -> CrossValidated:
     """Estimate the expected loss of a learner on fresh rows by cross-validation, all folds in one compiled vmap.
 
@@ -161,7 +161,7 @@ def cross_validate(
         y: [n, ...] targets; integers are labels.
         masks: bool [K, n], True on test rows: `kfold_masks`, or your own (groups, time order).
         loss: (prediction, y) -> [n]; None is 0-1 loss for integer y and squared error else.
-        batch: folds fitted at a time (static); None: all.
+        block: folds fitted at a time (static); None: all.
 
     Returns:
         `CrossValidated`.
@@ -189,12 +189,12 @@ def cross_validate(
     _checks.check_key(key, "cross_validate")
     learner, loss, X, y = check_learner("cross_validate", fit_predict, X, y, loss)
     masks = _masks("cross_validate", masks, X.shape[0])
-    batch = masks.shape[0] if batch is None else _checks.check_count("cross_validate: batch", batch)
-    return _cross_validate(key, learner, X, y, masks, loss, batch)
+    block = masks.shape[0] if block is None else _checks.check_count("cross_validate: block", block)
+    return _cross_validate(key, learner, X, y, masks, loss, block)
 
 
 def leave_one_out(
-    key: Key, fit_predict: Any, X: Any, y: Any, *, loss: Any = None, batch: int | None = None
+    key: Key, fit_predict: Any, X: Any, y: Any, *, loss: Any = None, block: int | None = None
 ) -> CrossValidated:
     """Estimate the expected loss of a learner by leaving out one row at a time.
 
@@ -204,7 +204,7 @@ def leave_one_out(
         X: [n, ...] inputs.
         y: [n, ...] targets.
         loss: (prediction, y) -> [n], or None as in `cross_validate`.
-        batch: fits at a time (static); None: all.
+        block: fits at a time (static); None: all.
 
     Returns:
         `CrossValidated`, with K = n.
@@ -226,11 +226,11 @@ def leave_one_out(
         Stone, "Cross-validatory choice and assessment of statistical predictions", 1974.
     """
     n = _arrays.array("leave_one_out: X", X, "...", low=2).shape[0]
-    return cross_validate(key, fit_predict, X, y, jnp.eye(n, dtype=bool), loss=loss, batch=batch)
+    return cross_validate(key, fit_predict, X, y, jnp.eye(n, dtype=bool), loss=loss, block=block)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "batch"))
-def _nested(key, learner, X, y, masks, grid, loss, k, labels, batch):
+@functools.partial(jax.jit, static_argnames=("k", "block"))
+def _nested(key, learner, X, y, masks, grid, loss, k, labels, block):
     n = X.shape[0]
 
     def outer(pair):
@@ -253,13 +253,13 @@ def _nested(key, learner, X, y, masks, grid, loss, k, labels, batch):
         prediction = learner(keys[2], X, y, jnp.where(test, 0, 1).astype(jnp.float32), chosen)
         return prediction, loss(prediction, y), best
 
-    predictions, losses, best = jax.lax.map(outer, (jax.random.split(key, masks.shape[0]), masks), batch_size=batch)
+    predictions, losses, best = jax.lax.map(outer, (jax.random.split(key, masks.shape[0]), masks), batch_size=block)
     return _judge(losses, masks, predictions, best)
 
 
 def nested(
     key: Key, fit_predict: Any, X: Any, y: Any, masks: Any, grid: Any, *, k: int = 5, loss: Any = None,
-    batch: int | None = None,
+    block: int | None = None,
 ) -> CrossValidated:  # fmt: skip
     """Estimate the expected loss of a learner whose parameter is chosen by cross-validation: nested folds.
 
@@ -275,7 +275,7 @@ def nested(
         grid: parameters, a tree with leading axis P.
         k: inner folds (static).
         loss: (prediction, y) -> [n], or None as in `cross_validate`.
-        batch: outer folds at a time (static); None: all.
+        block: outer folds at a time (static); None: all.
 
     Returns:
         `CrossValidated` with `chosen` [K].
@@ -306,9 +306,9 @@ def nested(
     sizes = {leaf.shape[:1] for leaf in jax.tree.leaves(grid)}
     if len(sizes) != 1 or sizes == {()}:
         raise ValueError(f"nested: grid must be a tree with one leading axis of parameters, got {sorted(sizes)}.")
-    batch = masks.shape[0] if batch is None else _checks.check_count("nested: batch", batch)
+    block = masks.shape[0] if block is None else _checks.check_count("nested: block", block)
     labels = None if jnp.issubdtype(y.dtype, jnp.floating) or y.ndim > 1 else y
-    return _nested(key, learner, X, y, masks, grid, loss, k, labels, batch)
+    return _nested(key, learner, X, y, masks, grid, loss, k, labels, block)
 
 
 def from_sklearn(estimator: Any) -> Any:

@@ -52,8 +52,8 @@ def _pairs(prediction, y, loss):
     return jnp.mean(jax.lax.map(lambda i: jnp.mean(loss(jnp.roll(prediction, i, 0), y)), rows, batch_size=8))
 
 
-@functools.partial(jax.jit, static_argnames=("plus", "counted", "batch"))
-def _err(key, learner, X, y, weights, loss, plus, counted, batch):
+@functools.partial(jax.jit, static_argnames=("plus", "counted", "block"))
+def _err(key, learner, X, y, weights, loss, plus, counted, block):
     n, keys = X.shape[0], jax.random.split(key)
     whole = learner(keys[0], X, y, jnp.ones(n, jnp.float32))
     seen = loss(whole, y)
@@ -62,7 +62,7 @@ def _err(key, learner, X, y, weights, loss, plus, counted, batch):
         key, weight = pair
         return jnp.where(weight > 0, 0, loss(learner(key, X, y, weight), y)), weight == 0
 
-    lost, out = jax.lax.map(fit, (jax.random.split(keys[1], weights.shape[0]), weights), batch_size=batch)
+    lost, out = jax.lax.map(fit, (jax.random.split(keys[1], weights.shape[0]), weights), batch_size=block)
     times = jnp.sum(out, 0)
     rows = jnp.sum(lost, 0) / jnp.where(times > 0, times, 1)
     tested, count = times > 0, jnp.sum(times > 0)
@@ -86,7 +86,7 @@ def _err(key, learner, X, y, weights, loss, plus, counted, batch):
     return PredictionError(estimate, apparent, first, none, rate, share)
 
 
-def _run(who, key, fit_predict, X, y, num, loss, plus, batch):
+def _run(who, key, fit_predict, X, y, num, loss, plus, block):
     _checks.check_key(key, who)
     zero_one = loss is None
     learner, loss, X, y = check_learner(who, fit_predict, X, y, loss)
@@ -94,13 +94,13 @@ def _run(who, key, fit_predict, X, y, num, loss, plus, batch):
     if X.shape[0] < 10:
         raise ValueError(f"{who}: wants at least 10 rows, got {X.shape[0]}. Use leave_one_out.")
     num = _checks.check_count(f"{who}: num", num, low=20)
-    batch = num if batch is None else _checks.check_count(f"{who}: batch", batch)
+    block = num if block is None else _checks.check_count(f"{who}: block", block)
     draw, fit = jax.random.split(key)
-    return _err(fit, learner, X, y, bootstrap_weights(draw, num, X.shape[0]), loss, plus, counted, batch)
+    return _err(fit, learner, X, y, bootstrap_weights(draw, num, X.shape[0]), loss, plus, counted, block)
 
 
 def err632(
-    key: Key, fit_predict: Any, X: Any, y: Any, num: int = 100, *, loss: Any = None, batch: int | None = None
+    key: Key, fit_predict: Any, X: Any, y: Any, num: int = 100, *, loss: Any = None, block: int | None = None
 ) -> PredictionError:
     """Estimate the expected loss of a learner by the .632 bootstrap.
 
@@ -114,7 +114,7 @@ def err632(
         y: [n, ...] targets; integers are labels.
         num: resamples (static), 50 or more.
         loss: (prediction, y) -> [n]; None is 0-1 loss for integer y and squared error else.
-        batch: fits at a time (static); None: all.
+        block: fits at a time (static); None: all.
 
     Returns:
         `PredictionError`; stderr is that of the mean of the rows' corrected losses.
@@ -136,11 +136,11 @@ def err632(
     References:
         Efron, "Estimating the error rate of a prediction rule: improvement on cross-validation", 1983.
     """
-    return _run("err632", key, fit_predict, X, y, num, loss, False, batch)
+    return _run("err632", key, fit_predict, X, y, num, loss, False, block)
 
 
 def err632plus(
-    key: Key, fit_predict: Any, X: Any, y: Any, num: int = 100, *, loss: Any = None, batch: int | None = None
+    key: Key, fit_predict: Any, X: Any, y: Any, num: int = 100, *, loss: Any = None, block: int | None = None
 ) -> PredictionError:
     """Estimate the expected loss of a learner by the .632+ bootstrap, which holds for learners that memorise.
 
@@ -155,7 +155,7 @@ def err632plus(
         y: [n, ...] targets; integers are labels.
         num: resamples (static), 50 or more.
         loss: (prediction, y) -> [n]; None is 0-1 loss for integer y and squared error else.
-        batch: fits at a time (static); None: all.
+        block: fits at a time (static); None: all.
 
     Returns:
         `PredictionError`.
@@ -177,4 +177,4 @@ def err632plus(
     References:
         Efron and Tibshirani, "Improvements on cross-validation: the .632+ bootstrap method", 1997.
     """
-    return _run("err632plus", key, fit_predict, X, y, num, loss, True, batch)
+    return _run("err632plus", key, fit_predict, X, y, num, loss, True, block)

@@ -25,19 +25,19 @@ class PlanScore:
         denoiser: the denoiser.
         x: [batch, ...] starts, the same for every plan: common random numbers.
         measure: samples [batch, ...] -> a number, smaller is better.
-        chunk: plans that run together (static).
+        block: plans that run together (static).
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js
         >>> law = js.denoise.GaussianMixture(js.noise.VP(), weights=[1.0], means=[[0.0]], stds=[1.0])
-        >>> js.fit.sample_score(law, jnp.ones((2, 1)), jnp.mean).chunk
+        >>> js.fit.sample_score(law, jnp.ones((2, 1)), jnp.mean).block
         32
     """
 
     denoiser: Any
     x: Any
     measure: Any
-    chunk: int = static(default=32)
+    block: int = static(default=32)
 
     def __call__(self, plans: Plan) -> Array:
         """Scores [m] of a stack of m plans."""
@@ -50,17 +50,17 @@ def _scores(score: PlanScore, plans: Plan) -> Array:
         run = jax.vmap(lambda x: sample(None, score.denoiser, x, plan).x)
         return score.measure(run(score.x))
 
-    return jax.lax.map(one, plans, batch_size=score.chunk)
+    return jax.lax.map(one, plans, batch_size=score.block)
 
 
-def trajectory_score(denoiser: Model, x: Tree, reference: Tree, *, chunk: int = 32) -> PlanScore:
+def trajectory_score(denoiser: Model, x: Tree, reference: Tree, *, block: int = 32) -> PlanScore:
     """Score plans by the root mean square distance of their samples from reference samples of the same starts.
 
     Args:
         denoiser: the denoiser.
         x: [batch, ...] starts.
         reference: [batch, ...] what a fine plan makes of them.
-        chunk: plans that run together (static).
+        block: plans that run together (static).
 
     Returns:
         A callable tree: a stack of m plans -> [m].
@@ -77,11 +77,11 @@ def trajectory_score(denoiser: Model, x: Tree, reference: Tree, *, chunk: int = 
         (1,)
 
     Cost:
-        The plans' evaluations for the whole batch; memory of `chunk` runs of the batch.
+        The plans' evaluations for the whole batch; memory of `block` runs of the batch.
     """
     reference = match("trajectory_score: reference", reference, x)
     _check_numbers("trajectory_score: reference", reference)
-    return _score("trajectory_score", denoiser, x, jax.tree_util.Partial(_distance, reference), chunk)
+    return _score("trajectory_score", denoiser, x, jax.tree_util.Partial(_distance, reference), block)
 
 
 def _distance(reference: Tree, samples: Tree) -> Array:
@@ -90,14 +90,14 @@ def _distance(reference: Tree, samples: Tree) -> Array:
     return jnp.sqrt(sum(squares) / sum(leaf.size for leaf in jax.tree.leaves(reference)))
 
 
-def sample_score(denoiser: Model, x: Tree, distance: Callable[[Tree], Any], *, chunk: int = 32) -> PlanScore:
+def sample_score(denoiser: Model, x: Tree, distance: Callable[[Tree], Any], *, block: int = 32) -> PlanScore:
     """Score plans by a distance of their samples from data.
 
     Args:
         denoiser: the denoiser.
         x: [batch, ...] starts.
         distance: callable tree (samples [batch, ...]) -> a number, smaller is better.
-        chunk: plans that run together (static).
+        block: plans that run together (static).
 
     Returns:
         A callable tree: a stack of m plans -> [m].
@@ -114,9 +114,9 @@ def sample_score(denoiser: Model, x: Tree, distance: Callable[[Tree], Any], *, c
         (3,)
 
     Cost:
-        The plans' evaluations for the whole batch; memory of `chunk` runs of the batch.
+        The plans' evaluations for the whole batch; memory of `block` runs of the batch.
     """
-    return _score("sample_score", denoiser, x, as_tree("sample_score: distance", distance, "distance(x)"), chunk)
+    return _score("sample_score", denoiser, x, as_tree("sample_score: distance", distance, "distance(x)"), block)
 
 
 def _check_numbers(name: str, tree: Tree) -> None:
@@ -125,9 +125,9 @@ def _check_numbers(name: str, tree: Tree) -> None:
         check_finite(name, leaf)
 
 
-def _score(who: str, denoiser: Any, x: Any, measure: Any, chunk: int) -> PlanScore:
+def _score(who: str, denoiser: Any, x: Any, measure: Any, block: int) -> PlanScore:
     check_denoiser(f"{who}: denoiser", denoiser)
     check_floating(f"{who}: x", x)
     _check_numbers(f"{who}: x", x)
     denoiser = as_tree(f"{who}: denoiser", denoiser, "denoiser(x, t)")
-    return PlanScore(denoiser, x, measure, check_count(f"{who}: chunk", chunk))
+    return PlanScore(denoiser, x, measure, check_count(f"{who}: block", block))

@@ -19,7 +19,7 @@ from jsamp.select._rows import check_axis, check_matrix
 from jsamp.select._whiten import map_rows
 
 WHOLE = 2048  # up to this many rows serve as their own embedding
-CHUNK = 256  # rows solved at a time
+BLOCK = 256  # rows solved at a time
 
 
 class Bounds(NamedTuple):
@@ -48,7 +48,7 @@ def check_power(p: Any, who: str, low: float = 1.0) -> float:
     return float(p)
 
 
-def _bounds(A, E, p, iterations, chunk, exact, axis_name=None):
+def _bounds(A, E, p, iterations, block, exact, axis_name=None):
     basis = basis_of(E)
     white, _ = white_rows(E, basis)
     rows, sound = white_rows(A, basis)
@@ -56,7 +56,7 @@ def _bounds(A, E, p, iterations, chunk, exact, axis_name=None):
     null = jnp.asarray(basis.null, A.dtype)
     if p == 2:
         return _prove(jnp.sum(rows * rows, 1), jnp.sum(rows * rows, 1), sound)
-    return _solve(rows, white, null, sound, p, iterations, chunk, exact, axis_name)
+    return _solve(rows, white, null, sound, p, iterations, block, exact, axis_name)
 
 
 def _prove(lower, upper, sound):
@@ -65,25 +65,25 @@ def _prove(lower, upper, sound):
     return Bounds(lower, jnp.where(sound, jnp.maximum(jnp.minimum(upper, 1), lower), 1))
 
 
-@functools.partial(jax.jit, static_argnames=("p", "iterations", "chunk", "exact", "axis_name"))
-def _solve(rows, white, null, sound, p, iterations, chunk, exact, axis_name):
-    return over_mesh(lambda _, a: _solve_rows(a, white, null, sound, p, iterations, chunk, exact), axis_name, rows)
+@functools.partial(jax.jit, static_argnames=("p", "iterations", "block", "exact", "axis_name"))
+def _solve(rows, white, null, sound, p, iterations, block, exact, axis_name):
+    return over_mesh(lambda _, a: _solve_rows(a, white, null, sound, p, iterations, block, exact), axis_name, rows)
 
 
-def _solve_rows(rows, white, null, sound, p, iterations, chunk, exact):
-    def solve(block):
-        live = jnp.sum(block * block, 1) > 0
-        block = jnp.where(live[:, None], block, jnp.where(null > 0, 0, 1)[None].astype(block.dtype))
-        best = reweight(block, white, null, p, iterations)
-        best = walk_vertices(block, best, white, null) if p == 1 and exact else best
+def _solve_rows(rows, white, null, sound, p, iterations, block, exact):
+    def solve(part):
+        live = jnp.sum(part * part, 1) > 0
+        part = jnp.where(live[:, None], part, jnp.where(null > 0, 0, 1)[None].astype(part.dtype))
+        best = reweight(part, white, null, p, iterations)
+        best = walk_vertices(part, best, white, null) if p == 1 and exact else best
         bounds = _prove(best.lower, best.upper, True)
         upper = jnp.where(live, bounds.upper, 0)
         return Bounds(jnp.where(live, bounds.lower, 0), jnp.where(sound, upper, 1))
 
-    return map_rows(solve, rows, block=chunk)
+    return map_rows(solve, rows, block=block)
 
 
-def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iterations: int = 20, chunk: int = CHUNK) -> Bounds:
+def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iterations: int = 20, block: int = BLOCK) -> Bounds:
     """Bound the l_p sensitivities with certificates: s_i = sup_x |a_i x|^p / |A x|_p^p.
 
     1 / s_i = min |A x|_p^p over a_i x = 1 is solved for all rows at once in whitened coordinates: by reweighted least
@@ -98,7 +98,7 @@ def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iterations: i
             of a Lewis-weight sample), to replace A in the denominator. Default: A itself, m = n.
         iterations: reweighting steps, static. 20 close the gap to rounding for p > 2 and at p = 1 (where the simplex
             method finishes), and to 3e-10, 4e-7, 5e-4 for p = 1.5, 1.25, 1.05.
-        chunk: rows solved at a time.
+        block: rows solved at a time.
 
     Returns:
         `Bounds(lower, upper)`, within [0, 1]; rigorous for the embedding up to rounding, at every condition number:
@@ -117,7 +117,7 @@ def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iterations: i
         (True, Array(True, dtype=bool))
 
     Cost:
-        N * iterations * m * d^2 multiply-adds, memory chunk * m + m d^2 / 2; at p = 1 several times that (n = m = 2000,
+        N * iterations * m * d^2 multiply-adds, memory block * m + m d^2 / 2; at p = 1 several times that (n = m = 2000,
         d = 8: 6 s on one core, against 1 s for the scores of `sensitivity`).
 
     References:
@@ -125,10 +125,10 @@ def sensitivity_bounds(A: Any, p: float, *, embedding: Any = None, iterations: i
         Roberts, "An improved algorithm for discrete l_1 linear approximation", 1973.
     """
     p = check_power(p, "sensitivity_bounds")
-    check_count("sensitivity_bounds: chunk", chunk)
+    check_count("sensitivity_bounds: block", block)
     A, E = _check_pair(A, embedding, iterations, "sensitivity_bounds")
     _refuse_shards(A, embedding, None, "sensitivity_bounds")
-    return _bounds(A, E, p, iterations, chunk, True)
+    return _bounds(A, E, p, iterations, block, True)
 
 
 def _refuse_shards(A: jax.Array, embedding: Any, axis_name: Any, who: str) -> None:
@@ -211,7 +211,7 @@ def sensitivity(
     _refuse_shards(A, embedding, axis_name, "sensitivity")
     check_axis(axis_name, "sensitivity")
     A, E = _check_pair(A, _embedding(A, p) if embedding is None else embedding, iterations, "sensitivity")
-    score = _bounds(A, E, p, iterations, CHUNK, False, axis_name).lower
+    score = _bounds(A, E, p, iterations, BLOCK, False, axis_name).lower
     if scheme == "plain":
         return score
     if embedding is not None and axis_name is None and A.shape[0] < A.shape[1]:

@@ -57,7 +57,7 @@ def optimal_start(
     *,
     num: int = 100,
     metric: Any = None,
-    batch_size: int | None = None,
+    block: int | None = None,
 ) -> Result:
     """Find one start x_T for every input: the best of `num` noises over a reference set, used instead of fresh noise.
 
@@ -74,7 +74,7 @@ def optimal_start(
         plan: a deterministic plan.
         num: candidates K (static).
         metric: (x0, target) -> scalar, smaller is better; None is the mean squared error.
-        batch_size: candidates evaluated together; None one after the other.
+        block: candidates evaluated together; None one after the other.
 
     Returns:
         `Result(x, StartSearch)`: the start, of the structure of one target.
@@ -94,7 +94,7 @@ def optimal_start(
         (True, (2,))
 
     Cost:
-        num R plan.nfe network evaluations, once. Memory of R samples (times batch_size), not of num.
+        num R plan.nfe network evaluations, once. Memory of R samples (times `block`), not of num.
 
     References:
         Ma et al., "Solving Diffusion ODEs with Optimal Boundary Conditions for Better Image Super-Resolution", 2024,
@@ -105,8 +105,8 @@ def optimal_start(
     check_count("optimal_start: num", num)
     check_signal("optimal_start: targets", targets)
     _check_pairs(references, targets)
-    if batch_size is not None:
-        check_count("optimal_start: batch_size", batch_size)
+    if block is not None:
+        check_count("optimal_start: block", block)
     if plan.stochastic:
         raise ValueError("optimal_start: with a stochastic plan the start does not fix the sample. Use an ODE plan.")
     condition = as_tree("optimal_start: condition", condition, "condition(reference)")
@@ -125,7 +125,7 @@ def optimal_start(
         return jnp.mean(errors), jnp.std(errors) / float(np.sqrt(max(errors.shape[0] - 1, 1)))
 
     targets = jax.tree.map(jnp.asarray, targets)
-    score, stderr = jax.lax.map(evaluate, keys, batch_size=batch_size)
+    score, stderr = jax.lax.map(evaluate, keys, batch_size=block)
     if not is_traced(score) and not bool(jnp.isfinite(score).all()):
         raise ValueError(
             "optimal_start: the metric is NaN or infinite for some candidates. Scale the targets as samples."

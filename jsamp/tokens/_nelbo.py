@@ -29,7 +29,7 @@ def nelbo(
     *,
     num: int = 64,
     spread: Literal["stratified", "antithetic", "independent"] = "stratified",
-    batch: int = 16,
+    block: int = 16,
 ) -> Estimate:
     """Estimate the bound -log p(x) <= sum_n E (1/n) sum_l -log p(x_l | x_n) of a text, in nats.
 
@@ -47,7 +47,7 @@ def nelbo(
         num: network calls, static; even for "antithetic", and at least 2.
         spread: of n over 1..L (static): "stratified" (one in each of `num` equal slices), "antithetic" (pairs n, L + 1
             - n), or "independent".
-        batch: how many of them are called at once, static.
+        block: how many of them are called at once, static.
 
     Returns:
         `Estimate(value, stderr, ess)`; the error of "stratified" comes from neighbouring slices, and is rather too
@@ -66,7 +66,7 @@ def nelbo(
         True
 
     Cost:
-        num network calls, `batch` at a time.
+        num network calls, `block` at a time.
 
     References:
         Zheng et al., "Masked Diffusion Models are Secretly Time-Agnostic Masked Models and Exploit Inaccurate
@@ -76,7 +76,7 @@ def nelbo(
     check_key(key, "nelbo")
     check_process("nelbo", process)
     check_choice("nelbo: spread", spread, SPREADS)
-    num, batch = check_count("nelbo: num", num, low=2), check_count("nelbo: batch", batch)
+    num, block = check_count("nelbo: num", num, low=2), check_count("nelbo: block", block)
     if spread == "antithetic" and num % 2:
         raise ValueError(f"nelbo: num must be even for spread='antithetic', got {num}.")
     x = check_tokens("nelbo: x", x)
@@ -87,11 +87,11 @@ def nelbo(
     known = concrete(x)
     if known is not None and (np.any(known == process.mask) or np.any((known < 0) | (known >= vocabulary))):
         raise ValueError(f"nelbo: x must be a whole text of ids 0..{vocabulary - 1} without masks.")
-    return _nelbo(key, model, x, process, num, spread, batch)
+    return _nelbo(key, model, x, process, num, spread, block)
 
 
-@functools.partial(jax.jit, static_argnames=("num", "spread", "batch"))
-def _nelbo(key, model, x, process, num, spread, batch):
+@functools.partial(jax.jit, static_argnames=("num", "spread", "block"))
+def _nelbo(key, model, x, process, num, spread, block):
     length = x.shape[0]
     k0, k1 = jax.random.split(key)
     if spread == "antithetic":
@@ -113,7 +113,7 @@ def _nelbo(key, model, x, process, num, spread, batch):
         surprise = -jnp.take_along_axis(log_p, x[:, None], 1)[:, 0]
         return length * jnp.sum(jnp.where(hidden, surprise, 0)) / n
 
-    values = jax.lax.map(term, (jnp.arange(num), counts), batch_size=min(batch, num))
+    values = jax.lax.map(term, (jnp.arange(num), counts), batch_size=min(block, num))
     value = jnp.mean(values)
     if spread == "independent":
         variance = jnp.var(values, ddof=1) / num

@@ -34,7 +34,7 @@ def pairs(seed, num):
 def test_one_start_serves_held_out_inputs_and_few_steps():
     few, many = (js.solve.dpmpp(VE, js.noise.karras_grid(VE, n)) for n in (5, 60))
     low, high = pairs(0, 100)
-    x, found = js.solve.optimal_start(jax.random.key(0), condition, low, high, few, num=256, batch_size=64)
+    x, found = js.solve.optimal_start(jax.random.key(0), condition, low, high, few, num=256, block=64)
     low, high = pairs(1, 300)
     solve = jax.jit(lambda x, low, plan: jax.vmap(lambda x, low: js.sample(None, condition(low), x, plan).x)(x, low))
     fresh = VE.prior(jax.random.key(5), high.shape)

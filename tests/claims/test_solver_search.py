@@ -38,7 +38,7 @@ def test_a_searched_solver_halves_the_error_of_the_best_fixed_one(nfe, budget):
         return jnp.sqrt(jnp.mean((samples - reference) ** 2))
 
     x, reference = starts(1)
-    score = js.fit.sample_score(LAW, x, lambda samples: counted(samples, reference), chunk=25)
+    score = js.fit.sample_score(LAW, x, lambda samples: counted(samples, reference), block=25)
     found = js.fit.search_plan(KEY, score, space, budget=budget, population=25)
     assert len(traces) <= 2  # one for the shape of a chunk, one for what is left over
     assert found.info.evaluations == budget

@@ -144,11 +144,11 @@ def test_intervals_of_a_mean():
     error = x.std(ddof=1) / 10
     want = x.mean() + error * stats.t.ppf([0.025, 0.975], 99)
     for method in ("bca", "percentile", "basic", "normal"):
-        found = estimate.bootstrap(KEY, jnp.mean, x, 8000, method=method, batch=200)
+        found = estimate.bootstrap(KEY, jnp.mean, x, 8000, method=method, block=200)
         np.testing.assert_allclose([found.interval.low, found.interval.high], want, atol=0.04 * 2 * 1.98 * error)
         np.testing.assert_allclose(found.estimate.stderr, error * np.sqrt(0.99), rtol=0.05)
     skewed = np.random.default_rng(1).exponential(size=30)
-    ours = estimate.bootstrap(KEY, jnp.mean, skewed, 8000, level=0.9, batch=200).interval
+    ours = estimate.bootstrap(KEY, jnp.mean, skewed, 8000, level=0.9, block=200).interval
     with np.errstate(all="ignore"):
         theirs = stats.bootstrap(
             (skewed,), np.mean, confidence_level=0.9, n_resamples=20_000, rng=np.random.default_rng(0)
@@ -196,7 +196,7 @@ def test_leave_one_out_of_ridge_is_the_hat_matrix():
     np.testing.assert_allclose(found.losses, want, rtol=2e-4)
     np.testing.assert_allclose(found.estimate.value, want.mean(), rtol=2e-4)
     np.testing.assert_allclose(found.estimate.stderr, want.std(ddof=1) / np.sqrt(15), rtol=1e-3)
-    batched = estimate.leave_one_out(KEY, ridge, X, y, batch=4)
+    batched = estimate.leave_one_out(KEY, ridge, X, y, block=4)
     np.testing.assert_allclose(batched.folds, found.folds, rtol=1e-5)
 
 
@@ -221,7 +221,7 @@ def test_pure_noise_and_one_neighbour():
     """Random labels, 1-NN: apparent 0, out of bag .5, so .632 says .316 and .632+ says .5."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(200, 5)).astype(np.float32), np.tile([0, 1], 100)
-    plain, plus = (f(KEY, nearest_label, X, y, 60, batch=20) for f in (estimate.err632, estimate.err632plus))
+    plain, plus = (f(KEY, nearest_label, X, y, 60, block=20) for f in (estimate.err632, estimate.err632plus))
     assert float(plain.apparent) == 0
     assert abs(float(plain.out_of_bag) - 0.5) < 0.08
     np.testing.assert_allclose(plain.estimate.value, 0.632 * plain.out_of_bag, rtol=1e-5)
@@ -261,7 +261,7 @@ def test_mlxtend_deviates_on_noise():
     X, y = rng.normal(size=(100, 5)), np.tile([0, 1], 50)
     model = neighbors.KNeighborsClassifier(1)
     theirs = 1 - np.mean(mlxtend.bootstrap_point632_score(model, X, y, n_splits=30, method=".632+", random_seed=1))
-    ours = estimate.err632plus(KEY, estimate.from_sklearn(model), X, y, 30, batch=1).estimate.value
+    ours = estimate.err632plus(KEY, estimate.from_sklearn(model), X, y, 30, block=1).estimate.value
     native = estimate.err632plus(KEY, nearest_label, X, y, 30).estimate.value
     np.testing.assert_allclose(ours, native, rtol=1e-5)
     assert abs(float(ours) - 0.5) < 0.12

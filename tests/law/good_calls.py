@@ -285,7 +285,7 @@ BY_CALLABLE = {
         KEY, _tokens, jnp.full(4, 5, jnp.int32), js.tokens.ancestral(js.tokens.Masked(5), np.linspace(1.0, 0.0, 4))
     ),
     "tokens.first_hitting": gather(KEY, js.tokens.Masked(5), jnp.full(4, 5, jnp.int32)),
-    "tokens.nelbo": gather(KEY, _tokens, jnp.arange(4), js.tokens.Masked(5), num=4, batch=2),
+    "tokens.nelbo": gather(KEY, _tokens, jnp.arange(4), js.tokens.Masked(5), num=4, block=2),
     "tokens.Exponential": gather(KEY, 6, 5), "tokens.InverseTransform": gather(KEY, 6, 5),
     "estimate.ebfmi": gather(X[:, 0].reshape(2, 6)),
     "estimate.ess": gather(X.reshape(2, 18)),

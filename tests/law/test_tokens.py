@@ -297,7 +297,7 @@ REGISTRY = {
     ],
     "min_p": transform(lambda: T.min_p(0.2), refuse(lambda: T.min_p(0.0), "min_p: p must be")),
     "nelbo": Case(
-        lambda: NETWORK, (TEXT,), lambda model, key, x: T.nelbo(key, model, x, PROCESS, num=8, batch=4),
+        lambda: NETWORK, (TEXT,), lambda model, key, x: T.nelbo(key, model, x, PROCESS, num=8, block=4),
         stochastic=True, dtypes=None, returns=js.Estimate,
         refusals=[
             refuse(lambda: T.nelbo(KEY, NETWORK, X, PROCESS), "without masks"),

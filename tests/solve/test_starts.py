@@ -29,7 +29,7 @@ def test_scores_are_those_of_the_closed_form_and_the_best_start_is_returned():
     z = (y + std * rng.normal(size=(refs, dim))).astype(np.float32)
     plan = js.solve.dpmpp(VE, js.noise.logsnr_grid(VE, 80), order=3)
     key = jax.random.key(1)
-    x, found = js.solve.optimal_start(key, gaussian(std), y, z, plan, num=num, batch_size=16)
+    x, found = js.solve.optimal_start(key, gaussian(std), y, z, plan, num=num, block=16)
     starts = np.stack([80.0 * np.asarray(jax.random.normal(k, (dim,))) for k in jax.random.split(key, num)])
     end = np.sqrt((std**2 + 0.002**2) / (std**2 + 80.0**2))
     errors = np.mean((y[None] + end * (starts[:, None] - y[None]) - z[None]) ** 2, axis=-1)
@@ -62,7 +62,7 @@ def test_a_shared_start_serves_held_out_inputs():
     y = rng.normal(size=(3, 100, 6)).astype(np.float32)
     z = (y + rng.normal(size=y.shape)).astype(np.float32)
     plan = js.solve.dpmpp(VE, js.noise.logsnr_grid(VE, 20))
-    find = lambda i: js.solve.optimal_start(jax.random.key(0), gaussian(1.0), y[i], z[i], plan, num=64, batch_size=64)
+    find = lambda i: js.solve.optimal_start(jax.random.key(0), gaussian(1.0), y[i], z[i], plan, num=64, block=64)
     (x, one), (_, two) = find(0), find(1)
     assert np.corrcoef(one.score, two.score)[0, 1] > 0.5
     solve = jax.vmap(lambda x, y: js.sample(None, gaussian(1.0)(y), x, plan).x)
