@@ -281,9 +281,8 @@ class SGHMCNetwork:
         start, curvature = tangent_draw(keys[1], network, mode, data, variance)
         rows = _repeated(data)
         score = _RowScore(network, variance, jnp.asarray(len(data.y), data.X.dtype))
-        kernel = mcmc.SGHMC(
-            score, rows, step_size=self.step / curvature, friction=self.friction, batch_size=self.batch
-        )  # fmt: skip
+        step_size = self.step / curvature
+        kernel = mcmc.SGHMC(score, rows, step_size=step_size, friction=self.friction, batch=self.batch)
         weights = mcmc.chain(keys[2], kernel, start, self.draws, thin=self.thin, burn=self.burn).x
         return NetworkPosterior(network, weights, data.center, data.scale)
 

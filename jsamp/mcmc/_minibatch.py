@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks, _tree
+from jsamp._core import _checks, _fields, _tree
 from jsamp._core._like import match
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Scalar, Tree
@@ -20,13 +20,13 @@ from jsamp.mcmc._langevin import drift
 class MinibatchScore:
     """The unbiased score of a posterior from a minibatch, with an optional control variate.
 
-    score(x, batch) = grad logprior(x) + (num_data / B) sum_i grad loglik(x, batch_i). With `center` (a mode) and
+    score(x, batch) = grad logprior(x) + (num_data / B) sum_i grad loglikelihood(x, batch_i). With `center` (a mode) and
     `center_score` (its full-data score) the sum runs over grad_i(x) - grad_i(center) and `center_score` is added:
     the variance vanishes at the mode.
 
     Args:
         logprior: log prior of one sample.
-        loglik: `loglik(x, row)`, log-likelihood of one data row.
+        loglikelihood: `loglikelihood(x, row)`, log-likelihood of one data row.
         num_data: number of rows in the whole data set.
         center: control-variate point, a tree like x, or None.
         center_score: full-data gradient of the log-likelihood at `center`; needed with it.
@@ -49,7 +49,7 @@ class MinibatchScore:
     """
 
     logprior: Any = field(convert=k.function("logprior(x)"))
-    loglik: Any = field(convert=k.function("loglik(x, row)"))
+    loglikelihood: Any = field(convert=k.function("loglikelihood(x, row)"))
     num_data: Scalar = field(convert=k.between(low=1))
     center: Tree = None
     center_score: Tree = None
@@ -65,7 +65,7 @@ class MinibatchScore:
         """Estimate the score at x from the rows of the batch."""
         k.check_numbers(self)
         k.leading_axis("MinibatchScore: batch", "rows", batch)
-        gradient = jax.vmap(jax.grad(self.loglik), in_axes=(None, 0))
+        gradient = jax.vmap(jax.grad(self.loglikelihood), in_axes=(None, 0))
         rows = gradient(x, batch)
         if self.center is not None:
             center = match("MinibatchScore: center", self.center, x)
@@ -76,27 +76,23 @@ class MinibatchScore:
         return jax.tree.map(jnp.add, total, jax.grad(self.logprior)(x))
 
 
-def _finite_rows(name, batch):
+def _finite_rows(name, data):
     """Refuse known data with a number that is NaN or infinite: every gradient would be."""
-    for leaf in jax.tree.leaves(batch):
+    for leaf in jax.tree.leaves(data):
         if jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating):
             _checks.check_finite(name, leaf, remedy="Drop those rows, or fill them in.")
 
 
-def _batch_size(name, value):
-    return None if value is None else _checks.check_count(name, value)
-
-
 def _check_rows(kernel):
-    if kernel.batch_size is not None:
+    if kernel.batch is not None:
         name = type(kernel).__name__
-        k.leading_axis(f"{name}: batch", "rows", kernel.batch)
-        rows = np.shape(jax.tree.leaves(kernel.batch)[0])[0]
+        k.leading_axis(f"{name}: data", "rows", kernel.data)
+        rows = np.shape(jax.tree.leaves(kernel.data)[0])[0]
         told = _checks.concrete(getattr(kernel.score, "num_data", None) or rows)
         if told is not None and np.any(told != rows):
             raise ValueError(
-                f"{name}: with batch_size the batch is the whole data, {rows} rows, but the score has num_data={told}. "
-                f"Pass num_data={rows} there, or one minibatch here and no batch_size."
+                f"{name}: batch= draws from the whole data, {rows} rows, but the score has num_data={told}. "
+                f"Pass num_data={rows} there, or one minibatch here and no batch=."
             )
 
 
@@ -107,13 +103,13 @@ def _start(kernel, x):
 
 def _gradient(kernel, key, x):
     # Returns the noise key too: a kernel that draws no rows uses the whole key, so full-batch SGLD has ULA's noise.
-    batch = kernel.batch
-    if kernel.batch_size is not None:
+    data = kernel.data
+    if kernel.batch is not None:
         rows, key = jax.random.split(key)
-        size = jax.tree.leaves(batch)[0].shape[0]
-        index = jax.random.randint(rows, (kernel.batch_size,), 0, size)
-        batch = jax.tree.map(lambda leaf: leaf[index], batch)
-    return key, match(f"{type(kernel).__name__}: the score", k.call(kernel.score, x, batch), x)
+        size = jax.tree.leaves(data)[0].shape[0]
+        index = jax.random.randint(rows, (kernel.batch,), 0, size)
+        data = jax.tree.map(lambda leaf: leaf[index], data)
+    return key, match(f"{type(kernel).__name__}: the score", k.call(kernel.score, x, data), x)
 
 
 def _step_size(kernel, count):
@@ -134,10 +130,10 @@ class SGLD:
 
     Args:
         score: `score(x, batch)`, an unbiased estimate of the gradient of the log-posterior (see `MinibatchScore`).
-        batch: the minibatch itself (a leaf: replace it in your scan), or, with `batch_size`, the whole data.
+        data: the rows that a step uses: one minibatch (a leaf: replace it in your scan), or, with `batch`, all of them.
         step_size: h > 0.
         temperature: T >= 0.
-        batch_size: None, or the number of rows of `batch` drawn with replacement at every step (static).
+        batch: rows of `data` drawn with replacement at every step (static); None takes them all.
         decay: step t uses step_size (1 + t)^(-decay); 0 is constant.
 
     Raises:
@@ -146,7 +142,7 @@ class SGLD:
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> score = js.mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
-        >>> kernel = js.mcmc.SGLD(score, jnp.ones(100), step_size=1e-3, batch_size=10)
+        >>> kernel = js.mcmc.SGLD(score, jnp.ones(100), step_size=1e-3, batch=10)
         >>> js.mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
         (20,)
 
@@ -158,10 +154,10 @@ class SGLD:
     """
 
     score: Any = field(convert=k.function("score(x, batch)"))
-    batch: Tree = field(check=_finite_rows)
+    data: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
-    batch_size: int | None = static(default=None, convert=_batch_size)
+    batch: int | None = static(default=None, convert=_fields.count(optional=True))
     decay: Scalar = field(default=0.0, convert=k.between(low=0))
 
     time_power = 1.0
@@ -190,13 +186,13 @@ class pSGLD:
 
     Args:
         score: `score(x, batch)`, an unbiased estimate of the gradient of the log-posterior (see `MinibatchScore`).
-        batch: the minibatch itself (a leaf: replace it in your scan), or, with `batch_size`, the whole data.
+        data: the rows that a step uses: one minibatch (a leaf: replace it in your scan), or, with `batch`, all of them.
         step_size: h > 0.
         temperature: T >= 0.
         rate: memory of the running mean, in [0, 1).
         floor: lambda > 0, the largest preconditioner is 1 / floor.
         num_data: scale of the gradient in V.
-        batch_size: None, or the number of rows of `batch` drawn with replacement at every step (static).
+        batch: rows of `data` drawn with replacement at every step (static); None takes them all.
         decay: step t uses step_size (1 + t)^(-decay); 0 is constant.
 
     Raises:
@@ -205,7 +201,7 @@ class pSGLD:
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> score = js.mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
-        >>> kernel = js.mcmc.pSGLD(score, jnp.ones(100), step_size=1e-3, batch_size=10, num_data=100)
+        >>> kernel = js.mcmc.pSGLD(score, jnp.ones(100), step_size=1e-3, batch=10, num_data=100)
         >>> js.mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
         (20,)
 
@@ -218,13 +214,13 @@ class pSGLD:
     """
 
     score: Any = field(convert=k.function("score(x, batch)"))
-    batch: Tree = field(check=_finite_rows)
+    data: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
     rate: Scalar = field(default=0.99, convert=k.between(low=0, high=1 - 1e-9))
     floor: Scalar = field(default=1e-5, convert=k.positive)
     num_data: Scalar = field(default=1.0, convert=k.positive)
-    batch_size: int | None = static(default=None, convert=_batch_size)
+    batch: int | None = static(default=None, convert=_fields.count(optional=True))
     decay: Scalar = field(default=0.0, convert=k.between(low=0))
 
     time_power = 1.0
@@ -256,12 +252,12 @@ class SGHMC:
 
     Args:
         score: `score(x, batch)`, an unbiased estimate of the gradient of the log-posterior (see `MinibatchScore`).
-        batch: the minibatch itself (a leaf: replace it in your scan), or, with `batch_size`, the whole data.
+        data: the rows that a step uses: one minibatch (a leaf: replace it in your scan), or, with `batch`, all of them.
         step_size: h > 0.
         friction: in (0, 1].
         noise: estimate of the gradient noise's share of the friction, h V / 2, in [0, friction).
         temperature: T >= 0.
-        batch_size: None, or the number of rows of `batch` drawn with replacement at every step (static).
+        batch: rows of `data` drawn with replacement at every step (static); None takes them all.
         decay: step t uses step_size (1 + t)^(-decay); 0 is constant.
 
     Raises:
@@ -270,7 +266,7 @@ class SGHMC:
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> score = js.mcmc.MinibatchScore(lambda m: -m**2 / 2, lambda m, y: -((y - m) ** 2) / 2, 100)
-        >>> kernel = js.mcmc.SGHMC(score, jnp.ones(100), step_size=1e-4, batch_size=10)
+        >>> kernel = js.mcmc.SGHMC(score, jnp.ones(100), step_size=1e-4, batch=10)
         >>> js.mcmc.chain(jax.random.key(0), kernel, 0.0, 20).x.shape
         (20,)
 
@@ -282,12 +278,12 @@ class SGHMC:
     """
 
     score: Any = field(convert=k.function("score(x, batch)"))
-    batch: Tree = field(check=_finite_rows)
+    data: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     friction: Scalar = field(default=0.1, convert=k.between(low=0, high=1, open_low=True))
     noise: Scalar = field(default=0.0, convert=k.between(low=0))
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
-    batch_size: int | None = static(default=None, convert=_batch_size)
+    batch: int | None = static(default=None, convert=_fields.count(optional=True))
     decay: Scalar = field(default=0.0, convert=k.between(low=0))
 
     def __post_init__(self):
@@ -323,11 +319,11 @@ class SGNHT:
 
     Args:
         score: `score(x, batch)`, an unbiased estimate of the gradient of the log-posterior (see `MinibatchScore`).
-        batch: the minibatch itself (a leaf: replace it in your scan), or, with `batch_size`, the whole data.
+        data: the rows that a step uses: one minibatch (a leaf: replace it in your scan), or, with `batch`, all of them.
         step_size: h > 0.
         friction: injected noise, and the start of xi, in (0, 1].
         temperature: T >= 0.
-        batch_size: None, or the number of rows of `batch` drawn with replacement at every step (static).
+        batch: rows of `data` drawn with replacement at every step (static); None takes them all.
 
     Raises:
         ValueError: for a step size or friction out of range.
@@ -335,7 +331,7 @@ class SGNHT:
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> score = js.mcmc.MinibatchScore(lambda m: -jnp.sum(m**2) / 2, lambda m, y: -jnp.sum((y - m) ** 2) / 2, 100)
-        >>> kernel = js.mcmc.SGNHT(score, jnp.ones((100, 3)), step_size=1e-4, batch_size=10)
+        >>> kernel = js.mcmc.SGNHT(score, jnp.ones((100, 3)), step_size=1e-4, batch=10)
         >>> js.mcmc.chain(jax.random.key(0), kernel, jnp.zeros(3), 20).x.shape
         (20, 3)
 
@@ -347,11 +343,11 @@ class SGNHT:
     """
 
     score: Any = field(convert=k.function("score(x, batch)"))
-    batch: Tree = field(check=_finite_rows)
+    data: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     friction: Scalar = field(default=0.05, convert=k.between(low=0, high=1, open_low=True))
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
-    batch_size: int | None = static(default=None, convert=_batch_size)
+    batch: int | None = static(default=None, convert=_fields.count(optional=True))
 
     def __post_init__(self):
         _check_rows(self)

@@ -140,12 +140,12 @@ def minibatch(cls, *more, **options):
         (lambda: cls(MINIBATCH, DATA, step_size=0.0), f"{name}: step_size"),
         (lambda: cls(MINIBATCH, DATA, temperature=-1.0), f"{name}: temperature"),
         (lambda: cls(None, DATA), f"{name}: score must be callable"),
-        (lambda: cls(MINIBATCH, uneven, batch_size=2), f"{name}: batch: every leaf needs the same leading axis"),
-        (lambda: cls(MINIBATCH, DATA, batch_size=0), f"{name}: batch_size"),
+        (lambda: cls(MINIBATCH, uneven, batch=2), f"{name}: data: every leaf needs the same leading axis"),
+        (lambda: cls(MINIBATCH, DATA, batch=0), f"{name}: batch"),
         (lambda: cls(MINIBATCH, DATA, decay=-1.0), f"{name}: decay"),
         *more,
     ]
-    build = lambda: cls(MINIBATCH, DATA, step_size=1e-2, batch_size=4, **options)
+    build = lambda: cls(MINIBATCH, DATA, step_size=1e-2, batch=4, **options)
     return kernel(build, dtypes="kept", smooth=True, mechanism="minibatch", refusals=refusals)
 
 
@@ -330,14 +330,14 @@ REGISTRY = {
         (lambda: mcmc.SGHMC(MINIBATCH, DATA, friction=2.0), "SGHMC: friction"),
     ),
     "SGNHT": kernel(
-        lambda: mcmc.SGNHT(MINIBATCH, DATA, step_size=1e-2, batch_size=4),
+        lambda: mcmc.SGNHT(MINIBATCH, DATA, step_size=1e-2, batch=4),
         dtypes="kept",
         smooth=True,
         mechanism="minibatch",
         refusals=[
             (lambda: mcmc.SGNHT(MINIBATCH, DATA, friction=0.0), "SGNHT: friction"),
             (lambda: mcmc.SGNHT(MINIBATCH, DATA, step_size=-1.0), "SGNHT: step_size"),
-            (lambda: mcmc.SGNHT(MINIBATCH, (DATA, DATA[:3]), batch_size=2), "SGNHT: batch: every leaf needs"),
+            (lambda: mcmc.SGNHT(MINIBATCH, (DATA, DATA[:3]), batch=2), "SGNHT: data: every leaf needs"),
         ],
     ),
     "Corrector": kernel(

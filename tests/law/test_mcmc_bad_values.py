@@ -69,7 +69,7 @@ THIRDS = np.full((3, 3), 1 / 3)
 Z = {"a": jnp.ones(2), "b": jnp.ones(2)}
 M = mcmc.MALA(f)
 DIFFUSION = {"logdensity": f, "step_size": 0.1, "metric": 1.0}
-BATCH = {"score": score, "batch": P, "step_size": 0.1, "temperature": 1.0, "batch_size": 2, "decay": 0.0}
+BATCH = {"score": score, "data": P, "step_size": 0.1, "temperature": 1.0, "batch": 2, "decay": 0.0}
 DRIVER = {"key": KEY, "kernel": M, "num": 2, "keep": position, "thin": 1, "reduce": ()}
 
 # (callable, good arguments, the start of the kernel it makes or a function of its result)
@@ -87,7 +87,7 @@ KERNELS = [
     (mcmc.SGHMC, {**BATCH, "friction": 0.1, "noise": 0.0}, X),
     (
         mcmc.SGNHT,
-        {"score": score, "batch": P, "step_size": 0.1, "friction": 0.1, "temperature": 1.0, "batch_size": 2},
+        {"score": score, "data": P, "step_size": 0.1, "friction": 0.1, "temperature": 1.0, "batch": 2},
         X,
     ),
     (mcmc.Corrector, {"score": score, "t": 1.0, "snr": 0.1, "scale": 1.0}, X),
@@ -118,7 +118,7 @@ KERNELS = [
     (mcmc.tempered, {"kernel": M, "beta": 0.5, "reference": f}, X),
 ]  # fmt: skip
 CALLS = [
-    (mcmc.MinibatchScore, {"logprior": f, "loglik": row, "num_data": 4, "center": X, "center_score": X},
+    (mcmc.MinibatchScore, {"logprior": f, "loglikelihood": row, "num_data": 4, "center": X, "center_score": X},
      lambda s: s(X, P)),
     (mcmc.ReconstructionScore, {"reconstruct": half, "sigma": 1.0}, lambda s: s(X)),
     (mcmc.DenseMetric, {"covariance": np.eye(3)}, lambda m: run(mcmc.MALA(f, metric=m), X)),

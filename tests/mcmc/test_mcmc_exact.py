@@ -167,7 +167,7 @@ def test_sgld_temperature_and_minibatch_noise(temperature, center):
     s2, mode = 1 / (n + 1), data.sum() / (n + 1)
     options = {"center": jnp.float32(mode), "center_score": jnp.float32(data.sum() - n * mode)} if center else {}
     score = mcmc.MinibatchScore(lambda m: -(m**2) / 2, lambda m, y: -((y - m) ** 2) / 2, n, **options)
-    kernel = mcmc.SGLD(score, jnp.asarray(data), step_size=h, temperature=temperature, batch_size=size)
+    kernel = mcmc.SGLD(score, jnp.asarray(data), step_size=h, temperature=temperature, batch=size)
     y = np.asarray(end_points(jax.random.key(0), kernel, jnp.full(count, mode), 40, count), np.float64)
     noise = 0 if center else n**2 * np.var(data) / size
     shrink = 1 - h / s2

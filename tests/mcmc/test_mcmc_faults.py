@@ -88,7 +88,7 @@ def test_starts_and_data_that_spoil_a_run_are_refused_by_its_parts_too():
         mcmc.ParallelTempering(mcmc.MALA(cusp), jnp.array([1.0, 0.5])).init(jnp.zeros((2, 2)))
     score = mcmc.MinibatchScore(gaussian, lambda x, row: -jnp.sum((x - row) ** 2), num_data=100)
     with pytest.raises(ValueError, match="whole data, 500 rows, but the score has num_data=100"):
-        mcmc.SGLD(score, jnp.zeros((500, 2)), batch_size=10)
+        mcmc.SGLD(score, jnp.zeros((500, 2)), batch=10)
     mcmc.SGLD(score, jnp.zeros((10, 2)))  # one minibatch of the hundred rows
 
 

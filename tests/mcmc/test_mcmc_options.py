@@ -146,7 +146,7 @@ def test_a_thermostat_finds_the_noise_of_its_gradients():
     rows = rows - rows.mean(0)[None]
     noise = float(jnp.mean(rows**2))
     score = lambda x, batch: -x + batch[0]
-    options = {"step_size": h, "friction": a, "temperature": temperature, "batch_size": 1}
+    options = {"step_size": h, "friction": a, "temperature": temperature, "batch": 1}
 
     def run(kernel, keep):
         one = lambda key: mcmc.chain(key, kernel, jnp.zeros(d), 600, burn=600, keep=keep).x
