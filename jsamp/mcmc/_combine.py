@@ -264,7 +264,7 @@ class _Repeat(_One):
     """A kernel applied several times per step."""
 
     kernel: Any
-    num: int = static()
+    steps: int = static()
 
     def init(self, x, key=None):
         """Start the kernel."""
@@ -275,17 +275,17 @@ class _Repeat(_One):
         return protocol.refresh(self.kernel, x, state)
 
     def step(self, key, state):
-        """Take `num` steps and reduce their infos."""
-        state, (accept, nfe, bad) = walk(key, self.kernel, state, self.num)
+        """Take `steps` steps and reduce their infos."""
+        state, (accept, nfe, bad) = walk(key, self.kernel, state, self.steps)
         return state, k.info(state.position, accept=accept, nfe=nfe, diverged=bad)
 
 
-def repeat(kernel: Kernel, num: int) -> Kernel:
-    """Take `num` steps of a kernel as one: thinning inside a composition.
+def repeat(kernel: Kernel, steps: int) -> Kernel:
+    """Take `steps` steps of a kernel as one: thinning inside a composition.
 
     Args:
         kernel: a kernel.
-        num: number of steps (static).
+        steps: how many (static).
 
     Returns:
         A kernel; mean `accept`, summed `nfe`, any `diverged`.
@@ -300,9 +300,9 @@ def repeat(kernel: Kernel, num: int) -> Kernel:
         50
 
     Cost:
-        num steps.
+        `steps` steps of the kernel.
     """
-    return _Repeat(as_kernel(kernel), _checks.check_count("repeat: num", num))
+    return _Repeat(as_kernel(kernel), _checks.check_count("repeat: steps", steps))
 
 
 @pytree

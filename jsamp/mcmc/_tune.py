@@ -199,7 +199,7 @@ def tune(
     key: Key,
     kernel: Kernel,
     x: Tree,
-    num: int = 1000,
+    steps: int = 1000,
     *,
     chains: int | None = None,
     target: Scalar | None = None,
@@ -219,7 +219,7 @@ def tune(
         key: one JAX key.
         kernel: a kernel with a `step_size` and an accept step (or MCLMC). Its step size is the first guess.
         x: start position; with `chains`, a leading axis [chains].
-        num: warm-up steps (static); below 20 the metric is left alone.
+        steps: warm-up steps (static); below 20 the metric is left alone.
         chains: number of chains over the leading axis of x, or None for one chain.
         target: acceptance to aim for; default by kernel: MALA 0.574, Barker 0.5, RandomWalk 0.234, HMC and NUTS 0.8,
             GHMC 0.9. A divergent trajectory counts with the acceptance it had.
@@ -245,32 +245,32 @@ def tune(
         ((3,), (4, 3))
 
     Cost:
-        num steps per chain; memory two vectors, or one matrix when dense.
+        `steps` steps per chain; memory two vectors, or one matrix when dense.
 
     References:
         Hoffman and Gelman, "The No-U-Turn Sampler", 2014, arXiv:1111.4246 (dual averaging); Carpenter et al., "Stan",
         2017 (windows); Hoffman, Radul and Sountsov, "An adaptive-MCMC scheme for setting trajectory lengths in
         Hamiltonian Monte Carlo", 2021 (ChEES).
     """
-    tuned, x, _ = warm_up(key, kernel, x, num, chains, target, metric, axis_name, length)
+    tuned, x, _ = warm_up(key, kernel, x, steps, chains, target, metric, axis_name, length)
     return tuned, x
 
 
 def warm_up(
-    key, kernel, x, num, chains=None, target=None, metric: Any = "diagonal", axis_name=None, length=None
+    key, kernel, x, steps, chains=None, target=None, metric: Any = "diagonal", axis_name=None, length=None
 ) -> Any:
     """Do the work of `tune`; the evaluations of the warm-up come back too."""
     kernel = d.as_kernel(kernel)
     _checks.check_key(key, "tune")
-    _checks.check_count("tune: num", num)
+    _checks.check_count("tune: steps", steps)
     if chains is None:
         check_axis(axis_name, "tune")
     target, metric = _asked(kernel, target, metric, length)
-    if length is not None and (num < 2 or (chains in (None, 1) and axis_name is None)):
+    if length is not None and (steps < 2 or (chains in (None, 1) and axis_name is None)):
         raise ValueError(
-            "tune: length='chees' compares chains and halves the steps. Pass chains= (two or more), num >= 2."
+            "tune: length='chees' compares chains and halves the steps. Pass chains= (two or more), steps >= 2."
         )
-    run = functools.partial(_run, num=num, metric=metric, length=length)
+    run = functools.partial(_run, num=steps, metric=metric, length=length)
     if chains is None:
         d.check_position(kernel, x)
         tuned, last, began, nfe = run(key, kernel, x, target, axis=axis_name)

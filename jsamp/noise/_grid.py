@@ -14,10 +14,10 @@ from jsamp.noise._protocol import End, check_schedule, check_times, domain, is_d
 FINALS = ("zero", "sigma_min")
 
 
-def _ends(name, schedule, n, t_max, t_min, final):
+def _ends(name, schedule, steps, t_max, t_min, final):
     """Namespace, start, end and number of regular intervals, checked."""
     check_schedule(name, schedule)
-    check_count(f"{name}: n", n)
+    check_count(f"{name}: steps", steps)
     check_choice(f"{name}: final", final, FINALS)
     for end, value in (("t_max", t_max), ("t_min", t_min)):
         if value is not None:
@@ -30,7 +30,7 @@ def _ends(name, schedule, n, t_max, t_min, final):
     known = concrete((start, end)) if xp is np else None
     if known is not None and not known[0] > known[1]:
         raise ValueError(f"{name}: t_max must be above t_min, got t_max={start} and t_min={end}.")
-    return xp, start, end, n - (final == "zero")
+    return xp, start, end, steps - (final == "zero")
 
 
 def _finish(name, xp, schedule, inner, start, end, final):
@@ -48,7 +48,7 @@ def _finish(name, xp, schedule, inner, start, end, final):
 
 def time_grid(
     schedule: Schedule,
-    n: int,
+    steps: int,
     power: Any = 1,
     *,
     t_max: Any = None,
@@ -59,7 +59,7 @@ def time_grid(
 
     Args:
         schedule: a noise schedule.
-        n: number of steps (static); the grid has n + 1 times.
+        steps: n, the number of steps (static); the grid has n + 1 times.
         power: exponent, > 0.
         t_max: start, default `schedule.t_max`.
         t_min: last regular time, default `schedule.t_min`.
@@ -81,7 +81,7 @@ def time_grid(
     if final == "zero" and t_min is None and straight(schedule):
         # The last evaluation is not spent next to the end: on a straight path the step to it is as long as the others.
         t_min, final = schedule.time(np.inf), "sigma_min"
-    xp, start, end, num = _ends("time_grid", schedule, n, t_max, t_min, final)
+    xp, start, end, num = _ends("time_grid", schedule, steps, t_max, t_min, final)
     check_number("time_grid: power", power, low=0, open_low=True)
     inner = xp.linspace(start ** (1 / power), end ** (1 / power), num + 1) ** power
     return _finish("time_grid", xp, schedule, inner, start, end, final)
@@ -89,7 +89,7 @@ def time_grid(
 
 def logsnr_grid(
     schedule: Schedule,
-    n: int,
+    steps: int,
     *,
     t_max: Any = None,
     t_min: Any = None,
@@ -99,7 +99,7 @@ def logsnr_grid(
 
     Args:
         schedule: a noise schedule.
-        n: number of steps (static).
+        steps: n, the number of steps (static).
         t_max: start, default `schedule.t_max`; its lam must be finite.
         t_min: last regular time, default `schedule.t_min`.
         final: "sigma_min" ends at t_min; "zero" takes n regular times and then the noiseless time.
@@ -115,14 +115,14 @@ def logsnr_grid(
         >>> js.noise.logsnr_grid(js.noise.VP(), 5).round(4).tolist()
         [1.0, 0.7856, 0.4934, 0.1406, 0.0181, 0.001]
     """
-    xp, start, end, num = _ends("logsnr_grid", schedule, n, t_max, t_min, final)
+    xp, start, end, num = _ends("logsnr_grid", schedule, steps, t_max, t_min, final)
     first, last = _finite_lams("logsnr_grid", xp, schedule, start, end)
     return _finish("logsnr_grid", xp, schedule, schedule.time(xp.linspace(first, last, num + 1)), start, end, final)
 
 
 def karras_grid(
     schedule: Schedule,
-    n: int,
+    steps: int,
     rho: Any = 7.0,
     *,
     t_max: Any = None,
@@ -133,7 +133,7 @@ def karras_grid(
 
     Args:
         schedule: a noise schedule.
-        n: number of steps (static).
+        steps: n, the number of steps (static).
         rho: exponent, > 0; larger spends more steps at low noise.
         t_max: start, default `schedule.t_max`; its lam must be finite.
         t_min: last regular time, default `schedule.t_min`.
@@ -153,7 +153,7 @@ def karras_grid(
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
     """
-    xp, start, end, num = _ends("karras_grid", schedule, n, t_max, t_min, final)
+    xp, start, end, num = _ends("karras_grid", schedule, steps, t_max, t_min, final)
     check_number("karras_grid: rho", rho, low=0, open_low=True)
     first, last = _finite_lams("karras_grid", xp, schedule, start, end)
     level = xp.linspace(xp.exp(-first / rho), xp.exp(-last / rho), num + 1)
@@ -162,7 +162,7 @@ def karras_grid(
 
 def index_grid(
     schedule: Schedule,
-    n: int,
+    steps: int,
     spacing: Literal["trailing", "linspace", "leading"] = "trailing",
     *,
     offset: int = 0,
@@ -177,7 +177,7 @@ def index_grid(
 
     Args:
         schedule: a `Discrete` schedule with N indices.
-        n: number of steps (static), at most N.
+        steps: n, the number of steps (static), at most N.
         spacing: "trailing", "linspace" or "leading".
         offset: shift of "leading", >= 0 (Stable Diffusion uses 1).
         final: where the grid ends.
@@ -186,7 +186,7 @@ def index_grid(
         [n + 1] decreasing float64 indices.
 
     Raises:
-        ValueError: when indices repeat (n too large, or "leading" without offset ending at 0 twice), or "leading"
+        ValueError: when indices repeat (too many steps, or "leading" without offset ending at 0 twice), or "leading"
             starts below 0.6 of the noisiest index.
 
     Example:
@@ -197,7 +197,7 @@ def index_grid(
     References:
         Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2023, arXiv:2305.08891.
     """
-    check_count("index_grid: n", n)
+    check_count("index_grid: steps", steps)
     check_choice("index_grid: spacing", spacing, ("trailing", "linspace", "leading"))
     check_choice("index_grid: final", final, FINALS)
     check_count("index_grid: offset", offset, low=0)
@@ -206,20 +206,20 @@ def index_grid(
         raise TypeError(f"index_grid needs a Discrete schedule, got {type(schedule).__name__}. Use time_grid.")
     num = int(schedule.t_max) + 1  # pyright: ignore[reportAttributeAccessIssue] (Discrete has it)
     if spacing == "leading":
-        inner = np.arange(n)[::-1] * (num // n) + offset
-    elif spacing == "linspace" and n < num:
-        inner = np.linspace(num - 1, 0, n + 1).round()[:-1]
+        inner = np.arange(steps)[::-1] * (num // steps) + offset
+    elif spacing == "linspace" and steps < num:
+        inner = np.linspace(num - 1, 0, steps + 1).round()[:-1]
     else:
-        inner = np.round(np.arange(num, 0, -num / n))[:n] - 1
+        inner = np.round(np.arange(num, 0, -num / steps))[:steps] - 1
     grid = np.append(inner.astype(np.float64), -1.0 if final == "zero" else 0.0)
     if np.any(np.diff(grid) >= 0) or grid[0] > num - 1:
         raise ValueError(
             f"index_grid: indices must decrease within 0..{num - 1}, got {np.array2string(grid, threshold=8)}. "
-            f"Use n <= {num}, another spacing, final='zero', or offset=1 with final='sigma_min'."
+            f"Use steps <= {num}, another spacing, final='zero', or offset=1 with final='sigma_min'."
         )
     if grid[0] < 0.6 * (num - 1):
         raise ValueError(
-            f"index_grid: spacing='leading' with n={n} starts at index {grid[0]:g} of {num - 1}, where alpha="
+            f"index_grid: spacing='leading' with steps={steps} starts at index {grid[0]:g} of {num - 1}, where alpha="
             f"{schedule.alpha(grid[0]):.3g}: far from pure noise. Use spacing='trailing'."
         )
     return grid

@@ -8,15 +8,15 @@ from jsamp._core._foreign import explains
 from jsamp.noise._spacings import SPACINGS
 
 CALLS = {
-    **{name: f'noise.spaced_grid(schedule, n, "{name}")' for name in SPACINGS},
-    "karras": "noise.karras_grid(schedule, n)",
-    "ays": 'noise.spaced_grid(schedule, n, "ays_sd15")',
-    "align_your_steps": 'noise.spaced_grid(schedule, n, "ays_sd15")',
-    "ddim_uniform": 'noise.index_grid(schedule, n, "leading")',
-    "leading": 'noise.index_grid(schedule, n, "leading")',
-    "trailing": 'noise.index_grid(schedule, n, "trailing")',
-    "linspace": 'noise.index_grid(schedule, n, "linspace")',
-    "lu_lambdas": "noise.logsnr_grid(schedule, n)",
+    **{name: f'noise.spaced_grid(schedule, steps, "{name}")' for name in SPACINGS},
+    "karras": "noise.karras_grid(schedule, steps)",
+    "ays": 'noise.spaced_grid(schedule, steps, "ays_sd15")',
+    "align_your_steps": 'noise.spaced_grid(schedule, steps, "ays_sd15")',
+    "ddim_uniform": 'noise.index_grid(schedule, steps, "leading")',
+    "leading": 'noise.index_grid(schedule, steps, "leading")',
+    "trailing": 'noise.index_grid(schedule, steps, "trailing")',
+    "linspace": 'noise.index_grid(schedule, steps, "linspace")',
+    "lu_lambdas": "noise.logsnr_grid(schedule, steps)",
 }
 
 if not TYPE_CHECKING:  # what checks types should go on refusing every other name

@@ -104,7 +104,7 @@ SPACINGS: dict[str, Spacing] = {
 
 def spaced_grid(
     schedule: Schedule,
-    n: int,
+    steps: int,
     spacing: str,
     *,
     rho: Any = None,
@@ -135,7 +135,7 @@ def spaced_grid(
 
     Args:
         schedule: a noise schedule; for the ays tables one that knows their levels, 14.6 (SD) or 700 (SVD).
-        n: number of steps (static); the grid has n + 1 times.
+        steps: n, the number of steps (static); the grid has n + 1 times.
         spacing: one of the names above.
         rho: of karras and polyexponential; None is their default.
         shape: of the two Beta spacings, > 0; None is 0.6.
@@ -168,10 +168,10 @@ def spaced_grid(
     check_choice("spaced_grid: spacing", spacing, tuple(SPACINGS))
     rule = SPACINGS[spacing]
     number = _option(spacing, rule, rho=rho, shape=shape)
-    xp, start, end, num = _ends("spaced_grid", schedule, n, t_max, t_min, final)
+    xp, start, end, num = _ends("spaced_grid", schedule, steps, t_max, t_min, final)
     if spacing in ALIGNED and (t_max is not None or t_min is not None):
         raise ValueError(f"spaced_grid: {spacing} is a table with ends of its own; leave out t_max and t_min.")
-    u = np.linspace(0, 1, (num if rule.regular else n) + 1)
+    u = np.linspace(0, 1, (num if rule.regular else steps) + 1)
     if rule.of == "sigma":
         inner = _times_of_sigmas(xp, schedule, rule, start, end, u, number)
     else:

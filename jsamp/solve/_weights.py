@@ -56,7 +56,7 @@ def check_grid(name: str, schedule: Schedule, grid: Grid, *options: Any) -> Path
     if np.ndim(grid) != 1 or np.shape(grid)[0] < 2:
         raise ValueError(
             f"{name}: grid must be a vector of n + 1 >= 2 times, got shape {np.shape(grid)}. "
-            f"Use js.noise.logsnr_grid(schedule, n)."
+            f"Use js.noise.logsnr_grid(schedule, steps)."
         )
     # A schedule of the user's may be no tree: its attributes are looked at too.
     xp = namespace(schedule, getattr(schedule, "__dict__", None), grid, options)
@@ -82,7 +82,7 @@ def check_grid_is_array(name: str, grid: Grid) -> None:
         if not numeric:
             raise TypeError(
                 f"{name}: grid must be a vector of n + 1 decreasing times, got {shown(grid)}. "
-                f"Use js.noise.logsnr_grid(schedule, n)."
+                f"Use js.noise.logsnr_grid(schedule, steps)."
             )
 
 
@@ -110,7 +110,7 @@ def _check_times(name, schedule, t):
         i = int(np.argmax(outside))
         raise ValueError(
             f"{name}: grid[{i}]={t[i]:.6g} is outside the schedule, whose times go from {float(low):.6g} to "
-            f"{float(high):.6g}. Use a grid of this schedule, such as js.noise.logsnr_grid(schedule, n)."
+            f"{float(high):.6g}. Use a grid of this schedule, such as js.noise.logsnr_grid(schedule, steps)."
         )
 
 

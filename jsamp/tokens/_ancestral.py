@@ -222,8 +222,8 @@ def _check_remask(sigma: Any, mask_prob: Any) -> None:
         )
 
 
-def confidence(process: Masked, n: int, *, temperature: Any) -> Decoding:
-    """Make the table of confidence-ordered decoding (MaskGIT): the most certain tokens first, in n parallel steps.
+def confidence(process: Masked, steps: int, *, temperature: Any) -> Decoding:
+    """Make the table of confidence-ordered decoding (MaskGIT): the most certain tokens first, in a few parallel steps.
 
     Each step draws a token at every masked site and keeps those of largest log p + temperature (1 - r) Gumbel, so many
     that a share cos(pi r / 2) of the masks is left after the fraction r of steps. Fast, and biased towards probable
@@ -231,14 +231,14 @@ def confidence(process: Masked, n: int, *, temperature: Any) -> Decoding:
 
     Args:
         process: the absorbing process; its alpha translates the share of masks into the network's time.
-        n: steps, static.
+        steps: n, the number of network calls, static.
         temperature: of the choice, >= 0; 0 keeps the most probable tokens.
 
     Returns:
         A `Decoding` of n rows.
 
     Raises:
-        ValueError: for n < 1 or a negative temperature.
+        ValueError: for steps < 1 or a negative temperature.
 
     Example:
         >>> import jsamp as js
@@ -253,12 +253,12 @@ def confidence(process: Masked, n: int, *, temperature: Any) -> Decoding:
         Chang et al., "MaskGIT: Masked Generative Image Transformer", 2022, arXiv:2202.04200.
     """
     check_process("confidence", process)
-    n = check_count("confidence: n", n)
+    steps = check_count("confidence: steps", steps)
     check_number("confidence: temperature", temperature, low=0)
-    left = np.cos(np.arange(n + 1) * (np.pi / 2 / n))
+    left = np.cos(np.arange(steps + 1) * (np.pi / 2 / steps))
     left[-1] = 0.0
     times = process.time(left)
-    heat = temperature * (1 - np.arange(1, n + 1) / n)
+    heat = temperature * (1 - np.arange(1, steps + 1) / steps)
     return Decoding(t=times[:-1], t_next=times[1:], left=left[1:], heat=heat, mask=process.mask)
 
 

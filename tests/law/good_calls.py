@@ -82,7 +82,7 @@ SLAB = {"a": jnp.array([0.3]), "b": jnp.array([0.1])}
 
 # What stands for a parameter of this name, wherever it is required.
 BY_NAME = {
-    "schedule": VP, "key": KEY, "grid": js.noise.time_grid(VP, 4), "denoiser": DENOISER, "num": 2, "x": START,
+    "schedule": VP, "key": KEY, "grid": js.noise.time_grid(VP, 4), "denoiser": DENOISER, "num": 2, "steps": 4, "x": START,
     "plan": js.solve.ddim(VP, js.noise.time_grid(VP, 4)), "kernel": KERNEL, "logdensity": logdensity, "X": X, "y": MASK,
     "A": X, "op": js.denoise.LinearOp.mask(MASK), "uncond": DENOISER, "cond": labelled(0), "score": score, "p": 1.5, "n": 4,
     "beta": 0.8, "part": ("a",), "classifier": lambda x, t: logits(x), "target": logdensity, "t": 0.5, "sigma": 0.5,

@@ -379,7 +379,7 @@ REGISTRY = {
         lambda: mcmc.repeat(mcmc.MALA(logdensity), 3),
         mechanism="accept",
         refusals=[
-            (lambda: mcmc.repeat(mcmc.MALA(logdensity), 0), "repeat: num"),
+            (lambda: mcmc.repeat(mcmc.MALA(logdensity), 0), "repeat: steps"),
             (lambda: mcmc.repeat(mcmc.MALA, 2), "got the class MALA"),
         ],
     ),

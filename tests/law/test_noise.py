@@ -24,9 +24,9 @@ SCHEDULES = {
     "Discrete": (N.Discrete(TABLE), N.Discrete(TABLE**1.1), [0.4, 17.25, 55.5]),
 }
 GRIDS = {
-    "time_grid": lambda s, n, **k: N.time_grid(s, n, 2, **k),
+    "time_grid": lambda s, steps, **k: N.time_grid(s, steps, 2, **k),
     "logsnr_grid": N.logsnr_grid,
-    "karras_grid": lambda s, n, **k: N.karras_grid(s, n, 3.0, **k),
+    "karras_grid": lambda s, steps, **k: N.karras_grid(s, steps, 3.0, **k),
 }
 PATHS = (N.Interpolant("linear"), N.Interpolant("trigonometric", "sine", 0.5), N.Interpolant("one-sided"))
 ANYWHERE = [spacing for spacing in SPACINGS if not spacing.startswith("ays")]
@@ -72,9 +72,9 @@ def grid(name, *refusals):
     """A case of a rule for grids: the host's float64 tables are those of a trace, on every schedule."""
     make = GRIDS[name]
     bad = [
-        ({"n": 0}, ValueError, "n must be >= 1"), ({"n": 2.0}, TypeError, "Python int"),
-        ({"n": 3, "final": "one"}, ValueError, "final"),
-        ({"n": 3, "t_max": 1e-4}, ValueError, "t_max must be above t_min"),
+        ({"steps": 0}, ValueError, "steps must be >= 1"), ({"steps": 2.0}, TypeError, "Python int"),
+        ({"steps": 3, "final": "one"}, ValueError, "final"),
+        ({"steps": 3, "t_max": 1e-4}, ValueError, "t_max must be above t_min"),
     ]  # fmt: skip
     infinite = [] if name == "time_grid" else [(lambda: make(N.Flow(), 4), ValueError, r"infinite.*t_max")]
     return Case(
@@ -190,11 +190,11 @@ REGISTRY = {
         refusals=[
             *wrong(
                 functools.partial(N.index_grid, LINEAR),
-                ({"n": 2000}, ValueError, "must decrease"), ({"n": 5, "spacing": "odd"}, ValueError, "spacing"),
-                ({"n": 5, "spacing": "leading", "final": "sigma_min"}, ValueError, "offset=1"),
-                ({"n": 0}, ValueError, "n must be"),
-                *(((n, "leading"), ValueError, f"leading' with n={n} starts at index .* far from pure noise") for n in (1, 2, 501, 600)),
-                *(({"n": 5, "spacing": "leading", "offset": offset}, "offset") for offset in (np.nan, 0.5, -1)),
+                ({"steps": 2000}, ValueError, "must decrease"), ({"steps": 5, "spacing": "odd"}, ValueError, "spacing"),
+                ({"steps": 5, "spacing": "leading", "final": "sigma_min"}, ValueError, "offset=1"),
+                ({"steps": 0}, ValueError, "steps must be"),
+                *(((n, "leading"), ValueError, f"leading' with steps={n} starts at index .* far from pure noise") for n in (1, 2, 501, 600)),
+                *(({"steps": 5, "spacing": "leading", "offset": offset}, "offset") for offset in (np.nan, 0.5, -1)),
             ),
             (lambda: N.index_grid(N.VP(), 5), TypeError, "Discrete"),
         ],

@@ -20,11 +20,12 @@ def test_a_foreign_name_tells_its_call(place):
     assert f"js.{PLACES[place]} here" in str(refused.value)
     if name == "dpm_adaptive":
         return
-    schedule, n = js.noise.VE(0.002, 700.0) if name == "ays_svd" else js.noise.Discrete.scaled_linear(1000), 6
+    schedule, steps = js.noise.VE(0.002, 700.0) if name == "ays_svd" else js.noise.Discrete.scaled_linear(1000), 6
     made = eval(
-        f"js.{PLACES[place]}", {"js": js, "schedule": schedule, "n": n, "grid": js.noise.karras_grid(schedule, n)}
+        f"js.{PLACES[place]}",
+        {"js": js, "schedule": schedule, "steps": steps, "grid": js.noise.karras_grid(schedule, steps)},
     )
-    assert made.nfe >= n if room == "solve" else np.all(np.diff(made) < 0)
+    assert made.nfe >= steps if room == "solve" else np.all(np.diff(made) < 0)
 
 
 def test_other_names_are_refused_as_ever():
