@@ -94,7 +94,7 @@ def main() -> None:
     for n in (5, 10, 50):
         rows[f"from blurred, {n}"] = restore(keys[5], bridge, corrupted, same(corrupted), plans[n])
         rows[f"StoRM, {n}"] = restore(keys[5], repairer, corrupted, estimate, plans[n])
-    print(f"{'':18s}{'rms error':>10s}{'FD/var':>8s}{'precision':>11s}{'recall':>8s}{'energy':>9s}")
+    print(f"{'':18s}{'rms error':>10s}{'FD':>8s}{'precision':>11s}{'recall':>8s}{'energy':>9s}")
     for name, images in rows.items():
         distance, precision, recall = small.measure(classifier, images, held)
         error, energy = jnp.sqrt(jnp.mean((images - held) ** 2)), js.estimate.energy(images, held).value
