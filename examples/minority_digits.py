@@ -78,7 +78,7 @@ def draw(key, denoiser, num):
 @jax.jit
 def score(key, denoiser, images):
     """Minority score of each image, by the squared distance of three noised and denoised copies."""
-    one = lambda key, x: js.estimate.minority_score(key, denoiser, x, LEVEL_TIME, draws=3).value
+    one = lambda key, x: js.estimate.minority_score(key, denoiser, x, LEVEL_TIME, num=3).value
     return jax.vmap(one)(jax.random.split(key, len(images)), images)
 
 

@@ -201,10 +201,10 @@ def flipd(key: Key | None, denoiser: Any, x: Any, t: Any, *, probes: int | None 
     return Estimate(x.size - sigma * value + jnp.sum(flat(point) ** 2), sigma * error, size)
 
 
-def normal_dimension(key: Key, denoiser: Any, x: Any, t: Any, *, draws: int | None = None) -> jax.Array:
+def normal_dimension(key: Key, denoiser: Any, x: Any, t: Any, *, num: int | None = None) -> jax.Array:
     """Estimate the local dimension of data at a point by the rank of scores around it: they point along the normals.
 
-    Scores at alpha x + sigma z for `draws` normal z; their singular values fall at the largest ratio between
+    Scores at alpha x + sigma z for `num` normal z; their singular values fall at the largest ratio between
     neighbours, and what is above it spans the normal space. d minus its size is the dimension. At least one normal
     direction is assumed.
 
@@ -213,14 +213,14 @@ def normal_dimension(key: Key, denoiser: Any, x: Any, t: Any, *, draws: int | No
         denoiser: callable tree (x, t) -> Prediction, with a `schedule`.
         x: one clean point, any shape with at least two numbers.
         t: the time; sigma above the thickness of the data and below its curvature.
-        draws: scores (static); None takes 4 x.size.
+        num: scores (static); None takes 4 x.size.
 
     Returns:
         int32 scalar, 0 to d - 1.
 
     Raises:
         TypeError: for what is no denoiser.
-        ValueError: for a t without signal or noise, fewer draws than x has numbers, or a single number.
+        ValueError: for a t without signal or noise, fewer scores than x has numbers, or a single number.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -240,8 +240,8 @@ def normal_dimension(key: Key, denoiser: Any, x: Any, t: Any, *, draws: int | No
     if x.size < 2:
         raise ValueError("normal_dimension: x is a single number, whose normal space has no gap to look for.")
     t, alpha, sigma = _levels("normal_dimension", denoiser, t, x.dtype)
-    draws = _checks.check_count("normal_dimension: draws", 4 * x.size if draws is None else draws, low=x.size)
-    noise = jax.random.normal(key, (draws, *x.shape), x.dtype)
+    num = _checks.check_count("normal_dimension: num", 4 * x.size if num is None else num, low=x.size)
+    noise = jax.random.normal(key, (num, *x.shape), x.dtype)
     scores = jax.vmap(lambda z: denoiser(alpha * x + sigma * z, t).eps.reshape(-1))(noise)
     values = jnp.linalg.svd(scores, compute_uv=False)
     floor = jnp.finfo(x.dtype).eps * values[0]

@@ -22,7 +22,7 @@ def _squared_distance(a: Any, b: Any) -> Any:
 
 
 def minority_score(
-    key: Key, denoiser: Model, x0: Tree, t: Scalar, *, draws: int = 5, distance: Any = _squared_distance
+    key: Key, denoiser: Model, x0: Tree, t: Scalar, *, num: int = 5, distance: Any = _squared_distance
 ) -> Estimate:
     """Score how rare a sample is: how far the denoiser moves it when it is noised and denoised. High is rare.
 
@@ -36,7 +36,7 @@ def minority_score(
         denoiser: callable tree (x, t) -> Prediction, with a `schedule`.
         x0: one clean sample, any shape or tree; `jax.vmap` over samples and keys.
         t: the time at which to noise it.
-        draws: number of noise draws (static).
+        num: number of noise draws (static).
         distance: (x0, prediction) -> scalar; squared differences by default, or a perceptual distance.
 
     Returns:
@@ -49,12 +49,12 @@ def minority_score(
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> law = js.denoise.GaussianMixture(js.noise.VE(), weights=[1.0], means=[[0.0]], stds=[1.0])
-        >>> score = lambda x0: js.estimate.minority_score(jax.random.key(0), law, x0, 1.0, draws=100).value
+        >>> score = lambda x0: js.estimate.minority_score(jax.random.key(0), law, x0, 1.0, num=100).value
         >>> bool(score(jnp.array([3.0])) > score(jnp.array([0.1])))
         True
 
     Cost:
-        `draws` calls of the denoiser.
+        `num` calls of the denoiser.
 
     References:
         Um, Lee and Ye, "Don't Play Favorites: Minority Guidance for Diffusion Models", 2024, arXiv:2301.12334.
@@ -63,7 +63,7 @@ def minority_score(
     _checks.check_callable("minority_score: denoiser", denoiser, "denoiser(x, t)")
     _checks.check_callable("minority_score: distance", distance, "distance(x0, prediction)")
     _checks.check_floating("minority_score: x0", x0)
-    _checks.check_count("minority_score: draws", draws)
+    _checks.check_count("minority_score: num", num)
     _checks.check_scalar("minority_score: t", t)
     for leaf in jax.tree.leaves(x0):
         _checks.check_finite("minority_score: x0", leaf)
@@ -81,12 +81,12 @@ def minority_score(
         x = jax.tree.map(lambda v, z: alpha * v + sigma * z, x0, _tree.normal_like(key, x0))
         return distance(x0, denoiser(x, t).x0)
 
-    values = jax.vmap(one)(jax.random.split(key, draws))
+    values = jax.vmap(one)(jax.random.split(key, num))
     values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
-    spread = deviation(values) if draws > 1 else jnp.full((), jnp.nan, values.dtype)
+    spread = deviation(values) if num > 1 else jnp.full((), jnp.nan, values.dtype)
     value = jnp.mean(values)
-    error = jnp.where(jnp.isinf(value), jnp.inf, spread / float(np.sqrt(draws)))
-    return Estimate(value, error, jnp.asarray(draws, values.dtype))
+    error = jnp.where(jnp.isinf(value), jnp.inf, spread / float(np.sqrt(num)))
+    return Estimate(value, error, jnp.asarray(num, values.dtype))
 
 
 class QuantileLabels(NamedTuple):

@@ -182,7 +182,7 @@ def _value(acquisition, x):
 
 
 def maximise_acquisition(
-    key: Key | None, acquisition: Callable[[Any], Any], points: Array, *, starts: int = 4, steps: int = 20
+    key: Key | None, acquisition: Callable[[Any], Any], points: Array, *, restarts: int = 4, steps: int = 20
 ) -> Result:
     """Maximise a function on the unit cube from the best of many points, by L-BFGS from each of several.
 
@@ -192,7 +192,7 @@ def maximise_acquisition(
         key: None, or a key; nothing is drawn.
         acquisition: callable tree (x) -> scalar, where x is one of `points`: [d], or [q, d] for a batch.
         points: [num, d] or [num, q, d] candidates in [0, 1].
-        starts: how many of them L-BFGS begins at.
+        restarts: how many of them L-BFGS begins at.
         steps: steps from each.
 
     Returns:
@@ -210,8 +210,8 @@ def maximise_acquisition(
         [0.3, 0.3]
 
     Cost:
-        The acquisition at all points, and starts times steps gradients with line searches. A tree with new numbers does
-        not recompile.
+        The acquisition at all points, and restarts times steps gradients with line searches. A tree with new numbers
+        does not recompile.
     """
     if key is not None:
         _checks.check_key(key, "maximise_acquisition")
@@ -222,9 +222,9 @@ def maximise_acquisition(
     points = jnp.asarray(points, jnp.promote_types(jnp.result_type(points), jnp.float32))
     if points.ndim not in (2, 3):
         raise ValueError(f"maximise_acquisition: points must be [num, d] or [num, q, d], got {points.shape}.")
-    starts = min(_checks.check_count("maximise_acquisition: starts", starts), len(points))
+    restarts = min(_checks.check_count("maximise_acquisition: restarts", restarts), len(points))
     steps = _checks.check_count("maximise_acquisition: steps", steps)
-    first, values = _best_of(acquisition, points, starts)
+    first, values = _best_of(acquisition, points, restarts)
     if values.ndim != 1:
         raise ValueError(f"maximise_acquisition: acquisition must return a scalar, got shape {values.shape[1:]}.")
     best = (first[0], values[0])

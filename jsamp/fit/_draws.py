@@ -171,8 +171,8 @@ class HMCNetwork:
     Args:
         network: a `Network`; None is the usual one.
         noise: as for `Ensemble`.
-        draws: draws kept (static).
-        warmup: steps that tune the step size (static).
+        num: draws kept (static).
+        warm: steps that tune the step size (static).
         length: mean integration time > 0.
         max_steps: bound on the leapfrog steps of a draw.
         pretrain: steps of Adam towards the mode (static).
@@ -185,12 +185,12 @@ class HMCNetwork:
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> X = jnp.linspace(0, 1, 9)[:, None]
-        >>> surrogate = js.fit.HMCNetwork(js.fit.Network(1, 4), draws=5, warmup=5, pretrain=5, max_steps=4)
+        >>> surrogate = js.fit.HMCNetwork(js.fit.Network(1, 4), num=5, warm=5, pretrain=5, max_steps=4)
         >>> surrogate.fit(jax.random.key(0), X, X[:, 0]).mean_var(X)[1].shape
         (9,)
 
     Cost:
-        (warmup + draws) times length / step size gradients over all rows.
+        (warm + num) times length / step size gradients over all rows.
 
     References:
         Izmailov et al., "What are Bayesian neural network posteriors really like?", 2021, arXiv:2104.14421.
@@ -198,8 +198,8 @@ class HMCNetwork:
 
     network: Network = field(default=None, convert=as_network)
     noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
-    draws: int = static(default=100, convert=_fields.count())
-    warmup: int = static(default=100, convert=_fields.count())
+    num: int = static(default=100, convert=_fields.count())
+    warm: int = static(default=100, convert=_fields.count())
     length: Scalar = field(default=1.0, check=_fields.positive)
     max_steps: Scalar = field(default=100, check=_fields.positive)
     pretrain: int = static(default=300, convert=_fields.count())
@@ -216,9 +216,9 @@ class HMCNetwork:
         density = LogPosterior(network, data, variance)
         step = 1 / jnp.sqrt(curvature)
         kernel = mcmc.HMC(density, step_size=step, length=self.length, max_steps=self.max_steps)
-        kernel, start = mcmc.tune(keys[2], kernel, start, self.warmup, metric=None)
+        kernel, start = mcmc.tune(keys[2], kernel, start, self.warm, metric=None)
         kernel = replace(kernel, length=jnp.asarray(self.length, data.X.dtype))
-        weights = mcmc.chain(keys[3], kernel, start, self.draws).x
+        weights = mcmc.chain(keys[3], kernel, start, self.num).x
         return NetworkPosterior(network, weights, data.center, data.scale)
 
 
@@ -232,7 +232,7 @@ class SGHMCNetwork:
     Args:
         network: a `Network`; None is the usual one.
         noise: as for `Ensemble`.
-        draws: draws kept (static).
+        num: draws kept (static).
         thin: steps between them (static).
         burn: steps dropped first (static).
         step: step size times the largest curvature, in (0, 1].
@@ -248,12 +248,12 @@ class SGHMCNetwork:
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> X = jnp.linspace(0, 1, 9)[:, None]
-        >>> surrogate = js.fit.SGHMCNetwork(js.fit.Network(1, 4), draws=5, thin=1, burn=5, pretrain=5)
+        >>> surrogate = js.fit.SGHMCNetwork(js.fit.Network(1, 4), num=5, thin=1, burn=5, pretrain=5)
         >>> surrogate.fit(jax.random.key(0), X, X[:, 0]).mean_var(X)[1].shape
         (9,)
 
     Cost:
-        burn + draws thin gradients over `batch` rows.
+        burn + num thin gradients over `batch` rows.
 
     References:
         Springenberg, Klein, Falkner and Hutter, "Bayesian optimization with robust Bayesian neural networks", 2016;
@@ -262,7 +262,7 @@ class SGHMCNetwork:
 
     network: Network = field(default=None, convert=as_network)
     noise: Any = field(default=None, check=_fields.scalar(0, optional=True))
-    draws: int = static(default=100, convert=_fields.count())
+    num: int = static(default=100, convert=_fields.count())
     thin: int = static(default=10, convert=_fields.count())
     burn: int = static(default=500, convert=_fields.count(0))
     step: Scalar = field(default=0.05, check=_fields.scalar(0, 1, open_low=True))
@@ -283,7 +283,7 @@ class SGHMCNetwork:
         score = _RowScore(network, variance, jnp.asarray(len(data.y), data.X.dtype))
         step_size = self.step / curvature
         kernel = mcmc.SGHMC(score, rows, step_size=step_size, friction=self.friction, batch=self.batch)
-        weights = mcmc.chain(keys[2], kernel, start, self.draws, thin=self.thin, burn=self.burn).x
+        weights = mcmc.chain(keys[2], kernel, start, self.num, thin=self.thin, burn=self.burn).x
         return NetworkPosterior(network, weights, data.center, data.scale)
 
 

@@ -91,7 +91,7 @@ def optimise(
     batch: int = 1,
     acquisition: Literal["log_ei", "ei", "qei"] | None = None,
     raw: int = 256,
-    starts: int = 3,
+    restarts: int = 3,
     steps: int = 10,
     state: OptimiseState | None = None,
     progress: bool = False,
@@ -100,7 +100,7 @@ def optimise(
 
     The first `start` points are a scrambled Sobol' sequence. Each round then fits the surrogate to all values, and
     evaluates the `batch` points of the largest acquisition: the best of `raw` Sobol' points and as many near the best
-    so far, improved by L-BFGS from `starts` of them. Points are scaled to the unit cube and values are standardised
+    so far, improved by L-BFGS from `restarts` of them. Points are scaled to the unit cube and values are standardised
     inside. An evaluation that is not finite is kept as NaN and left out of the surrogate. Arrays have the size of the
     whole budget, so no round after the first compiles anything.
 
@@ -115,7 +115,7 @@ def optimise(
         batch: evaluations of a round.
         acquisition: "log_ei", "ei" (one point) or "qei" (any batch); None takes "log_ei", "qei" for batches.
         raw: points tried before L-BFGS.
-        starts: runs of L-BFGS.
+        restarts: runs of L-BFGS.
         steps: steps of each.
         state: `info.state` of an earlier run, to go on; with the same key and surrogate capacity the points are those
             of a run that was not interrupted.
@@ -131,20 +131,21 @@ def optimise(
     Example:
         >>> import jax, jsamp as js
         >>> f = lambda x: (x[0] - 2.0) ** 2
-        >>> found = js.fit.optimise(jax.random.key(0), f, ([0.0], [5.0]), budget=6, start=4, raw=16, starts=1, steps=5)
+        >>> options = {"budget": 6, "start": 4, "raw": 16, "restarts": 1, "steps": 5}
+        >>> found = js.fit.optimise(jax.random.key(0), f, ([0.0], [5.0]), **options)
         >>> found.info.value < 0.1
         True
 
     Cost:
-        budget evaluations; a round costs a fit, and the acquisition at raw + starts steps points.
+        budget evaluations; a round costs a fit, and the acquisition at raw + restarts steps points.
 
     References:
         Jones, Schonlau and Welch, "Efficient global optimization of expensive black-box functions", 1998; Li, Rudner
         and Wilson, "A study of Bayesian neural network surrogates for Bayesian optimization", 2023, arXiv:2305.20028.
     """
     surrogate, kind = _door(key, objective, bounds, surrogate, budget, batch, acquisition, state)
-    counts = (("start", start), ("raw", raw), ("starts", starts), ("steps", steps))
-    start, raw, starts, steps = (_checks.check_count(f"optimise: {name}", value) for name, value in counts)
+    counts = (("start", start), ("raw", raw), ("restarts", restarts), ("steps", steps))
+    start, raw, restarts, steps = (_checks.check_count(f"optimise: {name}", value) for name, value in counts)
     _checks.check_flag("optimise: progress", progress)
     low, high = _bounds(bounds)
     X, y = _begun(state, low, high, budget)
@@ -156,7 +157,7 @@ def optimise(
             if len(y) < start or not np.any(np.isfinite(y)):
                 unit = first[len(y) : len(y) + 1] if len(y) < start else _more(key, len(low), len(y))
             else:
-                options = (batch if batch > 1 or kind == "qei" else None, kind, raw, starts, steps)
+                options = (batch if batch > 1 or kind == "qei" else None, kind, raw, restarts, steps)
                 unit, posterior = _propose(
                     jax.random.fold_in(key, len(y)), surrogate, (X - low) / (high - low), y, options
                 )
@@ -247,7 +248,7 @@ def _more(key, dim, count):
 
 def _propose(key, surrogate, X, y, options):
     """Points [q, d] of the unit cube for the next round, and the posterior they come from."""
-    q, kind, raw, starts, steps = options
+    q, kind, raw, restarts, steps = options
     known = np.isfinite(y)
     X, y = np.clip(X[known], 0, 1), y[known]
     keys = jax.random.split(key, 4)
@@ -256,7 +257,9 @@ def _propose(key, surrogate, X, y, options):
     dim, count = X.shape[1], 1 if q is None else q
     points = _candidates(keys[1:3], jnp.asarray(X[y.argmin()], jnp.float32), raw, count, dim)
     points = points[:, 0] if q is None else points
-    found = maximise_acquisition(None, _Acquisition(posterior, best, keys[3], kind), points, starts=starts, steps=steps)
+    found = maximise_acquisition(
+        None, _Acquisition(posterior, best, keys[3], kind), points, restarts=restarts, steps=steps
+    )
     return np.asarray(found.x, np.float64).reshape(count, dim), posterior
 
 

@@ -147,17 +147,17 @@ class Contractive(p.Called):
         return p.finish(jax.vmap(row)(*drawn))
 
 
-def latent_loglik(generator: Any, x: Any, scale: Any, *, num: int = 64, latent: str = "normal") -> jax.Array:
+def latent_loglik(generator: Any, x: Any, scale: Any, *, nodes: int = 64, latent: str = "normal") -> jax.Array:
     """Integrate the latent out of a generator: log of the mean over z of N(x; f(z), scale^2 I), by quadrature.
 
     No bound, no sample: the likelihood of one x under f with one latent number, exact as the nodes grow dense. Choose
-    `num` so that neighbouring f(z) are closer than `scale`.
+    `nodes` so that neighbouring f(z) are closer than `scale`.
 
     Args:
         generator: callable tree z (a scalar) -> tree like x.
         x: one row.
         scale: standard deviation of the noise, > 0.
-        num: nodes (static).
+        nodes: quadrature nodes (static).
         latent: "normal", Gauss-Hermite nodes of N(0, 1), or "uniform", midpoints of [0, 1), exact to high order for a
             generator that is periodic (static).
 
@@ -174,7 +174,7 @@ def latent_loglik(generator: Any, x: Any, scale: Any, *, num: int = 64, latent: 
         True
 
     Cost:
-        num calls of the generator, vmapped.
+        nodes calls of the generator, vmapped.
 
     References:
         Chae et al., "A likelihood approach to nonparametric estimation of a singular distribution using deep generative
@@ -183,13 +183,13 @@ def latent_loglik(generator: Any, x: Any, scale: Any, *, num: int = 64, latent: 
     _checks.check_callable("latent_loglik: generator", generator, "generator(z)")
     _checks.check_number("latent_loglik: scale", scale, low=0, open_low=True)
     _checks.check_choice("latent_loglik: latent", latent, ("normal", "uniform"))
-    _checks.check_count("latent_loglik: num", num)
+    _checks.check_count("latent_loglik: nodes", nodes)
     _checks.check_floating("latent_loglik: x", x)
     if latent == "normal":
-        z, weight = np.polynomial.hermite_e.hermegauss(num)
+        z, weight = np.polynomial.hermite_e.hermegauss(nodes)
         log_weight = np.log(np.maximum(weight / weight.sum(), np.finfo(np.float64).tiny))
     else:
-        z, log_weight = (np.arange(num) + 0.5) / num, np.full(num, -np.log(num))
+        z, log_weight = (np.arange(nodes) + 0.5) / nodes, np.full(nodes, -np.log(nodes))
     dtype = jnp.result_type(*jax.tree.leaves(x))
     scale = jnp.asarray(scale, dtype)
 
@@ -211,7 +211,7 @@ class InstanceNoise(p.Called):
 
     Args:
         scale: standard deviation of the instance noise, > 0, also that of the model.
-        num: quadrature nodes, as in `latent_loglik` (static).
+        nodes: quadrature nodes, as in `latent_loglik` (static).
         latent: as in `latent_loglik` (static).
 
     Returns:
@@ -228,7 +228,7 @@ class InstanceNoise(p.Called):
         (4,)
 
     Cost:
-        num calls of the generator for each row, vmapped.
+        nodes calls of the generator for each row, vmapped.
 
     References:
         Chae et al., "A likelihood approach to nonparametric estimation of a singular distribution using deep generative
@@ -236,7 +236,7 @@ class InstanceNoise(p.Called):
     """
 
     scale: Any
-    num: int = static(default=64, convert=_fields.count())
+    nodes: int = static(default=64, convert=_fields.count())
     latent: str = static(default="normal")
 
     def __post_init__(self):
@@ -253,5 +253,5 @@ class InstanceNoise(p.Called):
     def value(self, model, drawn):
         """Return minus the mean log-likelihood of the noisy rows."""
         noisy = jax.tree.map(lambda v, z: v + jnp.asarray(self.scale, v.dtype) * z, *drawn)
-        row = lambda x: latent_loglik(model, x, self.scale, num=self.num, latent=self.latent)
+        row = lambda x: latent_loglik(model, x, self.scale, nodes=self.nodes, latent=self.latent)
         return p.finish(-jax.vmap(row)(noisy))

@@ -32,15 +32,15 @@ def _power_sum(rows, weight, x, p):
     return sum_rows(block, rows, weight)
 
 
-@functools.partial(jax.jit, static_argnames=("p", "starts", "iterations"))
-def _distortion(white, null, subset, p, starts, iterations):
+@functools.partial(jax.jit, static_argnames=("p", "restarts", "iterations"))
+def _distortion(white, null, subset, p, restarts, iterations):
     A = white
     kept = subset.take(white)
     weight = jnp.where(subset.mask, subset.weight, 0)
     value, vector = jnp.linalg.eigh(matmul(kept.T, kept * weight[:, None]) + jnp.diag(null.astype(A.dtype)))
     if p == 2:
         return jnp.maximum(value[-1] - 1, 1 - value[0])
-    _, heavy = lax.top_k(jnp.sum(white * white, 1), min(starts, A.shape[0]))
+    _, heavy = lax.top_k(jnp.sum(white * white, 1), min(restarts, A.shape[0]))
     first = jnp.concatenate([vector, white[heavy].T], 1)
     first = jnp.where(null[:, None], 0, first)
 
@@ -69,7 +69,7 @@ def _distortion(white, null, subset, p, starts, iterations):
     return jnp.maximum(climb(1.0), climb(-1.0))
 
 
-def distortion(A: Any, subset: Subset, p: float = 2.0, *, starts: int = 32, iterations: int = 30) -> jax.Array:
+def distortion(A: Any, subset: Subset, p: float = 2.0, *, restarts: int = 32, iterations: int = 30) -> jax.Array:
     """Measure how far a weighted subset changes the norm: sup_x | sum_j w_j |a_j x|^p / |A x|_p^p - 1 |.
 
     At p = 2 the exact value, from eigenvalues: known rows are whitened in float64; of traced rows, directions beyond
@@ -81,7 +81,7 @@ def distortion(A: Any, subset: Subset, p: float = 2.0, *, starts: int = 32, iter
         A: [n, d] rows.
         subset: what `draw` returned for these rows.
         p: exponent >= 1, static.
-        starts: heavy rows to start from, static; the d extreme directions of p = 2 are always used.
+        restarts: heavy rows to start from, static; the d extreme directions of p = 2 are always used.
         iterations: steps of each climb, static.
 
     Returns:
@@ -98,16 +98,16 @@ def distortion(A: Any, subset: Subset, p: float = 2.0, *, starts: int = 32, iter
         True
 
     Cost:
-        One Gram for p = 2; else 4 * iterations * n * d * (starts + d) multiply-adds. Memory n x d.
+        One Gram for p = 2; else 4 * iterations * n * d * (restarts + d) multiply-adds. Memory n x d.
     """
     p = check_power(p, "distortion")
     A = check_matrix("distortion: A", A)
-    check_count("distortion: starts", starts)
+    check_count("distortion: restarts", restarts)
     check_count("distortion: iterations", iterations)
     check_subset(subset, A.shape[0], "distortion")
     basis = basis_of(A)
     white, _ = white_rows(A, basis)
-    return _distortion(white, jnp.asarray(basis.null), subset, p, starts, iterations)
+    return _distortion(white, jnp.asarray(basis.null), subset, p, restarts, iterations)
 
 
 def sample_size(

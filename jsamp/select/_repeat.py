@@ -12,7 +12,7 @@ from jsamp._core._checks import check_count, check_flag, check_key
 from jsamp._core._types import Key
 
 
-def repeated_subsets(key: Key, size: int, num: int, epochs: int, *, replace: bool = False) -> jax.Array:
+def repeated_subsets(key: Key, n: int, num: int, epochs: int, *, replace: bool = False) -> jax.Array:
     """Draw a fresh random subset of the training set for every epoch: RS2.
 
     Without replacement, epochs walk through one random permutation of the data and start a new one when it is used up:
@@ -23,7 +23,7 @@ def repeated_subsets(key: Key, size: int, num: int, epochs: int, *, replace: boo
 
     Args:
         key: one JAX key.
-        size: rows in the dataset, static.
+        n: rows in the dataset, static.
         num: rows per epoch, static.
         epochs: static.
         replace: independent subsets instead of passes, static.
@@ -32,7 +32,7 @@ def repeated_subsets(key: Key, size: int, num: int, epochs: int, *, replace: boo
         [epochs, num] int32.
 
     Raises:
-        ValueError: for num outside 1..size.
+        ValueError: for num outside 1..n.
 
     Example:
         >>> import jax, jsamp as js
@@ -48,17 +48,17 @@ def repeated_subsets(key: Key, size: int, num: int, epochs: int, *, replace: boo
         arXiv:2305.18424.
     """
     check_key(key, "repeated_subsets")
-    check_count("repeated_subsets: size", size)
-    check_count("repeated_subsets: num", num, high=size)
+    check_count("repeated_subsets: n", n)
+    check_count("repeated_subsets: num", num, high=n)
     check_count("repeated_subsets: epochs", epochs)
     check_flag("repeated_subsets: replace", replace)
-    return _repeated(key, size, num, epochs, replace)
+    return _repeated(key, n, num, epochs, replace)
 
 
-@functools.partial(jax.jit, static_argnames=("size", "num", "epochs", "replace"))
-def _repeated(key, size, num, epochs, replace):
+@functools.partial(jax.jit, static_argnames=("n", "num", "epochs", "replace"))
+def _repeated(key, n, num, epochs, replace):
     def shuffled(i):
-        return jax.random.permutation(jax.random.fold_in(key, i), size).astype(jnp.int32)
+        return jax.random.permutation(jax.random.fold_in(key, i), n).astype(jnp.int32)
 
     if replace:
         return lax.map(lambda i: shuffled(i)[:num], jnp.arange(epochs))
@@ -66,18 +66,14 @@ def _repeated(key, size, num, epochs, replace):
 
     def renew(state):
         order, position, passes = state
-        left = size - position
-        tail = (
-            jnp.zeros((size,), bool)
-            .at[jnp.where(slot < left, order[(position + slot) % size], size)]
-            .set(True, mode="drop")
-        )
+        left = n - position
+        tail = jnp.zeros((n,), bool).at[jnp.where(slot < left, order[(position + slot) % n], n)].set(True, mode="drop")
         fresh = shuffled(passes)
         # The first num entries hold enough rows outside the tail: those come first, order kept otherwise.
-        late = tail[fresh] & (jnp.arange(size) < num)
-        group = jnp.where(jnp.arange(size) < num, late.astype(jnp.int32), 2)
+        late = tail[fresh] & (jnp.arange(n) < num)
+        group = jnp.where(jnp.arange(n) < num, late.astype(jnp.int32), 2)
         fresh = fresh[jnp.argsort(group, stable=True)]
-        joined = jnp.where(slot < left, order[(position + slot) % size], fresh[(slot - left) % size])
+        joined = jnp.where(slot < left, order[(position + slot) % n], fresh[(slot - left) % n])
         return joined, (fresh, num - left, passes + 1)
 
     def walk(state):
@@ -85,7 +81,7 @@ def _repeated(key, size, num, epochs, replace):
         return lax.dynamic_slice(order, (position,), (num,)), (order, position + num, passes)
 
     def step(state, _):
-        index, state = lax.cond(state[1] + num > size, renew, walk, state)
+        index, state = lax.cond(state[1] + num > n, renew, walk, state)
         return state, index
 
     _, index = lax.scan(step, (shuffled(0), jnp.asarray(0), jnp.asarray(1)), None, length=epochs)

@@ -280,7 +280,7 @@ def deis(
 
     Args:
         schedule: a noise schedule; alpha must be positive on the grid.
-        grid: [n + 1] decreasing times; the paper uses `time_grid(schedule, n, power=2)`.
+        grid: [n + 1] decreasing times; the paper uses `time_grid(schedule, steps, power=2)`.
         order: number of points = order of convergence (static, 1..6).
         variable: "t", "rho" or "lam".
         lower_order_final: as in `dpmpp`.

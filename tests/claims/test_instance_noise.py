@@ -24,7 +24,7 @@ def curve(c, z):
 
 def distance(scale, data):
     """Root mean square distance of the fitted curve from the unit circle."""
-    loss = js.loss.InstanceNoise(scale, num=48, latent="uniform")
+    loss = js.loss.InstanceNoise(scale, nodes=48, latent="uniform")
     start = jnp.zeros((2 * HARMONICS + 1, 2)).at[0, 0].set(0.7).at[HARMONICS, 1].set(0.5)
     start = start + 0.05 * jax.random.normal(jax.random.key(7), start.shape)
     model = js.fit.minimise(

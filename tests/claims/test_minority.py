@@ -43,7 +43,7 @@ def trained():
     x0 = data(jax.random.key(0), NUM)
     # Noise about as large as the distance between modes: there the denoiser prefers the frequent one.
     t = float(SCHEDULE.time(-np.log(1.5)))
-    score = jax.jit(jax.vmap(lambda k, x: js.estimate.minority_score(k, LAW, x, t, draws=5).value))
+    score = jax.jit(jax.vmap(lambda k, x: js.estimate.minority_score(k, LAW, x, t, num=5).value))
     scores = score(jax.random.split(jax.random.key(1), NUM), x0)
     labels = js.estimate.quantile_labels(scores, LEVELS).label
     sizes = [3, 64, 64, LEVELS]

@@ -215,7 +215,7 @@ def test_minority_score_of_a_gaussian(t):
     a, s = float(VP.alpha(t)), float(VP.sigma(t))
     k = a**2 * std**2 / (a**2 * std**2 + s**2)
     x0 = std * jax.random.normal(jax.random.key(0), (num, dim))
-    score = jax.jit(jax.vmap(lambda key, x: js.estimate.minority_score(key, law, x, t, draws=500)))
+    score = jax.jit(jax.vmap(lambda key, x: js.estimate.minority_score(key, law, x, t, num=500)))
     found = score(jax.random.split(jax.random.key(1), num), x0)
     wanted = (1 - k) ** 2 * np.sum(np.asarray(x0) ** 2, axis=1) + k**2 * (s / a) ** 2 * dim
     # 40 numbers within 5 standard errors: a false alarm below 1e-4 for means of 500 near-chi-squared draws.
@@ -233,7 +233,7 @@ def test_a_rare_mode_scores_high_at_middling_noise():
     z = 0.3 * jax.random.normal(jax.random.key(0), (300, 1))
     ratio = {}
     for sigma in (0.3, 2.0):
-        score = jax.jit(jax.vmap(lambda k, x: js.estimate.minority_score(k, law, x, sigma, draws=20).value))
+        score = jax.jit(jax.vmap(lambda k, x: js.estimate.minority_score(k, law, x, sigma, num=20).value))
         keys = jax.random.split(jax.random.key(1), 300)
         ratio[sigma] = float(score(keys, z + 2).mean() / score(keys, z - 2).mean())
     assert ratio[2.0] > 5
@@ -243,13 +243,13 @@ def test_a_rare_mode_scores_high_at_middling_noise():
 def test_minority_score_takes_trees_and_distances():
     law = js.Denoiser(lambda x, t: x, VE, predicts="x0")
     x0 = {"a": jnp.ones(2), "b": jnp.zeros(3)}
-    found = js.estimate.minority_score(jax.random.key(0), law, x0, 0.5, draws=4000)
+    found = js.estimate.minority_score(jax.random.key(0), law, x0, 0.5, num=4000)
     assert abs(found.value - 5 * 0.25) < 5 * found.stderr
     own = js.estimate.minority_score(
-        jax.random.key(0), law, x0, 0.5, draws=2, distance=lambda a, b: 0 * jnp.sum(b["a"]) + 7.0
+        jax.random.key(0), law, x0, 0.5, num=2, distance=lambda a, b: 0 * jnp.sum(b["a"]) + 7.0
     )
     assert float(own.value) == 7
-    assert np.isnan(js.estimate.minority_score(jax.random.key(0), law, x0, 0.5, draws=1).stderr)
+    assert np.isnan(js.estimate.minority_score(jax.random.key(0), law, x0, 0.5, num=1).stderr)
 
 
 def test_quantile_labels_by_hand():

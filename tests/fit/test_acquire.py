@@ -61,10 +61,10 @@ def test_the_batch_of_one_is_expected_improvement_and_of_two_is_the_integral():
 
 def test_the_maximiser_reaches_faces_and_the_best_of_several_hills():
     points = jax.random.uniform(KEY, (32, 2))
-    face = js.fit.maximise_acquisition(None, lambda x: x[0] - (x[1] - 0.4) ** 2, points, starts=2)
+    face = js.fit.maximise_acquisition(None, lambda x: x[0] - (x[1] - 0.4) ** 2, points, restarts=2)
     np.testing.assert_allclose(face.x, [1.0, 0.4], atol=5e-3)
     hills = lambda x: jnp.exp(-50 * jnp.sum((x - 0.2) ** 2)) + 1.5 * jnp.exp(-50 * jnp.sum((x - 0.8) ** 2))
-    found = js.fit.maximise_acquisition(None, hills, points, starts=4)
+    found = js.fit.maximise_acquisition(None, hills, points, restarts=4)
     np.testing.assert_allclose(found.x, 0.8, atol=5e-3)
     assert float(found.info) >= max(float(hills(x)) for x in points)
 
@@ -74,7 +74,7 @@ def branin(x):
     return (b - 5.1 * a**2 / (4 * np.pi**2) + 5 * a / np.pi - 6) ** 2 + 10 * (1 - 1 / (8 * np.pi)) * np.cos(a) + 10
 
 
-SMALL = {"raw": 64, "starts": 2, "steps": 6}
+SMALL = {"raw": 64, "restarts": 2, "steps": 6}
 
 
 def test_branin_is_minimised_without_compiling_after_the_first_round(caplog):

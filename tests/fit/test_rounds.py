@@ -14,10 +14,10 @@ SURROGATES = {
     "DeepKernel": js.fit.DeepKernel(NETWORK, pretrain=2, steps=2, capacity=16),
     "Ensemble": js.fit.Ensemble(NETWORK, members=2, steps=2, capacity=16),
     "LaplaceNetwork": js.fit.LaplaceNetwork(NETWORK, steps=2, capacity=16),
-    "HMCNetwork": js.fit.HMCNetwork(NETWORK, draws=2, warmup=2, max_steps=2, pretrain=2, capacity=16),
-    "SGHMCNetwork": js.fit.SGHMCNetwork(NETWORK, draws=2, thin=1, burn=2, pretrain=2, capacity=16),
+    "HMCNetwork": js.fit.HMCNetwork(NETWORK, num=2, warm=2, max_steps=2, pretrain=2, capacity=16),
+    "SGHMCNetwork": js.fit.SGHMCNetwork(NETWORK, num=2, thin=1, burn=2, pretrain=2, capacity=16),
 }
-BOUNDS, OPTIONS = (np.zeros(2), np.ones(2)), {"start": 4, "raw": 8, "starts": 1, "steps": 2}
+BOUNDS, OPTIONS = (np.zeros(2), np.ones(2)), {"start": 4, "raw": 8, "restarts": 1, "steps": 2}
 
 
 def compiles(caplog, surrogate, **options):

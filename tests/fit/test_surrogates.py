@@ -134,10 +134,10 @@ def test_laplace_of_a_linear_network_is_bayesian_linear_regression():
 @pytest.mark.parametrize(
     "surrogate",
     [
-        js.fit.HMCNetwork(LINEAR, noise=0.5, draws=2000, warmup=50, length=1.5, max_steps=20, pretrain=30, capacity=16),
-        js.fit.SGHMCNetwork(LINEAR, noise=0.5, draws=3000, thin=10, burn=100, pretrain=30, capacity=16),
+        js.fit.HMCNetwork(LINEAR, noise=0.5, num=2000, warm=50, length=1.5, max_steps=20, pretrain=30, capacity=16),
+        js.fit.SGHMCNetwork(LINEAR, noise=0.5, num=3000, thin=10, burn=100, pretrain=30, capacity=16),
         js.fit.SGHMCNetwork(
-            LINEAR, noise=0.5, draws=3000, thin=10, burn=100, pretrain=30, batch=8, step=0.02, friction=0.5, capacity=16
+            LINEAR, noise=0.5, num=3000, thin=10, burn=100, pretrain=30, batch=8, step=0.02, friction=0.5, capacity=16
         ),
     ],
     ids=["HMC", "SGHMC", "SGHMC on minibatches"],

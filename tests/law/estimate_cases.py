@@ -377,7 +377,7 @@ GEOMETRY = {
     ),
     "normal_dimension": Case(
         lambda: lambda key, x: estimate.normal_dimension(key, GAUSSIAN, x, 0.1), (0 * NORMAL[0],), call=lambda f, key, x: f(key, x), dtypes=None,
-        refusals=[(lambda: estimate.normal_dimension(KEY, GAUSSIAN, ONES[:3], 0.1, draws=2), "draws"), (lambda: estimate.normal_dimension(KEY, GAUSSIAN, ONES[:1], 0.1), "single number")],
+        refusals=[(lambda: estimate.normal_dimension(KEY, GAUSSIAN, ONES[:3], 0.1, num=2), "num"), (lambda: estimate.normal_dimension(KEY, GAUSSIAN, ONES[:1], 0.1), "single number")],
     ),
     "flow_singular_values": at_point(
         lambda x: estimate.flow_singular_values(lambda x: jnp.sin(TURN @ x), x), refusals=[(lambda: estimate.flow_singular_values(jnp.sum, ONES), "shape of x")],

@@ -14,7 +14,7 @@ TINY = js.fit.Network(1, 4)
 GIVEN = js.fit.GP(js.fit.Matern(0.5), noise=0.1, fitted=False, capacity=8).fit(None, ROWS, VALUES)
 WEIGHTS = jax.vmap(lambda key: TINY.init(key, 2))(jax.random.split(KEY, 3))
 DRAWN = js.fit.NetworkPosterior(TINY, WEIGHTS, jnp.float32(0.5), jnp.float32(2.0))
-QUICK = {"budget": 6, "start": 4, "raw": 8, "starts": 1, "steps": 2}
+QUICK = {"budget": 6, "start": 4, "raw": 8, "restarts": 1, "steps": 2}
 
 
 def posterior(thing, key, X):
@@ -177,11 +177,11 @@ SURROGATES = {
         refusals=[(lambda: js.fit.Ensemble(share=0.0), "share must be")],
     ),
     "HMCNetwork": learner(
-        lambda **o: js.fit.HMCNetwork(TINY, draws=2, warmup=2, pretrain=2, max_steps=2, **o),
+        lambda **o: js.fit.HMCNetwork(TINY, num=2, warm=2, pretrain=2, max_steps=2, **o),
         refusals=[(lambda: js.fit.HMCNetwork(length=0.0), "length must be")],
     ),
     "SGHMCNetwork": learner(
-        lambda **o: js.fit.SGHMCNetwork(TINY, draws=2, thin=1, burn=1, pretrain=2, **o),
+        lambda **o: js.fit.SGHMCNetwork(TINY, num=2, thin=1, burn=1, pretrain=2, **o),
         refusals=[(lambda: js.fit.SGHMCNetwork(friction=2.0), "friction must be")],
     ),
     "LaplaceNetwork": learner(

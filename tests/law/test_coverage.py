@@ -147,7 +147,7 @@ def minority_score(key):
     ratio = (schedule.sigma(t) / schedule.alpha(t)) ** 2
     pull = 0.49 / (0.49 + ratio)
     truth = (1 - pull) ** 2 * float(np.sum(x0**2)) + 4 * pull**2 * ratio
-    return estimate.minority_score(key, law, jnp.asarray(x0), t, draws=60), truth
+    return estimate.minority_score(key, law, jnp.asarray(x0), t, num=60), truth
 
 
 def nearest_ratio(key):

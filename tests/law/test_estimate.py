@@ -83,7 +83,7 @@ REGISTRY = {
             score_refused(KEY, 3, X0, 0.5, match="denoiser must be callable"),
             score_refused(KEY, lambda x, t: x, X0, 0.5, match="denoiser must have a schedule"),
             score_refused(KEY, DENOISER, jnp.arange(3), 0.5, match="x0 must be floating"),
-            score_refused(KEY, DENOISER, X0, 0.5, draws=0, match="draws"),
+            score_refused(KEY, DENOISER, X0, 0.5, num=0, match="num"),
             score_refused(KEY, DENOISER, X0, 0.5, distance=3, match="distance must be callable"),
             score_refused(KEY, SILENT, X0, 1.0, match="nothing of x0 is left"),
         ],

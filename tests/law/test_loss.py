@@ -500,12 +500,12 @@ REGISTRY = {
         lambda: L.InstanceNoise(0.5, 8), X, line,
         refusals=[
             (make(L.InstanceNoise, scale=0.0), "scale must be finite"),
-            (make(L.InstanceNoise, scale=1.0, num=0), "num must be"),
+            (make(L.InstanceNoise, scale=1.0, nodes=0), "nodes must be"),
             (make(L.InstanceNoise, scale=1.0, latent="cauchy"), "latent must be one of"),
         ],
     ),
     "latent_loglik": Case(
-        lambda: lambda x: L.latent_loglik(line, x, 0.5, num=8), (X[0],), smooth=True,
+        lambda: lambda x: L.latent_loglik(line, x, 0.5, nodes=8), (X[0],), smooth=True,
         refusals=[
             (lambda: L.latent_loglik(3, X[0], 1.0), "generator must be callable"),
             (lambda: L.latent_loglik(line, X[0], 0.0), "scale must be finite"),

@@ -255,11 +255,11 @@ def test_latent_loglik_is_the_marginal_likelihood():
         x, offset, jnp.outer(direction, direction) + scale**2 * jnp.eye(2)
     )
     x = jnp.array([0.4, -1.1])
-    found = L.latent_loglik(lambda z: offset + z * direction, x, scale, num=80)
+    found = L.latent_loglik(lambda z: offset + z * direction, x, scale, nodes=80)
     np.testing.assert_allclose(found, law(x), rtol=1e-6)
     # Uniform latent: a circle seen from its centre is at distance one everywhere.
     circle = lambda z: jnp.array([jnp.cos(2 * jnp.pi * z), jnp.sin(2 * jnp.pi * z)])
-    centre = L.latent_loglik(circle, jnp.zeros(2), scale, num=16, latent="uniform")
+    centre = L.latent_loglik(circle, jnp.zeros(2), scale, nodes=16, latent="uniform")
     np.testing.assert_allclose(centre, -1 / (2 * scale**2) - jnp.log(2 * jnp.pi * scale**2), rtol=1e-9)
 
 
@@ -268,7 +268,7 @@ def test_instance_noise_is_consistent():
     std, scale = 0.8, 0.5
     z, w = normal_nodes(2, 16)
     drawn = L.Noised(column(std * z, 0), column(z, 1))
-    loss = L.InstanceNoise(scale, num=60)
+    loss = L.InstanceNoise(scale, nodes=60)
     floor = 0.5 * np.log(2 * np.pi * np.e * (std**2 + scale**2))
     check_minimum(lambda a: expected(loss, drawn, w, lambda z: a * z * jnp.ones(1)), std, None, 1e-5)
     value = expected(loss, drawn, w, lambda z: std * z * jnp.ones(1))

@@ -84,7 +84,7 @@ def test_edit_cost_is_the_recursion(gap):
 
 
 def test_alignments_are_searched_one_by_one():
-    """The best block and offset of a table of costs, by loops."""
+    """The best window and offset of a table of costs, by loops."""
     costs = np.random.default_rng(4).normal(size=(6, 9))
     plain = {(s, j): sum(costs[s + i, (j + i) % 9] for i in range(4)) for s in range(3) for j in range(9)}
     edits = {(s, j): naive_edit(costs[s : s + 4][:, (j + np.arange(4)) % 9], 0.3) for s in range(3) for j in range(9)}
@@ -101,7 +101,7 @@ def test_p_values_of_other_texts_are_uniform(Mark, gap):
     """Over 200 texts that do not know the key, ranks are uniform on 1/20, 2/20, ..., 1."""
     mark = Mark(K0, 12, 6)
     texts = jax.random.randint(K1, (200, 8), 0, 6)
-    run = jax.jit(jax.vmap(lambda key, x: T.detect(key, x, mark.fresh(jax.random.fold_in(key, 99)), edit=gap, runs=19)))
+    run = jax.jit(jax.vmap(lambda key, x: T.detect(key, x, mark.fresh(jax.random.fold_in(key, 99)), edit=gap, num=19)))
     p = np.asarray(run(jax.random.split(K0, 200), texts).p_value)
     assert p.min() >= 1 / 20
     counts = np.bincount(np.rint(p * 20).astype(int) - 1, minlength=20)
@@ -118,7 +118,7 @@ def test_the_offset_is_where_the_text_began(Mark, num):
     assert float(found.p_value) == np.float32(0.01)
     assert int(found.offset) == int(result.info.shift)
     inside = jnp.concatenate([jax.random.randint(K1, (11,), 0, 50), result.x])
-    found = T.detect(K0, inside, mark, block=num - 5)
+    found = T.detect(K0, inside, mark, window=num - 5)
     assert float(found.p_value) == np.float32(0.01)
     assert (int(found.offset) - int(found.start) + 11) % 100 == int(result.info.shift)
 
