@@ -124,6 +124,7 @@ class BridgeMixture:
         size = np.shape(self.end.means)[1]
         if jnp.ndim(x) == 0 or x.shape[-1] != size:
             raise ValueError(f"BridgeMixture: x must be [..., {size}], got {jnp.shape(x)}.")
+        own, x = x.dtype, x.astype(dtype_of(x, at_least=jnp.float32))  # half precision has no Cholesky factor
         t, path = as_time(t, x), self.interpolant
         (a, da), (b, db) = (jax.jvp(f, (t,), (jnp.ones_like(t),)) for f in (path.alpha, path.beta))
         a, da, b, db, gamma = (jnp.asarray(v, x.dtype) for v in (a, da, b, db, path.gamma(t)))
@@ -150,7 +151,7 @@ class BridgeMixture:
             return jax.nn.logsumexp(log_joint), jnp.sum(share * each, axis=0), gamma * total, total
 
         found = jax.vmap(one)(x.reshape(-1, size))
-        return [leaf.reshape(x.shape[: x.ndim + leaf.ndim - 2]) for leaf in found]
+        return [leaf.reshape(x.shape[: x.ndim + leaf.ndim - 2]).astype(own) for leaf in found]
 
     def __call__(self, x, t, *, key=None):
         """Return b and E[z | x]."""
