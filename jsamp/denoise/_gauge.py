@@ -10,6 +10,8 @@ import jax.numpy as jnp
 
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
+from jsamp._core._like import dtype_of
+from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree
 from jsamp.denoise import _fields
 from jsamp.denoise._algebra import levels
@@ -112,7 +114,8 @@ class ConservativePart:
 
     def __call__(self, x):
         """Evaluate the combination of gradients at one point."""
-        return jax.vjp(self.potentials, x)[1](self.coefficient)[0]
+        values, pull = jax.vjp(self.potentials, vary(x, self.coefficient))
+        return pull(vary(jnp.asarray(self.coefficient, values.dtype), values))[0]
 
 
 def conservative_part(function: Any, potentials: Any, x: Any) -> ConservativePart:
@@ -153,7 +156,7 @@ def conservative_part(function: Any, potentials: Any, x: Any) -> ConservativePar
     _checks.check_finite("conservative_part: x", x)
     _checks.check_rows("conservative_part: x", x)
     _checks.check_floating("conservative_part: x", x)
-    x = jnp.asarray(x)
+    x = jnp.asarray(x, dtype_of(x, at_least=jnp.float32))
     if x.ndim < 2:
         raise ValueError(f"conservative_part: x must be samples [n, ...], got shape {x.shape}.")
     one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
