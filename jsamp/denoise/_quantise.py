@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
+from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree, replace
 from jsamp._core._runner import run
 from jsamp._core._types import Array, Key, Scalar, Tree
@@ -62,7 +63,8 @@ class Ranges:
         times: [rows] times of the calibration, as the network takes them.
         window: [rows] the window of each.
         x: zeros of the shapes that the network takes.
-        grams: for each product the second moment E x x^T [k, k] of its data, or None where it is no matrix product.
+        grams: for each product the second moment E x x^T [k, k] of its data, in units of their widest range, or None
+            where it is no matrix product.
 
     Example:
         >>> import jsamp as js
@@ -115,7 +117,7 @@ class _Quantised:
             data = rounding.affine(product.data, low, high, jnp.asarray(found.data_levels)[i])
             return data.astype(product.data.dtype), (self.weights[i] * self.steps[i]).astype(product.weight.dtype)
 
-        return products.visit(self.model, x, t, conditions, change)
+        return products.visit(self.model, x, t, conditions, change, by=self)
 
 
 def calibrate(
@@ -264,6 +266,7 @@ def _seen(model, asked, times, conditions, weight, window, levels, *, windows):
         place = item[3]
         loss = rounding.losses(product.data, low[i, place], high[i, place], levels[i])
         rows = products.rows(product)
+        rows = None if rows is None else rows / rounding.positive(jnp.max(high[i] - low[i]))
         moment = None if rows is None else jnp.matmul(rows.T, rows, precision="highest") / rows.shape[0]
         return loss, moment
 
@@ -283,7 +286,7 @@ def _seen(model, asked, times, conditions, weight, window, levels, *, windows):
         jnp.zeros((windows, len(like), rounding.CANDIDATES), like[0][0].dtype),
         tuple(None if b is None else jnp.zeros(b.shape, b.dtype) for _, b in like),
     )
-    (loss, grams), _ = jax.lax.scan(add, carry, items)
+    (loss, grams), _ = jax.lax.scan(add, vary(carry, model, conditions, items, levels), items)
     shrink = rounding.shrunken()[jnp.argmin(loss, -1)].T
     return low * shrink, high * shrink, grams
 

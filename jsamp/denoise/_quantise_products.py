@@ -9,6 +9,8 @@ import jax
 import jax.extend.core
 import jax.numpy as jnp
 
+from jsamp._core._mesh import vary
+
 CONSTANT, WEIGHT, DATA = 0, 1, 2
 """What a value of the program depends on: nothing, the network's arrays, the input."""
 INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -24,8 +26,14 @@ class Product(NamedTuple):
     data_summed: tuple[int, ...] | None
 
 
-def visit(model: Any, x: Any, t: Any, conditions: dict[str, Any], change: Callable[[int, Product], Any]) -> Any:
-    """Call a network, asking `change(i, product)` for what each product multiplies instead: (data, weight)."""
+def visit(
+    model: Any, x: Any, t: Any, conditions: dict[str, Any], change: Callable[[int, Product], Any], *, by: Any = None
+) -> Any:
+    """Call a network, asking `change(i, product)` for what each product multiplies instead: (data, weight).
+
+    What `change` is made of is given as `by`: on a mesh the whole program varies over the axes that it varies over.
+    """
+    model, x, t, conditions = vary((model, x, t, conditions), model, x, t, conditions, by)
     leaves, structure = jax.tree.flatten(model)
     inputs, inner = jax.tree.flatten((x, t, conditions))
     shapes = []
@@ -57,6 +65,7 @@ def _evaluate(program, consts, args, change, seen):
             if product is not None:
                 seen.append(1)
                 data, weight = change(len(seen) - 1, product)
+                data, weight = vary((data, weight), product.data, product.weight)
                 arrays = [data, weight] if inputs[0][1] == DATA else [weight, data]
             made = _bind(equation, arrays)
             kind = max((kind for _, kind in inputs), default=CONSTANT)

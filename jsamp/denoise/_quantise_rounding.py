@@ -8,13 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jsamp._core._mesh import vary
+
 CANDIDATES, POWER, SWEEPS = 40, 2.4, 4
 """Shrunken ranges tried, the power of the error that they are judged by, passes over the weights of a product."""
 
 
+def positive(scale: Any) -> Any:
+    """The scale, or 1 where it is 0: data that are all 0 have any unit."""
+    return jnp.where(scale > 0, scale, 1)
+
+
 def affine(x: Any, low: Any, high: Any, levels: Any) -> Any:
     """Round x to `levels` + 1 even levels of [low, high], which holds 0 and has it for a level."""
-    step = jnp.maximum((high - low) / levels, 1e-8)
+    step = positive(high - low) / levels
     zero = jnp.round(-low / step)
     return step * (jnp.clip(jnp.round(x / step) + zero, 0, levels) - zero)
 
@@ -25,19 +32,21 @@ def shrunken() -> Any:
 
 
 def losses(x: Any, low: Any, high: Any, levels: Any) -> Any:
-    """[CANDIDATES] mean |x - rounded x|^2.4 of the shrunken ranges."""
+    """[CANDIDATES] mean |x - rounded x|^2.4 of the shrunken ranges, in units of the whole range."""
+    x, low, high = (jnp.asarray(v, jnp.promote_types(x.dtype, jnp.float32)) for v in (x, low, high))
+    x, low, high = (v / positive(high - low) for v in (x, low, high))
     one = lambda s: jnp.mean(jnp.abs(x - affine(x, s * low, s * high, levels)) ** POWER)
     return jax.lax.map(one, shrunken().astype(x.dtype))
 
 
 def weight_scale(weight: Any, summed: tuple[int, ...], levels: Any) -> Any:
     """The step of each output channel, of the symmetric grid that loses least; axes kept."""
-    top = jnp.maximum(jnp.max(jnp.abs(weight), summed, keepdims=True), 1e-8)
+    top = positive(jnp.max(jnp.abs(weight), summed, keepdims=True))
 
     def one(s):
-        step = s * top / levels
-        rounded = step * jnp.clip(jnp.round(weight / step), -levels, levels)
-        return jnp.sum(jnp.abs(weight - rounded) ** POWER, summed, keepdims=True)
+        step = s / levels
+        rounded = step * jnp.clip(jnp.round(weight / top / step), -levels, levels)
+        return jnp.sum(jnp.abs(weight / top - rounded) ** POWER, summed, keepdims=True)
 
     found = jax.lax.map(one, shrunken().astype(weight.dtype))
     return top * shrunken().astype(weight.dtype)[jnp.argmin(found, 0)] / levels
@@ -56,7 +65,7 @@ def round_weight(weight: Any, gram: Any, levels: Any, *, summed: tuple[int, ...]
 
 def _descend(weight, whole, step, gram, levels):
     """Set one row of integers after another to what is best given the others: the loss of no channel can rise."""
-    gram = gram + 1e-6 * jnp.mean(jnp.diag(gram)) * jnp.eye(gram.shape[0], dtype=gram.dtype)
+    gram = gram + 1e-6 * positive(jnp.mean(jnp.diag(gram))) * jnp.eye(gram.shape[0], dtype=gram.dtype)
     product = functools.partial(jnp.matmul, precision="highest")
 
     def one(i, carry):
@@ -69,4 +78,4 @@ def _descend(weight, whole, step, gram, levels):
         return whole.at[k].set(best), slope + gram[:, k][:, None] * change[None]
 
     start = whole, product(gram, whole * step - weight)
-    return jax.lax.fori_loop(0, SWEEPS * weight.shape[0], one, start)[0]
+    return jax.lax.fori_loop(0, SWEEPS * weight.shape[0], one, vary(start, start))[0]

@@ -58,7 +58,7 @@ def test_the_range_that_loses_least():
         step = (high - low) / 15
         zero = np.round(-low / step)
         brute.append(np.mean(np.abs(x - step * (np.clip(np.round(x / step) + zero, 0, 15) - zero)) ** 2.4))
-    np.testing.assert_allclose(losses, brute, rtol=1e-3)
+    np.testing.assert_allclose(losses, np.array(brute) / float(x.max() - x.min()) ** 2.4, rtol=1e-3)
     assert 0 < losses.argmin() < 39
     eight = rounding.losses(x, x.min(), x.max(), 255.0)
     s = float(rounding.shrunken()[jnp.argmin(eight)])
@@ -92,6 +92,31 @@ def test_reconstruction_is_the_best_rounding_or_one_that_no_single_change_better
                     other[k] = value
                     assert found <= loss(other, step[0, n], n) + 1e-5
     assert better >= 4
+
+
+@pytest.mark.parametrize(("weight", "data"), [(-80, 80), (80, -80), (0, -40), (0, 0)])
+def test_units_do_not_matter_and_zeros_have_any(weight, data):
+    unit = lambda power: jnp.asarray(2.0**power, jnp.float32)  # powers of two: no digit is lost
+    law = lambda w: js.Denoiser(
+        jax.tree_util.Partial(
+            lambda w, u, v, x, t: jnp.matmul(x * v, w * u, precision="highest") / u / v, w, unit(weight), unit(data)
+        ), SCHEDULE, "x0",
+    )  # fmt: skip
+    plain = js.denoise.quantise(LINEAR, js.denoise.calibrate(None, LINEAR, PLAN, X))
+    denoiser = law(W)
+    ranges = js.denoise.calibrate(None, denoiser, PLAN, X)
+    small = js.denoise.quantise(denoiser, ranges)
+    np.testing.assert_array_equal(small.model.weights[0], plain.model.weights[0])
+    np.testing.assert_allclose(small(X, 0.5).x0, plain(X, 0.5).x0, rtol=1e-6)
+    assert not jnp.any(js.denoise.quantise(law(W * 0), ranges)(X, 0.5).x0)
+
+
+def test_a_product_with_zeros_is_rounded_to_nearest():
+    still = js.Denoiser(jax.tree_util.Partial(lambda w, x, t: x * 0 @ w, W), SCHEDULE, "x0")
+    ranges = js.denoise.calibrate(None, still, PLAN, X)
+    near, best = (js.denoise.quantise(still, ranges, reconstruct=r).model.weights[0] for r in (False, True))
+    np.testing.assert_array_equal(best, near)
+    assert jnp.any(near != 0)
 
 
 # ---------------------------------------------------------------- products of the program
@@ -150,7 +175,7 @@ def test_ranges_and_output_by_hand():
         low, high = min(row.min(), 0), max(row.max(), 0)
         s = shrink_of(row, low, high, 15.0)
         np.testing.assert_allclose([ranges.low[0, 0], ranges.high[0, 0]], [s * low, s * high], rtol=1e-5)
-        np.testing.assert_allclose(ranges.grams[0], row.T @ row / 16, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(ranges.grams[0], row.T @ row / 16 / (high - low) ** 2, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal([ranges.data_levels[0], ranges.weight_levels[0]], [15, 3])
     small = js.denoise.quantise(LINEAR, ranges, reconstruct=False)
     whole, step = rounding.round_weight(W, None, 3.0, summed=(0,), reconstruct=False)
@@ -166,7 +191,8 @@ def test_the_law_weighs_rows_and_windows_have_ranges_of_their_own():
     weight = np.exp(-(((share - 0.2) / 0.5) ** 2) / 2)
     first = [w * a.T @ a / 16 for w, a in zip(weight, seen, strict=True)]
     grams = (first[0] + first[1]) / (weight[0] + weight[1]) + (first[2] + first[3]) / (weight[2] + weight[3])
-    np.testing.assert_allclose(ranges.grams[0], grams, rtol=1e-4, atol=1e-5)
+    widest = max(max(rows.max(), 0) - min(rows.min(), 0) for rows in (seen[:2], seen[2:]))
+    np.testing.assert_allclose(ranges.grams[0], grams / widest**2, rtol=1e-4, atol=1e-6)
     for window, rows in enumerate(((0, 1), (2, 3))):
         low, high = min(seen[list(rows)].min(), 0), max(seen[list(rows)].max(), 0)
         loss = sum(weight[r] * np.asarray(rounding.losses(jnp.asarray(seen[r]), low, high, 7.0)) for r in rows)

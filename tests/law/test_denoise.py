@@ -37,7 +37,6 @@ def quantised():
     """A case of a quantised denoiser; new bits keep its structure."""
     return Case(
         lambda: D.quantise(LINEAR, RANGES[0]), (X, T), other=lambda: D.quantise(LINEAR, RANGES[1]), mechanism="quantised",
-        check_vma=False,
     )  # fmt: skip
 
 
@@ -56,8 +55,8 @@ REGISTRY = {
     "Bridge": Case(
         lambda: D.Bridge(PATH, jax.tree_util.Partial(lambda law, x, t: law(x, t).x0, bridged(1.0)), bridged(1.0).score), (X[0], T),
     ),
-    "BridgeMixture": Case(lambda: bridged(1.0), (X[0], T), other=lambda: bridged(0.9), dtypes=None),
-    "ConservativePart": Case(lambda: D.ConservativePart(potentials, FIELD[0], 1.0), (X[0],), dtypes=None, check_vma=False),
+    "BridgeMixture": Case(lambda: bridged(1.0), (X[0], T), other=lambda: bridged(0.9)),
+    "ConservativePart": Case(lambda: D.ConservativePart(potentials, FIELD[0], 1.0), (X[0],)),
     "DenoiserLike": Case(lambda: lambda x: x * isinstance(GOOD, D.DenoiserLike), (X[0],), mechanism="record"),
     "Guided": record(lambda x: D.Guided(x0=x, eps=x, kick=x, aux=x)),
     "Kick": record(lambda x: D.Kick(x=x, x0=x)),
@@ -127,7 +126,7 @@ REGISTRY = {
     "add_gauge": Case(lambda: D.add_gauge(NET, TURN), (X, T), mechanism="shared"),
     "calibrate": quantised(),
     "conservative_part": Case(
-        lambda: part_of, FIELD, dtypes=None, tolerance=1e-3, check_vma=False,
+        lambda: part_of, FIELD, dtypes="raised", tolerance=1e-3,
         refusals=wrong(
             D.conservative_part,
             ((3, potentials, X), "conservative_part: .*function"), ((jnp.sin, potentials, X[0]), "conservative_part: .*samples"),
