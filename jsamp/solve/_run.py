@@ -13,6 +13,7 @@ from jsamp._core import _tree
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_floating, check_key, concrete, is_traced
 from jsamp._core._like import dtype_of
+from jsamp._core._mesh import vary
 from jsamp._core._runner import set_runner
 from jsamp._core._steering import check_steer, explain_missing_key, stochastic, wrapped
 from jsamp._core._types import Key, Model, Result, Tree
@@ -60,12 +61,12 @@ def step(key: Key | None, denoiser: Model, state: SolveState, row: Plan) -> Solv
 @functools.partial(jax.jit, static_argnames="segments")
 def _run(key, denoiser, x, plan, steer, *, keep, segments):
     plan = plan.astype(jnp.result_type(*(state_dtype(leaf) for leaf in jax.tree.leaves(x))))
+    x = vary(x, x, key, denoiser, plan, steer)
     state, g = init(plan, x, kicks=kicks(denoiser)), None
     if steer is not None:
-        g = steer.init(fold(key, plan.nfe), state.x, plan)
+        g = vary(steer.init(fold(key, plan.nfe), state.x, plan), x)
         state = init(plan, x, kicks=kicks(wrapped(steer, g, denoiser)))
-        # Made from the data, so that it varies over the mesh axes over which a steering edit may vary.
-        state = state._replace(reset=jnp.zeros_like(jnp.ravel(jax.tree.leaves(state.x)[0])[0], bool))
+        state = state._replace(reset=vary(jnp.zeros((), bool), x))
         # Branches were chosen for the plan's times: a steer that moves them leaves the choice to the rows.
         t = jnp.asarray(plan.t)[0]
         segments = segments if steer.time(g, state.x, t) is t else (Segment(0, plan.nfe),)
