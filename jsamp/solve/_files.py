@@ -6,6 +6,7 @@ import os
 import pathlib
 import tempfile
 import zipfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -85,10 +86,14 @@ def load(path: Any) -> Plan:
 def amplification(plan: Plan) -> float:
     """Largest sum of the |coefficients| with which the start and the predictions made so far enter x, over all rows."""
     units = np.eye(plan.nfe + 1)
-    x = left = units[0]
-    history, velocity, drift, worst = np.zeros((plan.slots, plan.nfe + 1)), 0 * x, 0 * x, 1.0
+    return max(1.0, *(float(np.abs(x).sum()) for x in walk(plan, units[0], lambda r, x: units[r + 1])))
+
+
+def walk(plan: Plan, x: Any, predict: Callable[[int, Any], Any]) -> Iterator[Any]:
+    """The state after each row of a plan without its noise, in numpy, for the prediction m = predict(row, x)."""
+    left, history, velocity, drift = x, np.zeros((plan.slots, *np.shape(x))), 0 * x, 0 * x
     for r in range(plan.nfe):
-        m = units[r + 1]
+        m = predict(r, x)
         if plan.prediction_rate is not None:
             m = velocity = velocity + plan.prediction_rate[r] * (m - velocity)
         if plan.take is not None and plan.take[r] in (KEEP, CORRECT):
@@ -104,8 +109,7 @@ def amplification(plan: Plan) -> float:
         if plan.corrector_weights is not None:
             weights = plan.corrector_weights[r]
             left = plan.corrector_state[r] * base + weights[0] * m + weights[1:] @ history
-        worst = max(worst, float(np.abs(x).sum()))
-    return worst
+        yield x
 
 
 LEGEND = {

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from jsamp._core._checks import check_count
 from jsamp._core._numerics import lagrange_basis, safe_log
 from jsamp.solve._algebra import join
 from jsamp.solve._columns import CORRECT, KEEP, MIX
-from jsamp.solve._files import amplification
+from jsamp.solve._files import walk
 from jsamp.solve._multistep import build
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._rows import Row, assemble
 from jsamp.solve._weights import Path
+
+STDS = np.array([0.1, 0.3, 1.0])
+"""Standard deviations of the Gaussians on which ways up are compared."""
 
 
 def invert(plan: Plan, *, order: int = 3) -> Plan:
@@ -21,10 +26,10 @@ def invert(plan: Plan, *, order: int = 3) -> Plan:
     A plan of one row per step, x' = A x + sum_j W_j m_j, is undone step by step, x = (x' - sum_j W_j m_j) / A, so that
     the way back repeats its own errors: the predictions that are not known yet are extrapolated in lam through `order`
     known ones, and the step is corrected once its newest one is. The round trip is then exact up to O(h^order),
-    whatever the order of the plan. A plan with stages, a corrector or momentum, or one whose undoing would amplify
-    errors ten times as much, is inverted as the ODE that it solves: eps is interpolated through `order` points and
-    corrected. A plan that ends without noise cannot be asked there: its last step is undone by fixed-point evaluations
-    at the level above.
+    whatever the order of the plan. A plan with stages, a corrector or momentum, or one whose long steps make its
+    undoing come back less exactly on Gaussians, is inverted as the ODE that it solves: eps is interpolated through
+    `order` points and corrected. A plan that ends without noise cannot be asked there: its last step is undone by
+    fixed-point evaluations at the level above.
 
     Where modes are sharp and lie apart, a state between them is carried far by a small error. Repeat the round trip:
     `noise = noise + up - back` with up = sample(signal, invert(plan)) and back = sample(sample(noise, plan),
@@ -63,17 +68,44 @@ def invert(plan: Plan, *, order: int = 3) -> Plan:
     check_count("invert: order", order, high=4)
     if plan.stochastic:
         raise ValueError("invert: the plan draws noise, which cannot be taken back. Build it with eta, tau, churn = 0.")
-    path = _path(plan)
     plain = plan.take is None and plan.increment_rate is None and plan.prediction_rate is None
+    path = _path(plan)
+    ode = _ascent(path, lambda last: _as_ode(path, last, order))
+    if not plain:
+        return ode
+    undone = _ascent(path, lambda last: _undone(plan, path, last, order))
+    # Long steps make the undoing of a high order unstable.
+    return min(undone, ode, key=lambda up: _round_trip(up, plan))
+
+
+def as_ode(plan: Plan, *, order: int = 3) -> Plan:
+    """The plan up to the noise that follows the ODE, whatever the errors of the plan itself."""
+    path = _path(plan)
+    return _ascent(path, lambda last: _as_ode(path, last, order))
+
+
+def _round_trip(up: Plan, plan: Plan) -> float:
+    """The largest relative error of a signal that comes back from its noise, for data of N(0, STDS^2)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.nan_to_num(np.max(np.abs(_gain(up) * _gain(plan) - 1)), nan=np.inf))
+
+
+def _gain(plan: Plan) -> np.ndarray:
+    """The factors by which a plan scales x where the data are N(0, STDS^2)."""
+
+    def predict(r, x):
+        alpha, sigma = float(plan.alpha[r]), float(plan.sigma[r])
+        x0_share, eps_share = MIX[plan.kind] if plan.mix is None else np.asarray(plan.mix)[r]
+        return (x0_share * alpha * STDS**2 + eps_share * sigma) / (alpha**2 * STDS**2 + sigma**2) * x
+
+    return [*walk(plan, np.ones_like(STDS), predict)][-1]
+
+
+def _ascent(path: Path, noisy: Callable[[int], Plan]) -> Plan:
+    """The way up: the first step from a signal without noise, if the plan ends in one, then `noisy(last node)`."""
     clean = bool(path.noiseless[-1])
-    parts = [_from_clean(path)] if clean else []
     last = path.steps - clean
-    if last > 0:
-        ode = _as_ode(path, last, order)
-        undone = _undone(plan, path, last, order) if plain else ode
-        # Steps that grow in the variable of a high order make its undoing unstable.
-        parts.append(ode if amplification(undone) > 10 * amplification(ode) else undone)
-    return join("concatenate", parts)
+    return join("concatenate", [*([_from_clean(path)] if clean else []), *([noisy(last)] if last else [])])
 
 
 def _path(plan: Plan) -> Path:
