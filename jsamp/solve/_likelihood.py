@@ -19,7 +19,7 @@ from jsamp._core._types import Key, Model, Tree
 from jsamp.denoise._algebra import levels
 from jsamp.denoise._protocol import Prediction, check_denoiser
 from jsamp.estimate._types import Estimate
-from jsamp.solve._invert import invert
+from jsamp.solve._invert import as_ode
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._run import sample
 from jsamp.solve._state import check_signal, state_dtype
@@ -65,15 +65,17 @@ def likelihood(key: Key | None, denoiser: Model, x: Tree, plan: Plan, *, probes:
     """Compute the log-density of a signal under the probability-flow ODE of a denoiser, by the change of variables.
 
     The signal is carried up to noise; log p(x) = log N(x_T; 0, sigma_T^2) + d log(alpha_T / alpha_0) + the integral of
-    alpha tr(d eps / dx) d(sigma / alpha). The integral is one more number that the plan moves by its own weights, so
-    it has the order of the plan. The trace is exact, or z . (d eps / dx) z with random signs z, fixed through the run.
+    alpha tr(d eps / dx) d(sigma / alpha). The signal follows the ODE by steps of third order between the times of the
+    plan, whose own errors are not repeated, and the integral is one more number that they move. The trace is exact, or
+    z . (d eps / dx) z with random signs z, fixed through the run.
 
     Args:
         key: for the probes, and for denoisers that draw; None suffices when nothing draws.
         denoiser: callable tree (x, t, *, key) -> Prediction, differentiable.
         x: one signal, any shape or tree; `jax.vmap` over many.
-        plan: a deterministic plan. Falling times are turned around by `js.solve.invert`; a plan made by it is taken as
-            it is. Its last alpha must be positive, and its end at low noise is where the density is that of.
+        plan: a deterministic plan, between whose times the ODE is followed. One that runs up, as `js.solve.invert`
+            makes it (of another order, say), is taken as it is. Its last alpha must be positive, and its end at low noise is
+            where the density is that of.
         probes: "exact", or the number k >= 2 of random sign vectors (static).
 
     Returns:
@@ -106,11 +108,14 @@ def likelihood(key: Key | None, denoiser: Model, x: Tree, plan: Plan, *, probes:
     x = jax.tree.map(lambda leaf: leaf.astype(state_dtype(leaf)), as_arrays(x))
     denoiser = as_tree("likelihood: denoiser", denoiser, "denoiser(x, t)")
     signs, run_key = _probes(key, x, probes)
-    up = plan if plan.t_next[-1] > plan.t[0] else invert(plan)
+    if plan.stochastic:
+        raise ValueError("likelihood: the plan draws noise, and has no density. Build it with eta, tau, churn = 0.")
+    up = plan if plan.t_next[-1] > plan.t[0] else as_ode(plan)
     alpha, sigma = float(up.alpha_next[-1]), float(up.sigma_next[-1])
-    if up.stochastic or alpha <= 0:
-        raise ValueError("likelihood: the plan must draw no noise and end with some signal, alpha > 0 (t_max=0.999).")
+    if alpha <= 0:
+        raise ValueError("likelihood: the plan must start with some signal, alpha > 0 (t_max=0.999).")
     zeros = jnp.zeros(1 if signs is None else probes, jnp.result_type(*jax.tree.leaves(x)))
+    x = vary(x, x, key, denoiser)
     start = _Flowing(x, vary(zeros, x))
     end = sample(run_key, _WithVolume(denoiser.schedule, denoiser, signs), start, up).x
     size = _tree.size(x)

@@ -38,6 +38,13 @@ def test_fifty_steps_of_second_order_come_back(grid):
         assert np.abs(noise - LAW.flow(SIGNALS, *ends)).max() > 30 * error
 
 
+@pytest.mark.parametrize("grid", GRIDS)
+def test_few_long_steps_come_back_at_all(grid):
+    for build in (S.dpmpp, S.ddim, lambda schedule, grid: S.dpmpp(schedule, grid, order=3)):
+        for num in (6, 10, 15):
+            assert round_trip(build(VP, GRIDS[grid](num)))[0] < 1
+
+
 SHARP = Mixture([0.3, 0.7], [[-1.0], [0.6]], [0.25**2, 0.15**2])
 SECOND = {"dpmpp": S.dpmpp, "deis": lambda schedule, grid: S.deis(schedule, grid, order=2), "heun": S.heun}
 
@@ -115,6 +122,14 @@ def test_exact_likelihood_of_a_gaussian(schedule, x64):
     np.testing.assert_allclose(bits.value, -wanted / (3 * np.log(2)) - np.log2(0.1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("build", [S.ddim, S.dpmpp, S.heun])
+def test_likelihood_follows_the_ode_whatever_the_order_of_the_plan(build, x64):
+    law = js.denoise.GaussianMixture(VP, weights=[1.0], means=[MEANS], covs=[COV])
+    grid, x = js.noise.logsnr_grid(VP, 60), np.array([0.1, 0.4, -0.3])
+    found = S.likelihood(None, law, x, build(VP, grid)).value
+    assert abs(found - exact_log_density(x, VP, grid)) < 3e-3
+
+
 def test_probes_are_within_their_standard_error():
     """Seven probes, 300 keys: the standardised error of the mean is a t distribution of six degrees."""
     law = js.denoise.GaussianMixture(VP, weights=[1.0], means=[MEANS], covs=[COV])
@@ -127,6 +142,23 @@ def test_probes_are_within_their_standard_error():
     assert abs(pooled) < 4.5
     assert np.std(found.value) > 0.01
     np.testing.assert_allclose(np.sqrt(np.mean(found.stderr**2)), np.std(found.value), rtol=0.25)
+
+
+def test_a_density_runs_on_a_mesh_whatever_varies_over_it():
+    law = js.denoise.GaussianMixture(VP, weights=[1.0], means=[MEANS], covs=[COV])
+    plan, x = S.ddim(VP, js.noise.logsnr_grid(VP, 4)), jnp.zeros(3)
+    mesh = jax.make_mesh((2,), ("d",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+
+    def local(scale, key):
+        guided = js.denoise.ClassifierFree(law, law, scale=scale[0])
+        return jnp.stack([S.likelihood(key[0], guided, x, plan, probes=2).value, js.sample(None, guided, x, plan).x[0]])
+
+    rows = jax.P("d")
+    found = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=rows, out_specs=rows))(
+        jnp.array([1.0, 2.0]), jax.random.split(jax.random.key(0))
+    )
+    np.testing.assert_allclose(found[1::2], js.sample(None, law, x, plan).x[0], rtol=1e-5)
+    assert found[0] != found[2]
 
 
 def test_likelihood_of_a_tree_is_that_of_its_parts_together():
