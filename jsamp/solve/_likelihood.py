@@ -74,8 +74,8 @@ def likelihood(key: Key | None, denoiser: Model, x: Tree, plan: Plan, *, probes:
         denoiser: callable tree (x, t, *, key) -> Prediction, differentiable.
         x: one signal, any shape or tree; `jax.vmap` over many.
         plan: a deterministic plan, between whose times the ODE is followed. One that runs up, as `js.solve.invert`
-            makes it (of another order, say), is taken as it is. Its last alpha must be positive, and its end at low noise is
-            where the density is that of.
+            makes it (of another order, say), is taken as it is. Its last alpha must be positive, and its end at low
+            noise is where the density is that of.
         probes: "exact", or the number k >= 2 of random sign vectors (static).
 
     Returns:
