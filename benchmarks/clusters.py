@@ -67,7 +67,7 @@ def clusters(n, d, k, repeats):
     label = np.asarray(js.fit.kmeans(key, rows[: n // 10], 10).info.labels)
     means = np.stack([host[: n // 10][label == j].mean(0) for j in range(10)])
     pair = (
-        lambda: js.fit.mixture(None, rows[: n // 10], 10, start=label, steps=20, tolerance=0.0).info.loglik,
+        lambda: js.fit.mixture(None, rows[: n // 10], 10, start=label, steps=20, tolerance=0.0).info.loglikelihood,
         lambda: (
             GaussianMixture(10, means_init=means, init_params="random", max_iter=20, tol=0)
             .fit(host[: n // 10])

@@ -51,8 +51,8 @@ def assert_law(x, probs, chance=1e-4):
     seen = np.append(seen[~rare], seen[rare].sum())
     expected = np.append(expected[~rare], expected[rare].sum())
     keep = expected > 0
-    p_value = stats.chisquare(seen[keep], expected[keep]).pvalue
-    assert p_value > chance, f"chi-squared p-value {p_value:.2g}"
+    pvalue = stats.chisquare(seen[keep], expected[keep]).pvalue
+    assert pvalue > chance, f"chi-squared p-value {pvalue:.2g}"
 
 
 def network(weights, x, t):

@@ -45,14 +45,14 @@ class Twisted(Wrapper):
     """Guidance by a likelihood of the predicted x0: the proposal of the twisted diffusion sampler.
 
     x0 <- x0 + scale (sigma^2 / alpha) g and eps <- eps - scale sigma g, with g the gradient in x of
-    log_likelihood(D(x), var) and var = sigma^2 s^2 / (sigma^2 + alpha^2 s^2), the variance of x0 given x_t when x0 has
+    loglikelihood(D(x), var) and var = sigma^2 s^2 / (sigma^2 + alpha^2 s^2), the variance of x0 given x_t when x0 has
     variance s^2, s = `data_std`: it falls to 0 with the noise, where the likelihood is the true one. For Gaussian data
     of that variance the twist is exact. Alone it is an approximate guidance; inside `js.steer.SMC(None, final)`, which
     reads the by-product `Twist`, the particles are weighted so that their law is right.
 
     Args:
         denoiser: the unconditional denoiser.
-        log_likelihood: (x0, var) -> log p(y | x0) with x0 known up to variance var: [P] for x0 [P, ...], or a scalar
+        loglikelihood: (x0, var) -> log p(y | x0) with x0 known up to variance var: [P] for x0 [P, ...], or a scalar
             when x is one sample. For y = A x0 + noise: the Gaussian of variance noise^2 + var A A^T.
         data_std: standard deviation of the data; inf gives var = sigma^2 / alpha^2, 0 the true likelihood throughout.
         scale: weight of the gradient in the proposal. SMC corrects for any.
@@ -79,7 +79,7 @@ class Twisted(Wrapper):
     """
 
     denoiser: Any = field(check=_fields.denoiser)
-    log_likelihood: Model = field(convert=_fields.callable_as("log_likelihood(x0, var)"))
+    loglikelihood: Model = field(convert=_fields.callable_as("loglikelihood(x0, var)"))
     data_std: Any = field(default=1.0, check=_check_std)
     scale: Any = field(default=1.0, check=_fields.number())
 
@@ -93,7 +93,7 @@ class Twisted(Wrapper):
 
         def value(x):
             prediction = self.denoiser(x, t, key=key)
-            found = jnp.asarray(self.log_likelihood(prediction.x0, var))
+            found = jnp.asarray(self.loglikelihood(prediction.x0, var))
             return jnp.sum(found), (found, prediction)
 
         slope, (found, prediction) = jax.grad(value, has_aux=True)(x)

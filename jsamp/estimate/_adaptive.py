@@ -24,7 +24,7 @@ class AdaptiveState(NamedTuple):
 
     Args:
         x: [batch stages, d] points so far, the first batch from the laws themselves.
-        log_density: [batch stages, J] log f_j at them.
+        logdensity: [batch stages, J] log f_j at them.
         values: [batch stages, J] phi_j at them.
         log_base: [batch stages] log density of the law that drew the first batch.
         used: rows of them that are filled.
@@ -38,7 +38,7 @@ class AdaptiveState(NamedTuple):
     """
 
     x: Any
-    log_density: Any
+    logdensity: Any
     values: Any
     log_base: Any
     used: Any
@@ -70,10 +70,10 @@ class AdaptiveInfo(NamedTuple):
     spent: Any
 
 
-def _terms(log_density, values, log_proposals, log_alpha, beta):
+def _terms(logdensity, values, log_proposals, log_alpha, beta):
     """Per-draw estimates [n, J] of the expectations: beta_j + (phi_j f_j - beta_j g_j) / g_alpha."""
     log_mix = jax.nn.logsumexp(log_proposals + log_alpha[None], 1, keepdims=True)
-    ratio = jnp.exp(log_density - log_mix)
+    ratio = jnp.exp(logdensity - log_mix)
     return beta[None] + values * ratio - beta[None] * jnp.exp(log_proposals - log_mix), ratio
 
 
@@ -87,7 +87,7 @@ def _mean_of(terms, ratio):
 _estimate_terms = jax.jit(lambda *args: _mean_of(*_terms(*args)))
 
 
-def multiple_importance(log_density: Any, values: Any, log_proposals: Any, alpha: Any, beta: Any) -> Estimate:
+def multiple_importance(logdensity: Any, values: Any, log_proposals: Any, alpha: Any, beta: Any) -> Estimate:
     """Estimate J expectations from draws of a mixture of J proposals, each a control variate of its own.
 
     value_j = beta_j + mean_n (phi_j f_j - beta_j g_j)(x_n) / g_alpha(x_n), g_alpha = sum_k alpha_k g_k: unbiased for
@@ -95,7 +95,7 @@ def multiple_importance(log_density: Any, values: Any, log_proposals: Any, alpha
     alpha.
 
     Args:
-        log_density: [n, J] (or [n], one law for all) normalised log f_j at draws of g_alpha.
+        logdensity: [n, J] (or [n], one law for all) normalised log f_j at draws of g_alpha.
         values: [n, J] phi_j at the draws.
         log_proposals: [n, J] normalised log g_j at the draws.
         alpha: [J] shares of the proposals, positive, summing to 1.
@@ -125,7 +125,7 @@ def multiple_importance(log_density: Any, values: Any, log_proposals: Any, alpha
     """
     values = _arrays.array("multiple_importance: values", values, "n J", low=2)
     n, num = values.shape
-    logs = _arrays.array("multiple_importance: log_density", log_density, "...", missing=True)
+    logs = _arrays.array("multiple_importance: logdensity", logdensity, "...", missing=True)
     logs = logs[:, None] if logs.ndim == 1 else logs
     proposals = _arrays.array("multiple_importance: log_proposals", log_proposals, "n J", missing=True)
     alpha = _arrays.array("multiple_importance: alpha", alpha, "J")
@@ -133,7 +133,7 @@ def multiple_importance(log_density: Any, values: Any, log_proposals: Any, alpha
     wrong = [
         f"{name} {shape}"
         for name, shape, fits in (
-            ("log_density", logs.shape, logs.shape in ((n, num), (n, 1))),
+            ("logdensity", logs.shape, logs.shape in ((n, num), (n, 1))),
             ("log_proposals", proposals.shape, proposals.shape == (n, num)),
             ("alpha", alpha.shape, alpha.shape == (num,)),
             ("beta", beta.shape, beta.shape == (num,)),
@@ -159,7 +159,7 @@ class AdaptiveImportance:
     values.
 
     Args:
-        log_density: x [d] -> normalised log f(x), or [J], one law for each expectation.
+        logdensity: x [d] -> normalised log f(x), or [J], one law for each expectation.
         values: x [d] -> [J] phi_j(x), non-negative unless `signed`.
         draw: (key, num) -> [num, d] from f, or from the equal mixture of the J laws.
         weight: [J] importance of each *relative* variance, positive; None: all 1.
@@ -188,7 +188,7 @@ class AdaptiveImportance:
         signed functions; here the best is kept, and shares come from a multiplicative update instead of SLSQP).
     """
 
-    log_density: Any
+    logdensity: Any
     values: Any
     draw: Any
     weight: Any = None
@@ -198,7 +198,7 @@ class AdaptiveImportance:
     signed: bool = static(default=False)
 
     def __post_init__(self):
-        names = {"log_density": "log_density(x)", "values": "values(x)", "draw": "draw(key, num)"}
+        names = {"logdensity": "logdensity(x)", "values": "values(x)", "draw": "draw(key, num)"}
         for name, signature in names.items():
             tree = as_tree(f"AdaptiveImportance: {name}", getattr(self, name), signature)
             object.__setattr__(self, name, tree)
@@ -211,15 +211,15 @@ class AdaptiveImportance:
             _checks.check_number("AdaptiveImportance: weight", self.weight, low=0, open_low=True)
 
     def _evaluate(self, x):
-        return jax.vmap(self.log_density)(x), jax.vmap(self.values)(x)
+        return jax.vmap(self.logdensity)(x), jax.vmap(self.values)(x)
 
-    def _prepare(self, who, x, log_density, values):
+    def _prepare(self, who, x, logdensity, values):
         x = _arrays.array(f"{who}: x", x, "n d", low=2)
         values = _arrays.array(f"{who}: values", values, "n J", low=2)
-        logs = _arrays.array(f"{who}: log_density", log_density, "...", low=2, missing=True)
+        logs = _arrays.array(f"{who}: logdensity", logdensity, "...", low=2, missing=True)
         logs = logs[:, None] if logs.ndim == 1 else logs
         if logs.shape[0] != x.shape[0] or values.shape[0] != x.shape[0] or logs.shape[1] not in (1, values.shape[1]):
-            raise ValueError(f"{who}: x {x.shape}, values {values.shape} and log_density {logs.shape} do not fit.")
+            raise ValueError(f"{who}: x {x.shape}, values {values.shape} and logdensity {logs.shape} do not fit.")
         known = _checks.concrete(values)
         if known is not None and not self.signed and np.any(known < 0):
             raise ValueError(f"{who}: values must be >= 0, got {known.min():.4g}. Pass signed=True to split them.")
@@ -235,9 +235,9 @@ class AdaptiveImportance:
         x = self.draw(key, self.batch)
         return self.start(x, *_evaluate(self, x))
 
-    def start(self, x: Any, log_density: Any, values: Any) -> AdaptiveState:
+    def start(self, x: Any, logdensity: Any, values: Any) -> AdaptiveState:
         """Begin with values [batch, J] and log densities at points [batch, d] drawn from the laws."""
-        x, logs, values, base = self._prepare("AdaptiveImportance.start", x, log_density, values)
+        x, logs, values, base = self._prepare("AdaptiveImportance.start", x, logdensity, values)
         if x.shape[0] != self.batch:
             raise ValueError(f"AdaptiveImportance.start: want {self.batch} points (batch), got {x.shape[0]}.")
         num, d, rows = values.shape[1], x.shape[1], self.batch * self.stages
@@ -268,7 +268,7 @@ class AdaptiveImportance:
         """Fit the next mixture to all points so far."""
         live = jnp.arange(state.x.shape[0]) < state.used
         seen = self._log_seen(state, state.x, state.log_base)
-        ratio = jnp.where(live[:, None], jnp.exp(state.log_density - seen[:, None]), 0)
+        ratio = jnp.where(live[:, None], jnp.exp(state.logdensity - seen[:, None]), 0)
         mass = ratio * state.values
         mean = jnp.sum(mass, 0) / state.used
         scale = jnp.where(mean > 0, mean, 1)
@@ -292,9 +292,9 @@ class AdaptiveImportance:
         index = draw_categorical(which, mixture.log_alpha, (num,))
         return mixture_points(normal, mixture, index)
 
-    def absorb(self, state: AdaptiveState, x: Any, log_density: Any, values: Any) -> tuple[AdaptiveState, AdaptiveInfo]:
+    def absorb(self, state: AdaptiveState, x: Any, logdensity: Any, values: Any) -> tuple[AdaptiveState, AdaptiveInfo]:
         """Take the values at `points`, judge the mixture that drew them, and plan the next."""
-        x, logs, values, base = self._prepare("AdaptiveImportance.absorb", x, log_density, values)
+        x, logs, values, base = self._prepare("AdaptiveImportance.absorb", x, logdensity, values)
         if x.shape[0] != self.batch:
             raise ValueError(f"AdaptiveImportance.absorb: want {self.batch} points (batch), got {x.shape[0]}.")
         known = _checks.concrete(state.stage)
@@ -318,7 +318,7 @@ class AdaptiveImportance:
         choose = lambda new, old: jax.tree.map(lambda a, b: jnp.where(better, a, b), new, old)
         write = lambda pool, new: jax.lax.dynamic_update_slice_in_dim(pool, new, state.used, 0)
         state = state._replace(
-            x=write(state.x, x), log_density=write(state.log_density, logs), values=write(state.values, values),
+            x=write(state.x, x), logdensity=write(state.logdensity, logs), values=write(state.values, values),
             log_base=write(state.log_base, base), used=state.used + self.batch, stage=state.stage + 1,
             past=jax.tree.map(lambda pool, new: pool.at[state.stage].set(new), state.past, mixture),
             next=mixture, best=choose(mixture, state.best), variance=choose(variance, state.variance),
@@ -336,14 +336,14 @@ class AdaptiveImportance:
         x = self.points(key, state, num, final=True)
         return self.conclude(state, x, *_evaluate(self, x))
 
-    def conclude(self, state: AdaptiveState, x: Any, log_density: Any, values: Any) -> Estimate:
+    def conclude(self, state: AdaptiveState, x: Any, logdensity: Any, values: Any) -> Estimate:
         """Estimate the J expectations from values at `points(..., final=True)`."""
-        terms, ratio = self.terms(state, x, log_density, values)
+        terms, ratio = self.terms(state, x, logdensity, values)
         return _mean_of(terms, ratio)
 
-    def terms(self, state: AdaptiveState, x: Any, log_density: Any, values: Any) -> tuple[jax.Array, jax.Array]:
+    def terms(self, state: AdaptiveState, x: Any, logdensity: Any, values: Any) -> tuple[jax.Array, jax.Array]:
         """Per-draw estimates and weights [n, J], whose means and covariance give every smooth function of them."""
-        x, logs, values, _ = self._prepare("AdaptiveImportance.conclude", x, log_density, values)
+        x, logs, values, _ = self._prepare("AdaptiveImportance.conclude", x, logdensity, values)
         known = _checks.concrete(state.stage)
         if known is not None and known < 2:
             raise ValueError("AdaptiveImportance: no mixture was tried yet. Call step at least once before finish.")

@@ -58,17 +58,17 @@ def _run(key, method, num):
     return value, covariance, first.sum(0) ** 2 / second.sum(0)
 
 
-def _method(who, log_density, values, draw, num, weight, stages, covariance, signed):
+def _method(who, logdensity, values, draw, num, weight, stages, covariance, signed):
     num = _checks.check_count(f"{who}: num", num, low=200)
     stages = _checks.check_count(f"{who}: stages", stages, low=2)
     method = AdaptiveImportance(
-        log_density, values, draw, weight, max(num // (2 * stages), 10), stages, covariance, signed
+        logdensity, values, draw, weight, max(num // (2 * stages), 10), stages, covariance, signed
     )
     return method, num
 
 
 def adaptive_importance(
-    key: Key, log_density: Any, values: Any, draw: Any, num: int, *, weight: Any = None, stages: int = 5,
+    key: Key, logdensity: Any, values: Any, draw: Any, num: int, *, weight: Any = None, stages: int = 5,
     covariance: str = "full", signed: bool = False,
 ) -> Estimate:  # fmt: skip
     """Estimate many expectations from one budget of evaluations, by adaptive importance sampling with control variates.
@@ -79,7 +79,7 @@ def adaptive_importance(
 
     Args:
         key: one key.
-        log_density: x [d] -> normalised log f(x), or [J], one law for each expectation.
+        logdensity: x [d] -> normalised log f(x), or [J], one law for each expectation.
         values: x [d] -> [J] phi_j(x); non-negative unless `signed`.
         draw: (key, num) -> [num, d] from f, or from the equal mixture of the J laws.
         num: evaluations in all.
@@ -111,7 +111,7 @@ def adaptive_importance(
         adaptive importance sampling and control variates", 2022, arXiv:2212.00568.
     """
     _checks.check_key(key, "adaptive_importance")
-    method, num = _method("adaptive_importance", log_density, values, draw, num, weight, stages, covariance, signed)
+    method, num = _method("adaptive_importance", logdensity, values, draw, num, weight, stages, covariance, signed)
     x = jax.eval_shape(lambda k: method.draw(k, 1), key)
     if len(x.shape) != 2:
         raise ValueError(f"adaptive_importance: draw(key, num) must give [num, d], got {x.shape} for num = 1.")
@@ -142,11 +142,11 @@ class _PickFreeze:
 
 @pytree
 class _PairDensity:
-    log_density: Any
+    logdensity: Any
 
     def __call__(self, pair):
         d = pair.shape[0] // 2
-        return self.log_density(pair[:d]) + self.log_density(pair[d:])
+        return self.logdensity(pair[:d]) + self.logdensity(pair[d:])
 
 
 @pytree
@@ -159,7 +159,7 @@ class _PairDraw:
 
 
 def sobol_importance(
-    key: Key, log_density: Any, function: Any, draw: Any, num: int, *, stages: int = 5, covariance: str = "full",
+    key: Key, logdensity: Any, function: Any, draw: Any, num: int, *, stages: int = 5, covariance: str = "full",
     signed: bool = False,
 ) -> Estimate:  # fmt: skip
     """Estimate first-order Sobol' indices by adaptive importance sampling of pairs of inputs.
@@ -169,7 +169,7 @@ def sobol_importance(
 
     Args:
         key: one key.
-        log_density: x [d] -> normalised log density of the inputs.
+        logdensity: x [d] -> normalised log density of the inputs.
         function: x [d] -> scalar, non-negative unless `signed`.
         draw: (key, num) -> [num, d] inputs.
         num: pairs in all; each costs d + 1 calls of the function.
@@ -200,7 +200,7 @@ def sobol_importance(
     """
     _checks.check_key(key, "sobol_importance")
     function = as_tree("sobol_importance: function", function, "function(x)")
-    density = as_tree("sobol_importance: log_density", log_density, "log_density(x)")
+    density = as_tree("sobol_importance: logdensity", logdensity, "logdensity(x)")
     drawn = as_tree("sobol_importance: draw", draw, "draw(key, num)")
     method, num = _method(
         "sobol_importance", _PairDensity(density), _PickFreeze(function), _PairDraw(drawn), num, None, stages,

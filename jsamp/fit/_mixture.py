@@ -95,19 +95,19 @@ class MixtureInfo(NamedTuple):
 
     Args:
         labels: [n] int32, the likeliest component of every row.
-        loglik: mean log-likelihood of a row.
+        loglikelihood: mean log-likelihood of a row.
         bic: -2 log-likelihood + log(rows) times the number of free numbers: smaller is better.
         steps: iterations made.
         ok: whether it converged before it ran out of steps.
 
     Example:
         >>> import jsamp as js
-        >>> js.fit.MixtureInfo(labels=[0], loglik=-1.0, bic=4.0, steps=1, ok=True).bic
+        >>> js.fit.MixtureInfo(labels=[0], loglikelihood=-1.0, bic=4.0, steps=1, ok=True).bic
         4.0
     """
 
     labels: Any
-    loglik: Any
+    loglikelihood: Any
     bic: Any
     steps: Any
     ok: Any
@@ -202,7 +202,7 @@ class Fitted(NamedTuple):
     """The end of a run of expectation-maximisation, in the units of the cloud."""
 
     mixture: Any
-    loglik: Any
+    loglikelihood: Any
     steps: Any
     ok: Any
 
@@ -219,15 +219,16 @@ def info_of(cloud: Cloud, fitted: Fitted, live: jax.Array, covariance: str) -> M
     rank = jnp.argsort(by_position(found.mean, live)).astype(jnp.int32)
     label = rank[likeliest(cloud.rows, found)]
     d = found.mean.shape[1]
-    loglik = fitted.loglik + d * jnp.log(cloud.unit)
-    return MixtureInfo(label, loglik, criterion(cloud, loglik, live, d, covariance), fitted.steps, fitted.ok)
+    loglikelihood = fitted.loglikelihood + d * jnp.log(cloud.unit)
+    bic = criterion(cloud, loglikelihood, live, d, covariance)
+    return MixtureInfo(label, loglikelihood, bic, fitted.steps, fitted.ok)
 
 
-def criterion(cloud: Cloud, loglik: jax.Array, live: jax.Array, d: int, covariance: str) -> jax.Array:
+def criterion(cloud: Cloud, loglikelihood: jax.Array, live: jax.Array, d: int, covariance: str) -> jax.Array:
     """The Bayesian information criterion of as many components as are live."""
     free = {"full": d * (d + 1) // 2, "diagonal": d, "spherical": 1}[covariance]
     count = jnp.sum(live)
-    return -2 * cloud.total * loglik + jnp.log(cloud.total) * (count - 1 + count * (d + free))
+    return -2 * cloud.total * loglikelihood + jnp.log(cloud.total) * (count - 1 + count * (d + free))
 
 
 def inverse(chol: jax.Array) -> jax.Array:
@@ -302,8 +303,8 @@ def em(
 
     def step(carry):
         found, before, _, t = carry
-        loglik, moved = _improved(cloud, found, live, covariance, floor)
-        return moved, loglik, loglik - before <= tolerance, t + 1
+        loglikelihood, moved = _improved(cloud, found, live, covariance, floor)
+        return moved, loglikelihood, loglikelihood - before <= tolerance, t + 1
 
     first = (begin, jnp.array(-jnp.inf, cloud.rows.dtype), jnp.array(False), jnp.array(0, jnp.int32))
     first = vary(first, cloud.rows, begin)
@@ -325,9 +326,9 @@ def _improved(cloud: Cloud, found: Mixture, live: jax.Array, covariance: str, fl
         heavy = away * owned[..., None]
         return jnp.sum(whole * share), jnp.sum(owned, 1), jnp.sum(heavy, 1), matmul(jnp.swapaxes(heavy, 1, 2), away)
 
-    loglik, mass, first, second = sum_rows(part, cloud.rows, cloud.share, block=_block(found))
+    loglikelihood, mass, first, second = sum_rows(part, cloud.rows, cloud.share, block=_block(found))
     safe = jnp.where(mass > 0, mass, 1)
     move = first / safe[:, None]
     scatter = second / safe[:, None, None] - move[:, :, None] * move[:, None]
     weight = jnp.where(live, mass, 0) / jnp.sum(jnp.where(live, mass, 0))
-    return loglik, Mixture(weight, found.mean + move, _factor(scatter, covariance, floor))
+    return loglikelihood, Mixture(weight, found.mean + move, _factor(scatter, covariance, floor))

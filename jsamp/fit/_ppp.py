@@ -166,8 +166,8 @@ def _trial(cloud: Cloud, starts: jax.Array, live: jax.Array, steps: int) -> _Tri
     begin, floor = from_labels(cloud, label, most, "full", 1e-6)
     fitted = em(cloud, begin, live, "full", floor, 1e-5, steps)
     agreement = jnp.sum(cloud.share * (likeliest(cloud.rows, fitted.mixture) == label))
-    loglik = fitted.loglik + centers.shape[1] * jnp.log(cloud.unit)
-    bic = criterion(cloud, loglik, live, centers.shape[1], "full")
+    loglikelihood = fitted.loglikelihood + centers.shape[1] * jnp.log(cloud.unit)
+    bic = criterion(cloud, loglikelihood, live, centers.shape[1], "full")
     return _Trial(label, centers, fitted.mixture, agreement, stability, bic, runs.cost[best])
 
 

@@ -35,19 +35,19 @@ class MECOInfo(NamedTuple):
 
     Args:
         log_u: new moving average of log E[f / q], the estimate of log Z.
-        loglik: mean of log f over the data minus log_u, the log-likelihood as far as it is known.
+        loglikelihood: mean of log f over the data minus log_u, the log-likelihood as far as it is known.
         ess: effective size of the importance weights; below a twentieth of the batch the noise does not cover the
             model.
         max_weight: largest weight f / (q u).
 
     Example:
         >>> import jsamp as js
-        >>> js.loss.MECOInfo(log_u=0.0, loglik=-1.0, ess=10.0, max_weight=2.0).ess
+        >>> js.loss.MECOInfo(log_u=0.0, loglikelihood=-1.0, ess=10.0, max_weight=2.0).ess
         10.0
     """
 
     log_u: Any
-    loglik: Any
+    loglikelihood: Any
     ess: Any
     max_weight: Any
 

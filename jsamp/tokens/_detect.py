@@ -18,18 +18,18 @@ class Detection(NamedTuple):
     """Hold what `detect` finds.
 
     Args:
-        p_value: (1 + number of other keys that align at least as well) / (1 + num), never 0.
+        pvalue: (1 + number of other keys that align at least as well) / (1 + num), never 0.
         statistic: cost of the best alignment.
         offset: key row with which the first token of that window is aligned.
         start: first token of that window.
 
     Example:
         >>> import jsamp as js
-        >>> js.tokens.Detection(p_value=0.01, statistic=-40.0, offset=3, start=0).p_value
+        >>> js.tokens.Detection(pvalue=0.01, statistic=-40.0, offset=3, start=0).pvalue
         0.01
     """
 
-    p_value: Any
+    pvalue: Any
     statistic: Any
     offset: Any
     start: Any
@@ -92,7 +92,7 @@ def detect(
 
     The statistic is the smallest cost over all windows of `window` tokens and all offsets of the key. The same is done
     with `num` fresh keys; under the null, that the text does not depend on the key, all are exchangeable, so
-    P(p_value <= a) <= a for any text, however unlikely. The plain cost adds up the costs of tokens along the window;
+    P(pvalue <= a) <= a for any text, however unlikely. The plain cost adds up the costs of tokens along the window;
     with `edit`, a gap, it is that of the cheapest alignment in which tokens and key rows may be left out at the price
     of a gap each, so that insertions and deletions do not break it. The authors use gap 0.0 with `Exponential` and 0.4
     with `InverseTransform`.
@@ -106,7 +106,7 @@ def detect(
         num: fresh keys, static; the smallest p-value is 1 / (num + 1).
 
     Returns:
-        `Detection(p_value, statistic, offset, start)`.
+        `Detection(pvalue, statistic, offset, start)`.
 
     Raises:
         ValueError: for ids outside the vocabulary, a text or a key shorter than a window, a negative gap, num < 1.
@@ -116,7 +116,7 @@ def detect(
         >>> import jax, jax.numpy as jnp, jsamp as js
         >>> mark = js.tokens.Exponential(jax.random.key(7), length=64, vocabulary=10)
         >>> text = jax.random.randint(jax.random.key(0), (30,), 0, 10)       # not written with the key
-        >>> bool(js.tokens.detect(jax.random.key(1), text, mark).p_value > 0.02)
+        >>> bool(js.tokens.detect(jax.random.key(1), text, mark).pvalue > 0.02)
         True
 
     Cost:
@@ -153,5 +153,5 @@ def _detect(key, tokens, mark, edit, *, window, num):
     statistic, offset, start = _best(mark.costs(tokens), window, edit)
     fresh = lambda i: _best(mark.fresh(jax.random.fold_in(key, i)).costs(tokens), window, edit)[0]
     null = jax.lax.map(fresh, jnp.arange(num))
-    p_value = (1 + jnp.sum(null <= statistic)) / (num + 1)
-    return Detection(p_value, statistic, offset, start)
+    pvalue = (1 + jnp.sum(null <= statistic)) / (num + 1)
+    return Detection(pvalue, statistic, offset, start)

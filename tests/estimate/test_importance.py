@@ -225,7 +225,7 @@ def test_adaptive_refusals():
     key = jax.random.key(0)
     for arguments, options, error, match in [
         ((None, density, values, draw, 400), {}, ValueError, "key is None"),
-        ((key, 3, values, draw, 400), {}, TypeError, "log_density must be callable"),
+        ((key, 3, values, draw, 400), {}, TypeError, "logdensity must be callable"),
         ((key, density, values, draw, 100), {}, ValueError, "num"),
         ((key, density, values, draw, 400), {"weight": -1.0}, ValueError, "weight"),
         ((key, density, values, draw, 400), {"covariance": "none"}, ValueError, "must be one of"),

@@ -183,7 +183,7 @@ def test_iterations_are_those_of_a_loop_in_float64(kind):
     np.testing.assert_allclose(found.weight, mass[order], rtol=2e-4)
     np.testing.assert_allclose(found.mean, mean[order], rtol=2e-4, atol=2e-4)
     np.testing.assert_allclose(made, cov[order], rtol=2e-3, atol=2e-3)
-    assert float(info.loglik) == pytest.approx(loglik, abs=2e-5)
+    assert float(info.loglikelihood) == pytest.approx(loglik, abs=2e-5)
     free = {"full": 3, "diagonal": 2, "spherical": 1}[kind]
     wanted = -2 * COUNTS.sum() * loglik + np.log(COUNTS.sum()) * (2 + 3 * (2 + free))
     assert float(info.bic) == pytest.approx(wanted, rel=1e-5)
@@ -198,14 +198,14 @@ def test_one_component_is_the_mean_and_covariance():
     np.testing.assert_allclose(found.mean[0] - 1e4, np.average(X, axis=0, weights=COUNTS), atol=2e-3)
     np.testing.assert_allclose(found.chol[0] @ found.chol[0].T, cov, rtol=1e-3, atol=1e-3)
     exact = -0.5 * (np.linalg.slogdet(2 * np.pi * cov)[1] + 2)
-    assert float(info.loglik) == pytest.approx(exact, abs=1e-4)
+    assert float(info.loglikelihood) == pytest.approx(exact, abs=1e-4)
 
 
 def test_the_end_is_stationary():
     """No direction of means or weights raises the likelihood at the end, and a run goes on from a mixture."""
     found, info = js.fit.mixture(KEY, X, 3, tolerance=0.0, floor=0.0)
     loglik = lambda mean: jnp.mean(jax.vmap(js.fit.Mixture(found.weight, mean, found.chol))(jnp.asarray(X)))
-    assert float(loglik(found.mean)) == pytest.approx(float(info.loglik), abs=1e-5)
+    assert float(loglik(found.mean)) == pytest.approx(float(info.loglikelihood), abs=1e-5)
     assert np.max(np.abs(jax.grad(loglik)(found.mean))) < 1e-4
     shares = jax.vmap(found.shares)(jnp.asarray(X))
     np.testing.assert_allclose(jnp.mean(shares, 0), found.weight, atol=1e-4)

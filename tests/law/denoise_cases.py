@@ -328,9 +328,9 @@ REFUSALS = {
     ),
     "Twisted": wrong(
         D.Twisted,
-        ({"denoiser": GOOD, "log_likelihood": TWIST, "data_std": -1.0}, ValueError, "Twisted: data_std"),
-        ({"denoiser": GOOD, "log_likelihood": TWIST, "scale": np.inf}, ValueError, "Twisted: scale"),
-        ((GOOD, 3), TypeError, "log_likelihood must be callable"),
+        ({"denoiser": GOOD, "loglikelihood": TWIST, "data_std": -1.0}, ValueError, "Twisted: data_std"),
+        ({"denoiser": GOOD, "loglikelihood": TWIST, "scale": np.inf}, ValueError, "Twisted: scale"),
+        ((GOOD, 3), TypeError, "loglikelihood must be callable"),
     ),
 }  # fmt: skip
 

@@ -54,7 +54,7 @@ def adapt(method, key):
 
 
 def adaptive(key):
-    return estimate.adaptive_importance(key, METHOD.log_density, METHOD.values, METHOD.draw, 200)
+    return estimate.adaptive_importance(key, METHOD.logdensity, METHOD.values, METHOD.draw, 200)
 
 
 def adaptive_indices(key):
@@ -115,7 +115,7 @@ IMPORTANCE = {
     "AdaptiveImportance": Case(
         lambda: METHOD, (), call=adapt, stochastic=True, dtypes=None, tolerance=2e-2, check_vma=False,
         refusals=[
-            (lambda: estimate.AdaptiveImportance(3, METHOD.values, METHOD.draw), "log_density must be callable"),
+            (lambda: estimate.AdaptiveImportance(3, METHOD.values, METHOD.draw), "logdensity must be callable"),
             (lambda: estimate.AdaptiveImportance(normal_density, METHOD.values, METHOD.draw, batch=2), "batch"),
             (lambda: estimate.AdaptiveImportance(normal_density, METHOD.values, METHOD.draw, stages=1), "stages"),
             (lambda: estimate.AdaptiveImportance(normal_density, METHOD.values, METHOD.draw, weight=0.0), "weight"),

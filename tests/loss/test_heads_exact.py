@@ -92,7 +92,7 @@ def test_meco_tracks_its_average_in_logs():
     weight = new / u
     np.testing.assert_allclose(info.ess, weight.sum() ** 2 / (weight**2).sum(), rtol=1e-12)
     np.testing.assert_allclose(info.max_weight, weight.max(), rtol=1e-12)
-    np.testing.assert_allclose(info.loglik, -np.log(u), rtol=1e-12)
+    np.testing.assert_allclose(info.loglikelihood, -np.log(u), rtol=1e-12)
     np.testing.assert_allclose(value, np.mean(weight * np.asarray(density(second.z))), rtol=1e-12)
     huge = L.MECO(SAMPLE, LOG_Q).value(lambda x: 5000.0 - x**2 / 2, drawn)[1]
     assert np.isfinite(huge.log_u) and np.isfinite(huge.max_weight)
