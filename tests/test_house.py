@@ -147,6 +147,9 @@ def _is_record(thing):
     return inspect.isclass(thing) and issubclass(thing, tuple) and hasattr(thing, "_fields")
 
 
+FREE = {"Hooks", "Plan", "picked"}  # a base, a table, a look into a record: nothing is computed
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_public_objects_are_documented(room):
     module = importlib.import_module(f"jsamp.{room}")
@@ -161,6 +164,8 @@ def test_public_objects_are_documented(room):
             wrong.append(f"{name}: wants a docstring whose first line is a sentence")
         if not _is_record(thing) and not ("Example:" in text and ">>>" in text):
             wrong.append(f"{name}: no Example with a doctest")
+        if not (_is_record(thing) or _is_protocol(thing) or name in FREE) and "\nCost:\n" not in text:
+            wrong.append(f"{name}: no Cost")
         if inspect.isfunction(thing):
             signature = inspect.signature(thing)
             if signature.parameters and "Args:" not in text:

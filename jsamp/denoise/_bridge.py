@@ -47,6 +47,9 @@ class Bridge:
         >>> js.sample(None, bridge, jnp.zeros(2), plan).x.tolist()
         [1.0, 1.0]
 
+    Cost:
+        One call of the velocity, and one of the score if there is one.
+
     References:
         Albergo, Boffi and Vanden-Eijnden, "Stochastic Interpolants: A Unifying Framework for Flows and Diffusions",
         2023, arXiv:2303.08797.

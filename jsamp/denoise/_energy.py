@@ -272,6 +272,9 @@ class LinearReward:
         >>> reward = js.denoise.LinearReward.fit(x, 2 * x[:, 0] + 1, penalty=0.0)
         >>> round(float(reward(jnp.array([5.0, 0.0]))), 3)
         11.0
+
+    Cost:
+        One product with x. `fit` takes one singular value decomposition of [n, d], on the host unless traced.
     """
 
     weight: Any = field(check=_fields.number())

@@ -31,6 +31,9 @@ class Gauge(Wrapper):
         >>> law = js.denoise.GaussianMixture(js.noise.VE(), weights=[1.0], means=[[0.0, 0.0]], stds=[1.0])
         >>> js.denoise.Gauge(law, jnp.array([[0.0, -1.0], [1.0, 0.0]]))(jnp.array([2.0, 0.0]), 1.0).eps.tolist()
         [1.0, 1.0]
+
+    Cost:
+        One call of the denoiser, and a product with the [d, d] matrix for each sample.
     """
 
     denoiser: Any = field(check=_fields.denoiser)
@@ -106,6 +109,9 @@ class ConservativePart:
         >>> part = js.denoise.ConservativePart(lambda x: jnp.sum(x**2)[None] / 2, jnp.array([-1.0]), 1.0)
         >>> part(jnp.array([1.0, 2.0])).tolist()
         [-1.0, -2.0]
+
+    Cost:
+        One call of the potentials and one pull-back through them.
     """
 
     potentials: Any = field(convert=_fields.callable_as("potentials(x)"))

@@ -261,6 +261,9 @@ class PerStep:
         >>> weight = js.denoise.PerStep(plan, [5.0, 3.0, 1.0])
         >>> float(weight(plan.t[1])), float(weight.at_row(2)(plan.t[1]))
         (3.0, 1.0)
+
+    Cost:
+        A search of the rows of the plan for each call.
     """
 
     times: Any

@@ -32,6 +32,9 @@ class SVD:
         >>> svd = js.denoise.LinearOp.mask(jnp.array([1.0, 0.0])).svd
         >>> svd.inverse(jnp.array([3.0, 0.0])).tolist()
         [3.0, 0.0]
+
+    Cost:
+        That of its functions; memory of the singular values.
     """
 
     values: Any = field(check=_fields.number(0), convert=lambda name, value: _fields.as_numbers(value))
@@ -78,6 +81,10 @@ class LinearOp:
         >>> op = js.denoise.LinearOp(lambda x: x[:2] - x[1:])
         >>> op.transpose(jnp.array([1.0, 2.0]), like=jnp.zeros(3)).tolist()
         [1.0, 1.0, -2.0]
+
+    Cost:
+        One call of `apply`; `transpose` costs as much. `inverse` is one call of `pinv` or two of the basis of `svd`,
+        else `apply` and its transpose in every iteration.
     """
 
     apply: Model = field(convert=_fields.callable_as("apply(x)"))

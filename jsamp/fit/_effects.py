@@ -48,6 +48,9 @@ class EffectMixture:
         >>> x = jnp.array([0.0])
         >>> two(x).tolist(), float(two.individual(x)), two.salience(x).tolist()
         ([0.5, 0.5], 0.5, [0.5])
+
+    Cost:
+        One call of the encoder for each image; `salience` one gradient through it.
     """
 
     encoder: Any = field(convert=_fields.callable_as("encoder(image)"))

@@ -57,6 +57,9 @@ class Mixture:
         >>> two = js.fit.Mixture([0.5, 0.5], [[-1.0], [1.0]], jnp.ones((2, 1, 1)))
         >>> two.shares(jnp.array([0.0])).tolist(), two.num
         ([0.5, 0.5], 2)
+
+    Cost:
+        k inverses of [d, d] triangles, and k d^2 operations for each point.
     """
 
     weight: Any = field(convert=numbers)

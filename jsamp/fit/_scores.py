@@ -32,6 +32,9 @@ class PlanScore:
         >>> law = js.denoise.GaussianMixture(js.noise.VP(), weights=[1.0], means=[[0.0]], stds=[1.0])
         >>> js.fit.sample_score(law, jnp.ones((2, 1)), jnp.mean).block
         32
+
+    Cost:
+        m nfe evaluations for each start, for m plans; memory of `block` runs.
     """
 
     denoiser: Any

@@ -38,6 +38,9 @@ def consistency_levels(
         >>> [js.loss.consistency_levels(k, 100) for k in (0, 25, 100)]
         [2, 76, 151]
 
+    Cost:
+        A few operations on numbers.
+
     References:
         Song et al., "Consistency Models", 2023, arXiv:2303.01469. Song and Dhariwal, "Improved Techniques for Training
         Consistency Models", 2023, arXiv:2310.14189.
@@ -75,6 +78,9 @@ def level_probabilities(grid: Any, *, mean: float = -1.1, std: float = 2.0) -> n
         >>> import jsamp as js
         >>> js.loss.level_probabilities([9.0, 3.0, 1.0], mean=1.0986, std=1.0).round(3).tolist()
         [0.5, 0.5]
+
+    Cost:
+        One distribution function for each level.
 
     References:
         Song and Dhariwal, "Improved Techniques for Training Consistency Models", 2023, arXiv:2310.14189.

@@ -283,6 +283,9 @@ def dropout(rate: Any, width: int) -> Any:
         >>> sorted(set(js.loss.dropout(0.5, 100)(jax.random.key(0)).tolist()))
         [0.0, 2.0]
 
+    Cost:
+        `width` uniforms for each call.
+
     References:
         Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
     """

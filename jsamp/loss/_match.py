@@ -59,6 +59,9 @@ class EDMWeight:
         >>> float(js.loss.EDMWeight(0.5)(js.noise.VE(), jnp.float32(0.5)))
         8.0
 
+    Cost:
+        Elementwise on the times.
+
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
     """

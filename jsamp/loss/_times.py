@@ -34,6 +34,9 @@ class UniformTimes:
         >>> import jax.numpy as jnp, jsamp as js
         >>> js.loss.UniformTimes(0.0, 1.0)(js.noise.Flow(), jnp.array([0.25])).tolist()
         [0.25]
+
+    Cost:
+        Elementwise on the levels.
     """
 
     low: Any = None
@@ -86,6 +89,9 @@ class LogNormalTimes:
         >>> import jax.numpy as jnp, jsamp as js
         >>> js.loss.LogNormalTimes(0.0, 1.0)(js.noise.VE(), jnp.array([0.5])).tolist()
         [1.0]
+
+    Cost:
+        One quantile of the normal law for each level, and one inverse of the schedule.
 
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.

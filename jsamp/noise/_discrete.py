@@ -90,6 +90,9 @@ class Discrete(LogAlpha):
         >>> round(float(schedule.sigma(0)), 6), round(float(schedule.time(schedule.lam(123.25))), 9)
         (0.01, 123.25)
 
+    Cost:
+        A search of the table for each time; memory of N numbers.
+
     References:
         Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", 2020, arXiv:2006.11239. Rombach et al.,
         "High-Resolution Image Synthesis with Latent Diffusion Models", 2022, arXiv:2112.10752 (scaled linear). Lin et

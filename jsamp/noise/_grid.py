@@ -76,6 +76,9 @@ def time_grid(
         >>> import jsamp as js
         >>> js.noise.time_grid(js.noise.VP(), 4, power=2).round(3).tolist()
         [1.0, 0.574, 0.266, 0.075, 0.001]
+
+    Cost:
+        Host arithmetic in float64, or n + 1 times on the device when an argument is traced.
     """
     check_choice("time_grid: final", final, FINALS)
     if final == "zero" and t_min is None and straight(schedule):
@@ -114,6 +117,9 @@ def logsnr_grid(
         >>> import jsamp as js
         >>> js.noise.logsnr_grid(js.noise.VP(), 5).round(4).tolist()
         [1.0, 0.7856, 0.4934, 0.1406, 0.0181, 0.001]
+
+    Cost:
+        Host arithmetic in float64, or n + 1 times on the device when an argument is traced.
     """
     xp, start, end, num = _ends("logsnr_grid", schedule, steps, t_max, t_min, final)
     first, last = _finite_lams("logsnr_grid", xp, schedule, start, end)
@@ -149,6 +155,9 @@ def karras_grid(
         >>> import jsamp as js
         >>> js.noise.karras_grid(js.noise.VE(), 4).round(3).tolist()
         [80.0, 9.723, 0.47, 0.002, 0.0]
+
+    Cost:
+        Host arithmetic in float64, or n + 1 times on the device when an argument is traced.
 
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
@@ -193,6 +202,9 @@ def index_grid(
         >>> import jsamp as js
         >>> js.noise.index_grid(js.noise.Discrete.ddpm_linear(), 5).tolist()
         [999.0, 799.0, 599.0, 399.0, 199.0, -1.0]
+
+    Cost:
+        Host arithmetic.
 
     References:
         Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2023, arXiv:2305.08891.
@@ -243,6 +255,9 @@ def sigma_grid(schedule: Schedule, sigmas: Any) -> Any:
         >>> import jsamp as js
         >>> js.noise.sigma_grid(js.noise.Discrete.scaled_linear(), [14.6146, 2.0, 0.0]).round(2).tolist()
         [999.0, 562.29, -1.0]
+
+    Cost:
+        One inverse of the schedule for each level, on the host unless an argument is traced.
     """
     check_schedule("sigma_grid", schedule)
     check_number("sigma_grid: sigmas", sigmas, low=0)
@@ -286,6 +301,9 @@ def shift(grid: Grid, factor: Any) -> Array:
         >>> import jsamp as js
         >>> js.noise.shift(js.noise.time_grid(js.noise.Flow(), 2, final="zero"), 3.0).round(3).tolist()
         [1.0, 0.75, 0.0]
+
+    Cost:
+        Elementwise on the grid.
 
     References:
         Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024,

@@ -40,6 +40,9 @@ class Interpolant:
         >>> float(path.alpha(0.25)), float(path.beta(0.25)), round(float(path.gamma(0.5)), 3)
         (0.75, 0.25, 0.5)
 
+    Cost:
+        A few elementwise operations for each time.
+
     References:
         Albergo, Boffi and Vanden-Eijnden, "Stochastic Interpolants: A Unifying Framework for Flows and Diffusions",
         2023, arXiv:2303.08797.

@@ -38,6 +38,9 @@ class OUVE:
         >>> round(float(schedule.sigma(0.5)), 5), round(float(schedule.alpha(1.0)), 5)
         (0.12166, 0.22313)
 
+    Cost:
+        A few elementwise operations for each time.
+
     References:
         Lemercier et al., "StoRM: A Diffusion-based Stochastic Regeneration Model for Speech Enhancement and
         Dereverberation", 2023, arXiv:2212.11851. Richter et al., "Speech Enhancement and Dereverberation with

@@ -87,6 +87,9 @@ class VP(LogAlpha):
         >>> round(float(schedule.sigma(1e-3)), 6), round(float(schedule.time(schedule.lam(0.3))), 12)
         (0.010485, 0.3)
 
+    Cost:
+        A few elementwise operations for each time.
+
     References:
         Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2021,
         arXiv:2011.13456.
@@ -136,6 +139,9 @@ class Cosine:
         >>> schedule = js.noise.Cosine()
         >>> float(schedule.alpha(0.0)), round(float(schedule.time(schedule.lam(1e-6))), 18)
         (1.0, 1e-06)
+
+    Cost:
+        A few elementwise operations for each time.
 
     References:
         Nichol and Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, arXiv:2102.09672.
@@ -200,6 +206,9 @@ class VE:
         >>> js.noise.karras_grid(js.noise.VE(0.002, 80.0), 3).round(3).tolist()
         [80.0, 2.515, 0.002, 0.0]
 
+    Cost:
+        A few elementwise operations for each time.
+
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
     """
@@ -251,6 +260,9 @@ class Flow:
         >>> import jsamp as js
         >>> js.noise.time_grid(js.noise.Flow(), 4, final="zero").round(3).tolist()
         [1.0, 0.75, 0.5, 0.25, 0.0]
+
+    Cost:
+        A few elementwise operations for each time.
 
     References:
         Liu, Gong and Liu, "Flow Straight and Fast", 2022, arXiv:2209.03003. Lipman et al., "Flow Matching for

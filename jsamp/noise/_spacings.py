@@ -159,6 +159,9 @@ def spaced_grid(
         >>> js.noise.spaced_grid(schedule, 10, "ays_sd15").round().astype(int).tolist()
         [999, 850, 736, 645, 545, 455, 343, 233, 124, 24, -1]
 
+    Cost:
+        Host arithmetic in float64, or n + 1 times on the device when an argument is traced.
+
     References:
         Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, arXiv:2206.00364.
         Lee et al., "Beta Sampling is All You Need", 2024, arXiv:2407.12173. Sabour, Fidler and Kreis, "Align Your
@@ -274,6 +277,9 @@ def dynamic_shift(
         >>> grid = js.noise.time_grid(js.noise.Flow(), 4, final="zero")
         >>> js.noise.shift(grid, factor).round(3).tolist()
         [1.0, 0.905, 0.76, 0.513, 0.0]
+
+    Cost:
+        Host arithmetic.
 
     References:
         Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", 2024,

@@ -31,6 +31,9 @@ def loss_history(history: Any, index: Any, loss: Any, *, rate: Any = 0.999) -> j
         >>> import jax.numpy as jnp, jsamp as js
         >>> js.select.loss_history(jnp.zeros(3), jnp.array([0, 2, 2]), jnp.array([1.0, 2.0, 4.0]), rate=0.5)
         Array([0.5, 0. , 1.5], dtype=float32)
+
+    Cost:
+        One pass over the history.
     """
     check_scalar("loss_history: rate", rate, low=0, high=1)
     history = check_vector("loss_history: history", as_floating("loss_history: history", history))
@@ -117,6 +120,9 @@ def naive_samples(history: Any, previous: Any = None, *, bins: int | None = None
         >>> import jax.numpy as jnp, jsamp as js
         >>> js.select.naive_samples(jnp.array([0.1, 0.2, 3.0, 4.0])).tolist()
         [True, True, False, False]
+
+    Cost:
+        That of `otsu` on the history, and one pass over it.
 
     References:
         Gui et al., "Enhancing Sample Utilization through Sample Adaptive Augmentation in Semi-Supervised Learning",

@@ -37,6 +37,9 @@ class Curve:
         >>> import jax.numpy as jnp, jsamp as js
         >>> js.select.Curve([1.0, 4.0])(jnp.array([2.0, 2.0]))
         Array([0.5, 2. ], dtype=float32)
+
+    Cost:
+        One power for each group.
     """
 
     scale: Any = field(check=_fields.positive, convert=_floating)

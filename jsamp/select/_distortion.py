@@ -148,6 +148,9 @@ def sample_size(
         >>> js.select.sample_size(0.5, dim=64, p=1.0), js.select.sample_size(0.5, "plain", dim=64, p=1.0)
         (512, 2048)
 
+    Cost:
+        Host arithmetic.
+
     References:
         Woodruff and Yasuda, 2023, arXiv:2306.00732. Chen and Derezinski, "Query complexity of least absolute deviation
         regression via robust uniform convergence", 2021, arXiv:2102.02322. Munteanu and Omlor, 2024, arXiv:2406.00328.

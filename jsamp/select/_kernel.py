@@ -46,6 +46,9 @@ class GaussianKernel:
         >>> import jax.numpy as jnp, jsamp as js
         >>> round(float(js.select.GaussianKernel(2.0)(jnp.zeros((1, 2)), jnp.array([[2.0, 0.0]]))[0, 0]), 4)
         0.6065
+
+    Cost:
+        m n d operations for m and n rows of d numbers; memory m n.
     """
 
     bandwidth: Scalar = field(default=1.0, check=functools.partial(check_number, low=0, open_low=True))

@@ -91,6 +91,9 @@ def pack_bits(mask: Any) -> jax.Array:
         >>> import jax.numpy as jnp, jsamp as js
         >>> js.select.pack_bits(jnp.array([True, False, True]))
         Array([5], dtype=uint32)
+
+    Cost:
+        One pass over the mask; an eighth of a byte for each bit.
     """
     mask = as_array("pack_bits: mask", mask)
     if mask.dtype != jnp.bool_:

@@ -236,6 +236,9 @@ def interpolate_latents(key: Key, mean: Any, std: Any, *, pairs: int = 6, points
         >>> z.shape, bool(jnp.allclose(jnp.linalg.norm(z, axis=1), 1))
         ((6, 4), True)
 
+    Cost:
+        pairs * points * D numbers drawn.
+
     References:
         Garcin et al., "DRED: Zero-Shot Transfer in Reinforcement Learning via Data-Regularised Environment Design",
         2024, arXiv:2402.03479.

@@ -58,6 +58,9 @@ class Reservoir:
         >>> rows.shape, int(state.seen), bool(subset.mask.all())
         ((3, 2), 20, True)
 
+    Cost:
+        One sort of num + 1 and the new rows for each step; memory of num + 1 rows.
+
     References:
         Duffield, Lund and Thorup, "Priority sampling for estimation of arbitrary subset sums", 2007, arXiv:cs/0509026.
     """

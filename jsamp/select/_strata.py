@@ -131,6 +131,9 @@ def stratum_counts(
         >>> js.select.stratum_counts([80, 15, 5], 10), js.select.stratum_counts([80, 15, 5], 10, kind="equal")
         ((8, 2, 0), (4, 3, 3))
 
+    Cost:
+        Host arithmetic, at most one pass over the strata for each stratum.
+
     References:
         Neyman, "On the two different aspects of the representative method", 1934.
     """

@@ -55,6 +55,9 @@ class RowBlocks:
         >>> import numpy as np, jsamp as js
         >>> [block.shape for block in js.select.RowBlocks(np.zeros((5, 2)), 2)]
         [(2, 2), (2, 2), (1, 2)]
+
+    Cost:
+        One pass over the rows for each loop; memory of one block.
     """
 
     rows: Any
@@ -214,6 +217,9 @@ def merge(*subsets: Subset | list[Subset]) -> Subset:
         >>> both = js.select.merge(parts[0], parts[1]._replace(index=parts[1].index + 50))
         >>> both.index.shape, float(both.weight.sum())
         ((10,), 100.0)
+
+    Cost:
+        A copy of the slots; the data are not read.
     """
     if len(subsets) == 1 and isinstance(subsets[0], list):
         subsets = tuple(subsets[0])

@@ -80,6 +80,9 @@ def concat(*plans: Plan) -> Plan:
         >>> grid = js.noise.logsnr_grid(schedule, 10)
         >>> js.solve.concat(js.solve.heun(schedule, grid[:3]), js.solve.dpmpp(schedule, grid[2:])).nfe
         12
+
+    Cost:
+        The rows of all; no network evaluation.
     """
     if not plans:
         raise ValueError("concat: give at least one plan.")
@@ -118,6 +121,9 @@ def stack(plans: Sequence[Plan]) -> Plan:
         >>> plans = [js.solve.ddim(schedule, grid), js.solve.deis(schedule, grid), js.solve.unipc(schedule, grid)]
         >>> js.solve.stack(plans).weights.shape
         (3, 8, 4)
+
+    Cost:
+        A copy of the tables; no network evaluation.
     """
     plans = [plans] if isinstance(plans, Plan) else list(plans)
     if not plans:

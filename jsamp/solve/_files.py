@@ -34,6 +34,9 @@ def save(path: Any, plan: Plan) -> None:
         ...     js.solve.save(f"{folder}/plan.npz", plan)
         ...     js.solve.load(f"{folder}/plan.npz").nfe
         4
+
+    Cost:
+        One file of the size of the table.
     """
     check_plan("save", plan, concrete=True)
     target = pathlib.Path(path)
@@ -70,6 +73,9 @@ def load(path: Any) -> Plan:
         ...     js.solve.save(f"{folder}/plan.npz", plan)
         ...     bool((js.solve.load(f"{folder}/plan.npz").weights == plan.weights).all())
         True
+
+    Cost:
+        One pass over the file, with the checks of a plan.
     """
     try:
         with pathlib.Path(path).open("rb") as handle, np.load(handle, allow_pickle=False) as file:
@@ -152,6 +158,9 @@ def describe(plan: Plan) -> str:
           1       0.5      0.5              0          0  1
         state_coef: coefficient of the state that the row starts from
         weights: coefficients of the newest prediction, then of the history slots
+
+    Cost:
+        One pass over the table on the host; no network evaluation.
     """
     check_plan("describe", plan, concrete=True)
     plan = plan.astype(np.float64)

@@ -90,6 +90,9 @@ def interpolant_sde(interpolant: Any, grid: Grid, *, eps: Any = 1.0) -> Plan:
         >>> js.solve.interpolant_sde(js.noise.Interpolant("linear"), np.linspace(0.01, 1, 101), eps=0.5).nfe
         199
 
+    Cost:
+        2 n evaluations of the network, each asked for velocity and score; no history.
+
     References:
         Albergo, Boffi and Vanden-Eijnden, "Stochastic Interpolants: A Unifying Framework for Flows and Diffusions",
         2023, arXiv:2303.08797.

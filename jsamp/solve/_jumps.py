@@ -47,6 +47,9 @@ def jumps(plan: Plan, *, length: int = 10, num: int = 10) -> Plan:
         >>> js.solve.jumps(plan, length=10, num=10).nfe
         2410
 
+    Cost:
+        One network evaluation for each row: about `num` times those of the plan.
+
     References:
         Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022, arXiv:2201.09865.
     """
@@ -124,6 +127,9 @@ def sdedit(
         >>> result = js.solve.sdedit(jax.random.key(0), law, jnp.full(1, 0.7), plan, strength=0.5)
         >>> result.info.nfe, bool(abs(result.x[0] - 1) < 0.4)
         (10, True)
+
+    Cost:
+        One network evaluation for each row that is left, strength times those of the plan.
 
     References:
         Meng et al., "SDEdit: Guided Image Synthesis and Editing with Stochastic Differential Equations", 2022,

@@ -64,6 +64,9 @@ class PlanKernel:
         >>> plan = js.solve.ddim(schedule, js.noise.time_grid(schedule, 3))
         >>> int(js.solve.PlanKernel(law, plan).init(jnp.ones(1)).memory.index)
         0
+
+    Cost:
+        One network evaluation for each step; memory of the state with its history.
     """
 
     denoiser: Any = field(check=lambda name, value: check_denoiser(name, value, schedule=False))
@@ -122,6 +125,9 @@ def kernel(denoiser: Model, plan: Plan) -> PlanKernel:
         >>> state, info = kernel.step(None, kernel.init(jnp.ones(1)))
         >>> int(state.memory.index), info.nfe.item()
         (1, 1)
+
+    Cost:
+        One network evaluation for each step of the kernel.
     """
     check_denoiser("kernel: denoiser", denoiser, schedule=False)
     check_plan("kernel", plan)

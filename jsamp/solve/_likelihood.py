@@ -163,6 +163,9 @@ def bits_per_dimension(found: Any, size: Any, *, bin_width: Any = 2 / 256) -> An
         >>> import jsamp as js
         >>> float(js.solve.bits_per_dimension(0.0, 64))  # density 1: 128 bins of width 2 / 256
         7.0
+
+    Cost:
+        A few operations on numbers.
     """
     check_scalar("bits_per_dimension: size", size, low=0, open_low=True)
     check_scalar("bits_per_dimension: bin_width", bin_width, low=0, open_low=True)

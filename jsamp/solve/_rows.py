@@ -104,6 +104,9 @@ def assemble(rows: Sequence[Row], *, kind: str) -> Plan:
         >>> plan = adams2(schedule, js.noise.time_grid(schedule, 8))
         >>> plan.nfe, plan.slots
         (8, 2)
+
+    Cost:
+        Host arithmetic on the rows, or on the device where one is traced; no network evaluation.
     """
     rows = list(rows)
     _check_rows(rows, kind)

@@ -48,6 +48,9 @@ def step(key: Key | None, denoiser: Model, state: SolveState, row: Plan) -> Solv
         ...     lambda s, row: (js.solve.step(None, law, s, row), None), js.solve.init(plan, jnp.ones(1)), plan)
         >>> bool(jnp.all(js.solve.output(state) == js.sample(None, law, jnp.ones(1), plan).x))
         True
+
+    Cost:
+        One network evaluation.
     """
     check_denoiser("step: denoiser", denoiser, schedule=False)
     check_state("step", state)

@@ -116,6 +116,9 @@ def init(plan: Plan, x: Any, *, kicks: bool = False) -> SolveState:
         >>> plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 4))
         >>> js.solve.init(plan, jnp.ones(3)).history is None
         True
+
+    Cost:
+        Memory of the history: as many states as the plan has slots.
     """
     check_plan("init", plan, stacked=True)
     check_floating("init: x", x)
@@ -147,6 +150,9 @@ def output(state: SolveState) -> Any:
         >>> plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 4))
         >>> js.solve.output(js.solve.init(plan, jnp.ones(2))).tolist()
         [1.0, 1.0]
+
+    Cost:
+        None beyond the state's own.
     """
     check_state("output", state)
     return state.x

@@ -128,6 +128,9 @@ class Chain:
         >>> import jsamp as js
         >>> js.steer.Chain((js.steer.TrajectoryVariance(4),)).stochastic
         False
+
+    Cost:
+        That of all its steers.
     """
 
     steers: tuple[Any, ...] = field(check=_check_steers)
@@ -202,5 +205,8 @@ def chain(*steers: Any) -> Chain:
         >>> import jsamp as js
         >>> len(js.steer.chain(js.steer.TrajectoryVariance(5), js.steer.Hooks()).steers)
         2
+
+    Cost:
+        That of all its steers.
     """
     return Chain(steers)

@@ -39,6 +39,9 @@ class Cap:
         >>> [round(float(p), 3) for p in table.remask]
         [0.1, 0.1, 0.1, 0.0]
 
+    Cost:
+        Host arithmetic when the table is made; one uniform for each site and step of a run.
+
     References:
         Wang et al., "Remasking Discrete Diffusion Models with Inference-Time Scaling", 2025, arXiv:2503.00307.
     """
@@ -64,6 +67,9 @@ class Rescale:
         >>> table = js.tokens.ancestral(js.tokens.Masked(9), np.linspace(1, 0, 3), remask=js.tokens.Rescale(0.5))
         >>> table.remask.tolist()
         [0.5, 0.0]
+
+    Cost:
+        Host arithmetic when the table is made; one uniform for each site and step of a run.
 
     References:
         Wang et al., "Remasking Discrete Diffusion Models with Inference-Time Scaling", 2025, arXiv:2503.00307.
@@ -98,6 +104,9 @@ class Loop:
         >>> table = js.tokens.ancestral(js.tokens.Masked(9), np.linspace(1, 0, 21), remask=js.tokens.Loop())
         >>> int((table.remask > 0).sum())
         10
+
+    Cost:
+        Host arithmetic when the table is made; one uniform for each site and step of a run.
 
     References:
         Wang et al., "Remasking Discrete Diffusion Models with Inference-Time Scaling", 2025, arXiv:2503.00307.
@@ -144,6 +153,9 @@ class Confident:
         >>> [round(float(p), 3) for p in table.remask]
         [1.0, 1.0, 0.5, 0.0]
 
+    Cost:
+        Host arithmetic when the table is made; one uniform for each site and step of a run.
+
     References:
         Wang et al., "Remasking Discrete Diffusion Models with Inference-Time Scaling", 2025, arXiv:2503.00307.
     """
@@ -182,6 +194,9 @@ def ancestral(process: Masked, grid: Any, *, remask: Any = None) -> Decoding:
         >>> table = js.tokens.ancestral(process, np.linspace(1, 0, 5))
         >>> [round(float(p), 3) for p in table.unmask]
         [0.25, 0.333, 0.5, 1.0]
+
+    Cost:
+        Host arithmetic; a run of the table calls the network once for each of its n rows.
 
     References:
         Austin et al., "Structured Denoising Diffusion Models in Discrete State-Spaces", 2021, arXiv:2107.03006.

@@ -69,20 +69,20 @@ class DecodeInfo(NamedTuple):
         ok: whether every site holds a token: no mask is left, and no logits were NaN or -inf throughout.
         nfe: rows of the table: network calls at most.
         calls: network calls that happened; one for all particles of a population.
-        logprob: log-probability of each token when it was drawn, of x's shape; 0 at sites that were given.
+        log_prob: log-probability of each token when it was drawn, of x's shape; 0 at sites that were given.
         kept: [R, ...] what `keep` returned after each row, or None.
         report: what the steer reported, or None.
 
     Example:
         >>> import jsamp as js
-        >>> js.tokens.DecodeInfo(ok=True, nfe=8, calls=8, logprob=None, kept=None, report=None).calls
+        >>> js.tokens.DecodeInfo(ok=True, nfe=8, calls=8, log_prob=None, kept=None, report=None).calls
         8
     """
 
     ok: Any
     nfe: int
     calls: Any
-    logprob: Any
+    log_prob: Any
     kept: Any
     report: Any
 
@@ -197,7 +197,7 @@ def _run(key, model, x, decoding, transform, steer, *, keep, vocabulary):
     if steer is not None:
         x, report = steer.final(g, x)
     ok = jnp.all(x >= 0) & (True if decoding.mask is None else jnp.all(x != decoding.mask))
-    return x, ok, calls, state.logprob, kept, report
+    return x, ok, calls, state.log_prob, kept, report
 
 
 def decode(
@@ -230,7 +230,7 @@ def decode(
         keep: None, or a function of x whose values after each row are stacked in `info.kept`.
 
     Returns:
-        `Result(x, info)` with `info = DecodeInfo(ok, nfe, calls, logprob, kept, report)`. Logits that are NaN or -inf
+        `Result(x, info)` with `info = DecodeInfo(ok, nfe, calls, log_prob, kept, report)`. Logits that are NaN or -inf
         throughout leave -1 at their site, and `ok` False.
 
     Raises:

@@ -46,6 +46,9 @@ class Decoding:
         >>> decoding = js.tokens.first_hitting(jax.random.key(0), process, jnp.full(4, 9))
         >>> decoding.nfe, sorted(decoding.site[:, 0].tolist()), len(decoding[:2])
         (4, [0, 1, 2, 3], 2)
+
+    Cost:
+        One network call for each row at most.
     """
 
     t: Any

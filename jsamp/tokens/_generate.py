@@ -24,19 +24,19 @@ class GenerateInfo(NamedTuple):
 
     Args:
         ok: whether every token was drawn from logits that were not NaN, nor -inf throughout.
-        logprob: [num] log-probability of each token under the transformed logits; 0 after the stop.
+        log_prob: [num] log-probability of each token under the transformed logits; 0 after the stop.
         length: tokens up to the stop, and with it.
         carry: the model's carry after the last token but one, to go on from.
         shift: row of the watermark's key at the first token, or None.
 
     Example:
         >>> import jsamp as js
-        >>> js.tokens.GenerateInfo(ok=True, logprob=None, length=7, carry=None, shift=None).length
+        >>> js.tokens.GenerateInfo(ok=True, log_prob=None, length=7, carry=None, shift=None).length
         7
     """
 
     ok: Any
-    logprob: Any
+    log_prob: Any
     length: Any
     carry: Any
     shift: Any
@@ -99,7 +99,7 @@ def generate(
         stop: id after which the text ends: what follows is filled with it.
 
     Returns:
-        `Result(tokens [num], info)` with `info = GenerateInfo(ok, logprob, length, carry, shift)`.
+        `Result(tokens [num], info)` with `info = GenerateInfo(ok, log_prob, length, carry, shift)`.
 
     Raises:
         TypeError: for a step that cannot be called or changes the types of its carry, integer logits, or a mark that
@@ -156,8 +156,8 @@ def _generate(key, step, carry, prompt, transform, mark, *, num, stop):
         return state, (new, log_p, done)
 
     start = vary((carry, prompt[-1], past, zero > 0), key, step, carry, prompt, transform, mark)
-    (carry, *_), (tokens, logprob, done) = jax.lax.scan(one, start, jnp.arange(num))
-    return Result(tokens, GenerateInfo(jnp.all(tokens >= 0), logprob, jnp.sum(~done), carry, shift))
+    (carry, *_), (tokens, log_prob, done) = jax.lax.scan(one, start, jnp.arange(num))
+    return Result(tokens, GenerateInfo(jnp.all(tokens >= 0), log_prob, jnp.sum(~done), carry, shift))
 
 
 class SpeculativeInfo(NamedTuple):

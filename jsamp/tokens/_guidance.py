@@ -136,6 +136,9 @@ class Exclude:
         >>> import jax.numpy as jnp, jsamp as js
         >>> js.tokens.Exclude(lambda x, t: jnp.zeros((1, 3)), (2,))(jnp.array([2]), 1.0).tolist()
         [[0.0, 0.0, -inf]]
+
+    Cost:
+        One call of the model.
     """
 
     model: Any = field(convert=_as_model)
@@ -171,6 +174,9 @@ def exclude(model: Any, *ids: int) -> Exclude:
         >>> table = js.tokens.first_hitting(jax.random.key(0), js.tokens.Masked(2), x)
         >>> int(js.tokens.decode(jax.random.key(1), model, x, table).x.max()) < 2
         True
+
+    Cost:
+        One call of the model for each call.
     """
     if not ids:
         raise ValueError("exclude: no ids given. Pass those that must not be drawn: js.tokens.exclude(model, mask).")

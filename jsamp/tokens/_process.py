@@ -163,6 +163,9 @@ class Masked:
         >>> process.corrupt(jax.random.key(0), jnp.array([0, 1, 2, 3, 4]), 1.0).tolist()
         [5, 5, 5, 5, 5]
 
+    Cost:
+        A few operations for each time; `corrupt` draws one uniform for each site, `rates` takes a softmax of logits.
+
     References:
         Sahoo et al., "Simple and Effective Masked Diffusion Language Models", 2024, arXiv:2406.07524. Shi et al.,
         "Simplified and Generalized Masked Diffusion for Discrete Data", 2024, arXiv:2406.04329.

@@ -25,6 +25,9 @@ class Transform:
         >>> import jax.numpy as jnp, jsamp as js
         >>> js.tokens.temperature(0.5)(jnp.array([1.0, 2.0])).tolist()
         [2.0, 4.0]
+
+    Cost:
+        That of its rule: at most a sort of the logits before each draw.
     """
 
     rule: Any = static()
@@ -66,6 +69,9 @@ def temperature(value: Any) -> Transform:
         >>> import jax.numpy as jnp, jsamp as js
         >>> js.tokens.temperature(0)(jnp.array([1.0, 3.0, 3.0])).tolist()
         [-inf, 3.0, -inf]
+
+    Cost:
+        One pass over the logits.
     """
     check_scalar("temperature", value, low=0)
     return Transform(_temperature, value)
@@ -95,6 +101,9 @@ def top_k(k: int) -> Transform:
         >>> import jax.numpy as jnp, jsamp as js
         >>> js.tokens.top_k(2)(jnp.array([1.0, 2.0, 2.0, 2.0])).tolist()
         [-inf, 2.0, 2.0, -inf]
+
+    Cost:
+        Two sorts of the logits, O(V log V) for each draw.
     """
     return Transform(_top_k, check_count("top_k: k", k))
 
@@ -127,6 +136,9 @@ def top_p(p: Any) -> Transform:
         >>> import jax.numpy as jnp, jsamp as js
         >>> (js.tokens.top_p(0.6)(jnp.log(jnp.array([0.5, 0.3, 0.2]))) > -jnp.inf).tolist()
         [True, True, False]
+
+    Cost:
+        Two sorts of the logits, O(V log V) for each draw.
 
     References:
         Holtzman et al., "The Curious Case of Neural Text Degeneration", 2020, arXiv:1904.09751.
@@ -161,6 +173,9 @@ def min_p(p: Any) -> Transform:
         >>> (js.tokens.min_p(0.5)(jnp.log(jnp.array([0.5, 0.3, 0.2]))) > -jnp.inf).tolist()
         [True, True, False]
 
+    Cost:
+        One pass over the logits.
+
     References:
         Nguyen et al., "Turning Up the Heat: Min-p Sampling for Creative and Coherent LLM Outputs", 2024,
         arXiv:2407.01082.
@@ -190,6 +205,9 @@ def typical(p: Any) -> Transform:
         >>> import jax.numpy as jnp, jsamp as js
         >>> (js.tokens.typical(0.3)(jnp.log(jnp.array([0.6, 0.2, 0.2]))) > -jnp.inf).tolist()
         [True, False, False]
+
+    Cost:
+        Two sorts of the logits, O(V log V) for each draw.
 
     References:
         Meister et al., "Locally Typical Sampling", 2023, arXiv:2202.00666.
@@ -227,6 +245,9 @@ def repetition(penalty: Any) -> Transform:
         >>> import jax.numpy as jnp, jsamp as js
         >>> js.tokens.repetition(2.0)(jnp.array([1.0, -1.0, 1.0]), jnp.array([0, 1, 1])).tolist()
         [0.5, -2.0, 1.0]
+
+    Cost:
+        One pass over the logits, and one over the tokens so far.
 
     References:
         Keskar et al., "CTRL: A Conditional Transformer Language Model for Controllable Generation", 2019,

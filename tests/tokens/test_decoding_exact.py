@@ -70,9 +70,9 @@ def test_a_prompt_conditions_the_law():
     assert int(result.info.calls) == 2
     given = LAW[:, 2] / LAW[:, 2].sum()
     assert_law(result.x[:, ::2], given)
-    assert bool(jnp.all(result.info.logprob[:, 1] == 0))
+    assert bool(jnp.all(result.info.log_prob[:, 1] == 0))
     exact = np.log(given[tuple(np.asarray(result.x[:, ::2]).T)])
-    np.testing.assert_allclose(result.info.logprob.sum(1), exact, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(result.info.log_prob.sum(1), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_a_text_without_masks_stays():

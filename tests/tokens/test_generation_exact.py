@@ -21,7 +21,7 @@ def test_generate_draws_the_law_of_the_chain():
     result = run(KEYS)
     assert_law(result.x, chain_law(P, 3, start=1))
     path = np.concatenate([np.ones((NUM, 1), int), np.asarray(result.x)], 1)
-    np.testing.assert_allclose(result.info.logprob, np.log(P[path[:, :-1], path[:, 1:]]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.info.log_prob, np.log(P[path[:, :-1], path[:, 1:]]), rtol=1e-4, atol=1e-5)
 
 
 def test_a_prompt_is_read_and_the_carry_goes_on():
@@ -38,7 +38,7 @@ def test_stop_ends_the_text():
     result = T.generate(K1, step, (), 6, stop=2)
     assert result.x.tolist() == [1, 2, 2, 2, 2, 2]
     assert int(result.info.length) == 2
-    assert float(jnp.abs(result.info.logprob[2:]).max()) == 0
+    assert float(jnp.abs(result.info.log_prob[2:]).max()) == 0
 
 
 def test_bad_logits_are_flagged():

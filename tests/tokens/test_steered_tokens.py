@@ -41,7 +41,7 @@ def test_neutral_hooks_change_nothing(name):
     table = TABLES[name](x)
     plain, hooked = (T.decode(K1, MODEL, x, table, steer=s) for s in (None, js.steer.Hooks()))
     assert bool(jnp.all(plain.x == hooked.x))
-    assert bool(jnp.all(plain.info.logprob == hooked.info.logprob))
+    assert bool(jnp.all(plain.info.log_prob == hooked.info.log_prob))
     assert int(hooked.info.calls) == table.nfe
 
 
