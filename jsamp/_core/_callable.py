@@ -55,8 +55,9 @@ def as_tree(name: str, function: Any, signature: str) -> Any:
         return Bound(function)
     if isinstance(function, jax.tree_util.Partial):
         return _applied(name, function, signature)
-    counts = not is_pytree(function)
-    return Structured(function) if any(_is_structure(leaf, counts) for leaf in jax.tree.leaves(function)) else function
+    counts = is_pytree(function)
+    plain = all(is_number(leaf, counts=counts) for leaf in jax.tree.leaves(function))
+    return function if plain else Structured(function)
 
 
 def _applied(name: str, function: Any, signature: str) -> Any:
@@ -87,14 +88,15 @@ class Applied(jax.tree_util.Partial):
         return cls(function, *args, **keywords)
 
 
-def _is_structure(leaf: Any, counts: bool) -> bool:
-    """Whether a leaf of a model is part of its structure: a function, a flag, a name and, with `counts`, a plain int.
+def is_number(leaf: Any, *, counts: bool = False) -> bool:
+    """Whether a leaf of a model is an argument of a compiled program: an array, a number; with `counts` a plain int.
 
-    Trees of other libraries keep sizes in fields; those of `pytree` say which fields are static.
+    All else is structure: functions, types, names, flags, and the sizes that trees of other libraries keep in fields.
+    Those of `pytree` say which fields are static, so an int that is a leaf there counts.
     """
     if type(leaf) is int:
         return counts
-    return isinstance(leaf, bool | str) or not (isinstance(leaf, (int, float, complex)) or hasattr(leaf, "dtype"))
+    return isinstance(leaf, float | complex) or (hasattr(leaf, "dtype") and not isinstance(leaf, type))
 
 
 def _is_array(leaf: Any) -> bool:
@@ -241,8 +243,8 @@ class Structured:
         if self.filled is not None:
             return self.filled
         leaves, structure = jax.tree.flatten(self.model)
-        counts = not is_pytree(self.model)
-        fixed = tuple(_is_structure(leaf, counts) for leaf in leaves)
+        counts = is_pytree(self.model)
+        fixed = tuple(not is_number(leaf, counts=counts) for leaf in leaves)
         held = [f and (callable(leaf) or may_hold(leaf)) for leaf, f in zip(leaves, fixed, strict=True)]
         rest = [Bound(leaf, names=whole(leaf)) if h else leaf for leaf, h in zip(leaves, held, strict=True)]
         bound = tuple(leaf if isinstance(leaf, Bound) else None for leaf in rest)
@@ -262,7 +264,7 @@ class Structured:
             for f, flag, function in zip(fixed, recipe.function, bound, strict=True)
         ]
         model = cls(jax.tree.unflatten(structure, leaves))
-        if any(_is_structure(leaf, True) for leaf in numbers) or any(one is not None and one.filled for one in bound):
+        if not all(map(is_number, numbers)) or any(one is not None and one.filled for one in bound):
             model.filled = children, recipe
         return model
 

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core._callable import is_number
+
 
 class Layout(NamedTuple):
     """Hold the static part of a model: its structure, and the leaves that are not numbers, with their places."""
@@ -33,15 +35,10 @@ class Layout(NamedTuple):
         return jax.tree.unflatten(self.structure, leaves)
 
 
-def is_number(leaf: Any) -> bool:
-    """Whether a leaf of a model is an argument of the compiled step: Python's integers and flags are its structure."""
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, float, complex))
-
-
 def take_apart(model: Any, *, counts: bool = False) -> tuple[Layout, list[Any]]:
-    """Return the layout of a model and its leaves that are numbers; with `counts` Python's integers are such too."""
+    """Return the layout of a model and its leaves that are numbers; with `counts` plain integers are such too."""
     leaves, structure = jax.tree.flatten(model)
-    numbers = [is_number(leaf) or (counts and isinstance(leaf, int)) for leaf in leaves]
+    numbers = [is_number(leaf, counts=counts) for leaf in leaves]
     fixed = tuple((k, leaf) for k, leaf in enumerate(leaves) if not numbers[k])
     return Layout(structure, fixed), [leaf for k, leaf in enumerate(leaves) if numbers[k]]
 

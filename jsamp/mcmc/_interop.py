@@ -34,6 +34,7 @@ _ARRAY = object()
 
 
 def _is_number(leaf):
+    # Narrower than `_callable.is_number`: a numpy integer is a count here, as models build shapes with it.
     return isinstance(leaf, (jax.Array, np.ndarray, float, np.floating))
 
 

@@ -1,7 +1,9 @@
 """Callables as trees: captured arrays are leaves and are seen when they change; constants and code are structure."""
 
+import enum
 import functools
 import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -256,14 +258,26 @@ def test_recursion_and_no_leak():
     np.testing.assert_allclose(out, 4 * X)
 
 
+class Mode(enum.IntEnum):
+    PLAIN = 1
+
+
 def test_what_is_no_number_becomes_structure():
     eqx = pytest.importorskip("equinox")
+
+    class Cast(eqx.Module):
+        kind: Any = jnp.float32
+        mode: Any = Mode.PLAIN
+
+        def __call__(self, x, key=None):
+            return x.astype(self.kind) * self.mode
 
     net = eqx.nn.Sequential(
         [
             eqx.nn.MLP(2, 2, 4, 1, activation=jax.nn.gelu, key=jax.random.key(0)),
             eqx.nn.Lambda(closure(jnp.float32(2))),
             eqx.nn.Dropout(0.5, inference=True),
+            Cast(),
         ]
     )
     bound = tree(net)
