@@ -222,10 +222,15 @@ def _convert_fields(obj: Any) -> None:
             object.__setattr__(obj, each.name, convert(name, value))
 
 
-def construct(obj: Any, **values: Any) -> None:
-    """Set the fields of an object whose own `__init__` takes other arguments, then check and convert them."""
+def put(obj: Any, **values: Any) -> None:
+    """Set fields of an object that is being constructed, where one depends on another: in its `__post_init__`."""
     for name, value in values.items():
         object.__setattr__(obj, name, value)
+
+
+def construct(obj: Any, **values: Any) -> None:
+    """Set the fields of an object whose own `__init__` takes other arguments, then check and convert them."""
+    put(obj, **values)
     obj.__post_init__()
 
 

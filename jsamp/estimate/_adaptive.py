@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
-from jsamp._core._callable import as_tree
-from jsamp._core._pytree import pytree, static
+from jsamp._core import _checks, _fields
+from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._mixture import Mixture, best_shares, fit_gaussians, log_densities, mixture_points
@@ -188,27 +187,14 @@ class AdaptiveImportance:
         signed functions; here the best is kept, and shares come from a multiplicative update instead of SLSQP).
     """
 
-    logdensity: Any
-    values: Any
-    draw: Any
-    weight: Any = None
-    batch: int = static(default=1000)
-    stages: int = static(default=5)
-    covariance: str = static(default="full")
-    signed: bool = static(default=False)
-
-    def __post_init__(self):
-        names = {"logdensity": "logdensity(x)", "values": "values(x)", "draw": "draw(key, num)"}
-        for name, signature in names.items():
-            tree = as_tree(f"AdaptiveImportance: {name}", getattr(self, name), signature)
-            object.__setattr__(self, name, tree)
-        _checks.check_count("AdaptiveImportance: batch", self.batch, low=10)
-        _checks.check_count("AdaptiveImportance: stages", self.stages, low=2)
-        _checks.check_choice("AdaptiveImportance: covariance", self.covariance, ("full", "diagonal"))
-        if not isinstance(self.signed, bool):
-            raise TypeError(f"AdaptiveImportance: signed must be True or False, got {self.signed!r}.")
-        if self.weight is not None:
-            _checks.check_number("AdaptiveImportance: weight", self.weight, low=0, open_low=True)
+    logdensity: Any = field(convert=_fields.callable_as("logdensity(x)"))
+    values: Any = field(convert=_fields.callable_as("values(x)"))
+    draw: Any = field(convert=_fields.callable_as("draw(key, num)"))
+    weight: Any = field(default=None, check=_fields.number(0, open_low=True, optional=True))
+    batch: int = static(default=1000, convert=_fields.count(10))
+    stages: int = static(default=5, convert=_fields.count(2))
+    covariance: str = static(default="full", check=_fields.one_of("full", "diagonal"))
+    signed: bool = static(default=False, convert=_checks.check_flag)
 
     def _evaluate(self, x):
         return jax.vmap(self.logdensity)(x), jax.vmap(self.values)(x)

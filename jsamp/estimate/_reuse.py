@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
-from jsamp._core._pytree import pytree, static
+from jsamp._core._pytree import put, pytree, static
 from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 
@@ -256,15 +256,15 @@ class PrivateMultiplicativeWeights:
         known = _checks.concrete(data)
         if known is not None and known.sum() <= 0:
             raise ValueError(f"{who}: data hold no mass.")
-        object.__setattr__(self, "data", data / jnp.sum(data))
+        put(self, data=data / jnp.sum(data))
         _checks.check_number(f"{who}: threshold", self.threshold, low=0, high=1, open_low=True)
         _checks.check_number(f"{who}: sigma", self.sigma, low=0)
         if self.budget is None:
             updates = jnp.floor(1 + 4 * math.log(data.shape[0]) / jnp.square(self.threshold))
-            object.__setattr__(self, "budget", updates.astype(data.dtype))
+            put(self, budget=updates.astype(data.dtype))
         _checks.check_number(f"{who}: budget", self.budget, low=1)
         if self.rate is None:
-            object.__setattr__(self, "rate", jnp.asarray(self.threshold / 2, data.dtype))
+            put(self, rate=jnp.asarray(self.threshold / 2, data.dtype))
         _checks.check_number(f"{who}: rate", self.rate, low=0, open_low=True)
         _checks.check_choice(f"{who}: noise", self.noise, ("laplace", "gaussian"))
 

@@ -12,7 +12,7 @@ import numpy as np
 from jsamp._core import _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_count, check_flag, check_key, check_on_host, check_rows
-from jsamp._core._pytree import field, pytree
+from jsamp._core._pytree import field, put, pytree
 from jsamp._core._types import Array, Key, Model, Result
 from jsamp.estimate import Estimate
 from jsamp.fit._effect_errors import columns, effect_errors, in_columns
@@ -63,7 +63,7 @@ class EffectMixture:
 
     def __post_init__(self):
         # A Python number takes the dtype of the coefficients beside it.
-        object.__setattr__(self, "baseline_offset", self.baseline_offset.astype(self.baseline.dtype))
+        put(self, baseline_offset=self.baseline_offset.astype(self.baseline.dtype))
         k = self.effect.shape[0] if self.effect.ndim == 1 else None
         shapes = (self.gate.shape[1:], self.gate_offset.shape, self.spread.shape, self.baseline.shape)
         if k is None or shapes != ((k,), (k,), (2, k), self.gate.shape[:1]):

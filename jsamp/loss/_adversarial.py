@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _fields
-from jsamp._core._callable import as_tree
 from jsamp._core._pytree import field, pytree, static
 from jsamp.loss import _protocol as p
 
@@ -72,13 +71,11 @@ class AdversarialSampling(p.Called):
     """
 
     residual: Any = field(convert=_fields.callable_as("residual(solution, x)"))
-    edge: Any = None
+    edge: Any = field(default=None, convert=_fields.callable_as("edge(solution, row)", optional=True))
     edge_weight: Any = 1.0
     player = 0
 
     def __post_init__(self):
-        if self.edge is not None:
-            object.__setattr__(self, "edge", as_tree("AdversarialSampling: edge", self.edge, "edge(solution, row)"))
         _checks.check_number("AdversarialSampling: edge_weight", self.edge_weight, low=0)
 
     def draw(self, key, batch):

@@ -12,7 +12,7 @@ from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like
 from jsamp.loss import _protocol as p
 from jsamp.loss._match import EDMWeight, as_weight, check_schedule, weigh
-from jsamp.loss._times import LogNormalTimes, draw_times, quantiles
+from jsamp.loss._times import LogNormalTimes, as_times, draw_times, quantiles
 from jsamp.noise import VE
 
 
@@ -83,7 +83,7 @@ class Ambient(p.Called):
         arXiv:2404.10177.
     """
 
-    weight: Any = field(default=EDMWeight(), convert=lambda name, value: as_weight("Ambient", value))
+    weight: Any = field(default=EDMWeight(), convert=as_weight)
     times: Any = LogNormalTimes()
     consistency: Any = None
     steps: int = static(default=5, convert=_fields.count())
@@ -220,8 +220,8 @@ class AmbientMask(p.Called):
 
     schedule: Any = VE()
     delta: Any = 0.1
-    weight: Any = field(default=1.0, convert=lambda name, value: as_weight("AmbientMask", value))
-    times: Any = field(default=LogNormalTimes(), convert=_fields.callable_as("times(schedule, u)"))
+    weight: Any = field(default=1.0, convert=as_weight)
+    times: Any = field(default=LogNormalTimes(), convert=as_times)
     batched: bool = static(default=False)
 
     def __post_init__(self):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like, size
@@ -142,7 +142,7 @@ class Consistency(p.Called):
     teacher: Any = None
     target: Literal["student", "teacher", "tangent"] = static(default="student")
     distance: Any = field(default="l2", convert=_distance)
-    weight: Any = None
+    weight: Any = field(default=None, convert=_fields.callable_as("weight(t, u)", optional=True))
     probabilities: Any = field(default=None, convert=_probabilities)
     critic_weight: Any = 0.4
     batched: bool = static(default=False)
@@ -154,8 +154,6 @@ class Consistency(p.Called):
             raise TypeError("Consistency: teacher must be a js.loss.Teacher(denoiser, build, steps), or None.")
         if self.target == "teacher" and self.teacher is None:
             raise ValueError("Consistency: target='teacher' needs a teacher, for example js.loss.Teacher(denoiser).")
-        if self.weight is not None:
-            object.__setattr__(self, "weight", as_tree("Consistency: weight", self.weight, "weight(t, u)"))
         _checks.check_number("Consistency: critic_weight", self.critic_weight, low=0)
         shape = np.shape(self.probabilities) if self.probabilities is not None else None
         if shape is not None and shape != (np.shape(self.grid)[0] - 1,):

@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _checks
-from jsamp._core._callable import as_tree
 from jsamp._core._tree import lincomb, normal_like
 from jsamp._core._types import Key, Model, Tree
 from jsamp.loss._match import as_weight, weigh
 from jsamp.loss._protocol import check_batch
-from jsamp.loss._times import UniformTimes, draw_times
+from jsamp.loss._times import UniformTimes, as_times, draw_times
 from jsamp.noise._protocol import is_discrete
 
 
@@ -44,11 +43,11 @@ def _direction(who, key, denoiser, online, x, times, weight):
     """Weight (eps of the prior - reference) at a level and noise drawn for each particle."""
     _checks.check_key(key, who)
     num = check_batch(f"{who}: x", x)
-    schedule, weight = _denoiser(f"{who}: denoiser", denoiser).schedule, as_weight(who, weight)
+    schedule, weight = _denoiser(f"{who}: denoiser", denoiser).schedule, as_weight(f"{who}: weight", weight)
     x = jax.tree.map(jnp.asarray, x)
     k_time, k_noise = jax.random.split(key)
     dtype = jnp.result_type(*jax.tree.leaves(x))
-    times = as_tree(f"{who}: times", _usual(who, schedule) if times is None else times, "times(schedule, u)")
+    times = as_times(f"{who}: times", _usual(who, schedule) if times is None else times)
     t = draw_times(who, k_time, times, schedule, num, dtype)
 
     def row(x, t, eps):

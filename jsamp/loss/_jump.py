@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks, _fields
+from jsamp._core import _checks
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like
 from jsamp.loss import _protocol as p
 from jsamp.loss._consistency import _grid, levels
 from jsamp.loss._match import EDMWeight, as_weight, weigh
 from jsamp.loss._teacher import Teacher
-from jsamp.loss._times import LogNormalTimes, draw_times
+from jsamp.loss._times import LogNormalTimes, as_times, draw_times
 from jsamp.noise import VE
 
 
@@ -137,8 +137,8 @@ class TrajectoryConsistency(p.Called):
     teacher: Any
     reach: Any = static(default=None)
     denoising: Any = 1.0
-    weight: Any = field(default=EDMWeight(), convert=lambda name, value: as_weight("TrajectoryConsistency", value))
-    times: Any = field(default=LogNormalTimes(), convert=_fields.callable_as("times(schedule, u)"))
+    weight: Any = field(default=EDMWeight(), convert=as_weight)
+    times: Any = field(default=LogNormalTimes(), convert=as_times)
     batched: bool = static(default=False)
     player = 0
 

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._mesh import sharded_like
-from jsamp._core._pytree import pytree, static
+from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like
 from jsamp.denoise._denoiser import CONVERSIONS
 from jsamp.loss import _protocol as p
-from jsamp.loss._times import UniformTimes, draw_times
+from jsamp.loss._times import UniformTimes, as_times, draw_times
 
 
 class MatchDrawn(NamedTuple):
@@ -85,11 +85,11 @@ def check_schedule(who: str, schedule: Any) -> None:
             raise TypeError(f"{who}: schedule must have {method}(). Pass for example js.noise.VP().")
 
 
-def as_weight(who: str, weight: Any) -> Any:
+def as_weight(name: str, weight: Any) -> Any:
     """Return a weight: a non-negative number, or a callable tree of (schedule, t)."""
     if callable(weight):
-        return as_tree(f"{who}: weight", weight, "weight(schedule, t)")
-    _checks.check_number(f"{who}: weight", weight, low=0)
+        return as_tree(name, weight, "weight(schedule, t)")
+    _checks.check_number(name, weight, low=0)
     return weight
 
 
@@ -161,9 +161,9 @@ class Match(p.Called):
 
     schedule: Any
     predicts: str = static(default="eps")
-    weight: Any = None
-    times: Any = UniformTimes()
-    time_map: Any = None
+    weight: Any = field(default=None, convert=lambda name, value: None if value is None else as_weight(name, value))
+    times: Any = field(default=UniformTimes(), convert=as_times)
+    time_map: Any = field(default=None, convert=_fields.callable_as("time_map(t)", optional=True))
     drop: Any = 0.0
     null: Any = None
     stratified: bool = static(default=True)
@@ -172,11 +172,6 @@ class Match(p.Called):
     def __post_init__(self):
         check_schedule("Match", self.schedule)
         _checks.check_choice("Match: predicts", self.predicts, tuple(CONVERSIONS))
-        if self.weight is not None:
-            object.__setattr__(self, "weight", as_weight("Match", self.weight))
-        object.__setattr__(self, "times", as_tree("Match: times", self.times, "times(schedule, u)"))
-        if self.time_map is not None:
-            object.__setattr__(self, "time_map", as_tree("Match: time_map", self.time_map, "time_map(t)"))
         _checks.check_number("Match: drop", self.drop, low=0, high=1)
         for leaf in jax.tree.leaves(self.null):
             _checks.check_finite("Match: null", leaf, remedy="Give the condition that means none, for example 10.")

@@ -104,12 +104,8 @@ class MMDFinetune(p.Called):
     """
 
     sampler: Any = field(convert=_fields.callable_as("sampler(key, model)"))
-    features: Any = None
+    features: Any = field(default=None, convert=_fields.callable_as("features(x)", optional=True))
     kernel: Any = field(default="polynomial", convert=_kernel)
-
-    def __post_init__(self):
-        if self.features is not None:
-            object.__setattr__(self, "features", as_tree("MMDFinetune: features", self.features, "features(x)"))
 
     def draw(self, key, batch):
         """Draw a key for each sample."""

@@ -13,11 +13,7 @@ from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import lincomb, normal_like
 from jsamp.loss import _protocol as p
 from jsamp.loss._match import as_weight, check_schedule, weigh
-from jsamp.loss._times import UniformTimes, draw_times
-
-
-def _times():
-    return field(default=UniformTimes(), convert=_fields.callable_as("times(schedule, u)"))
+from jsamp.loss._times import UniformTimes, as_times, draw_times
 
 
 class RegenerationDrawn(NamedTuple):
@@ -85,7 +81,7 @@ class Regeneration(p.Called):
     schedule: Any
     predicts: Literal["score", "eps", "x0"] = static(default="score")
     mix: Any = 0.5
-    times: Any = _times()
+    times: Any = field(default=UniformTimes(), convert=as_times)
     stop: bool = static(default=False)
     batched: bool = static(default=False)
 
@@ -207,9 +203,9 @@ class ForwardModelMatch(p.Called):
 
     forward: Any = field(convert=_fields.callable_as("forward(signal, view)"))
     schedule: Any
-    weight: Any = field(default=1.0, convert=lambda name, value: as_weight("ForwardModelMatch", value))
+    weight: Any = field(default=1.0, convert=as_weight)
     extra_weight: Any = 1.0
-    times: Any = _times()
+    times: Any = field(default=UniformTimes(), convert=as_times)
     batched: bool = static(default=False)
 
     def __post_init__(self):

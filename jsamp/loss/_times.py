@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core import _fields
 from jsamp._core._checks import check_number, concrete
 from jsamp._core._pytree import pytree
 from jsamp._core._types import Key
 from jsamp.noise._protocol import check_times, is_discrete
+
+as_times = _fields.callable_as("times(schedule, u)")
 
 
 @pytree

@@ -12,7 +12,7 @@ from jsamp._core import _checks, _tree
 from jsamp._core._callable import as_tree
 from jsamp._core._like import match
 from jsamp._core._mesh import vary
-from jsamp._core._pytree import field, pytree, static
+from jsamp._core._pytree import field, put, pytree, static
 from jsamp._core._types import Array, Model, Scalar
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._langevin import MALA, drift
@@ -149,8 +149,8 @@ class DenoisingLangevinGibbs:
     def __post_init__(self):
         who = "DenoisingLangevinGibbs"
         if callable(self.posterior):
-            object.__setattr__(self, "classifier", as_tree(f"{who}: posterior", self.posterior, "posterior(x)"))
-            object.__setattr__(self, "posterior", "classifier")
+            classifier = as_tree(f"{who}: posterior", self.posterior, "posterior(x)")
+            put(self, classifier=classifier, posterior="classifier")
         _checks.check_choice(f"{who}: posterior", self.posterior, ("exact", "norm", "classifier"))
         if (self.posterior == "classifier") != (self.classifier is not None):
             raise ValueError(f"{who}: posterior='classifier' is set by posterior=function; pass the function itself.")

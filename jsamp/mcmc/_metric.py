@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jsamp._core import _checks
-from jsamp._core._pytree import pytree
+from jsamp._core._pytree import construct, pytree
 
 
 @pytree
@@ -49,7 +49,7 @@ class DenseMetric:
             scale = abs(matrix).max()
             if not jnp.all(jnp.isfinite(known)) or abs(matrix - matrix.T).max() > 1e-4 * scale:
                 raise ValueError("DenseMetric: covariance must be symmetric and positive definite. Add a small ridge.")
-        object.__setattr__(self, "factor", factor)
+        construct(self, factor=factor)
 
 
 def _dense(matrix, tree):

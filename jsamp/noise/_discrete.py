@@ -10,7 +10,7 @@ import numpy as np
 from jsamp._core import _fields
 from jsamp._core._checks import check_count, check_number, concrete
 from jsamp._core._numerics import safe_log
-from jsamp._core._pytree import pytree, replace
+from jsamp._core._pytree import construct, pytree, replace
 from jsamp.noise._schedule import LogAlpha, log_alpha_from_lam, prepare, sigma_from_log_alpha
 
 
@@ -102,7 +102,7 @@ class Discrete(LogAlpha):
     log_alpha: Any
 
     def __init__(self, alphas_cumprod: Any):
-        object.__setattr__(self, "log_alpha", _log_alpha("Discrete: alphas_cumprod", alphas_cumprod))
+        construct(self, log_alpha=_log_alpha("Discrete: alphas_cumprod", alphas_cumprod))
 
     @classmethod
     def from_betas(cls, betas: Any) -> Discrete:

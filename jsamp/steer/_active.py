@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_choice, concrete, is_traced
-from jsamp._core._pytree import field, pytree, static
+from jsamp._core._pytree import field, put, pytree, static
 from jsamp._core._types import Model, Tree
 from jsamp.denoise import _fields
 from jsamp.solve._plan import check_plan
@@ -135,14 +134,12 @@ class ActiveSubsampling(Hooks):
     count: int = static(default=0, init=False)
 
     def __post_init__(self):
-        put = functools.partial(object.__setattr__, self)
         if callable(self.score):
-            put("rule", as_tree("ActiveSubsampling: score", self.score, "score(z, groups)"))
-            put("score", "own")
+            put(self, rule=as_tree("ActiveSubsampling: score", self.score, "score(z, groups)"), score="own")
         else:
             check_choice("ActiveSubsampling: score", self.score, ("entropy", "variance"))
-        put("groups", _groups(self.groups, np.shape(self.mask)))
-        put("count", int(self.groups.max()) + 1)
+        groups = _groups(self.groups, np.shape(self.mask))
+        put(self, groups=groups, count=int(groups.max()) + 1)
         known = concrete(self.mask)
         left = self.count - (0 if known is None else len(np.unique(self.groups[known == 1])))
         if self.when.sum() > left:

@@ -11,7 +11,7 @@ import numpy as np
 from jsamp._core import _tree
 from jsamp._core._checks import check_finite, check_number, concrete, is_traced, shown
 from jsamp._core._like import broadcast, match
-from jsamp._core._pytree import field, pytree, static
+from jsamp._core._pytree import field, put, pytree, static
 from jsamp._core._types import Key, Model, Tree
 from jsamp.denoise import LinearOp, _fields
 from jsamp.denoise._operator import check_operator
@@ -106,7 +106,7 @@ class Repaint(Hooks):
             known = concrete(leaf)
             if known is not None and not self.soft and not np.all((known == 0) | (known == 1)):
                 raise ValueError("Repaint: mask must hold 0 and 1 only; with soft=True anything between.")
-        object.__setattr__(self, "y", _known_part(self.mask, self.y))
+        put(self, y=_known_part(self.mask, self.y))
 
     def init(self, key, x, plan):
         """Refuse plans and shapes that do not fit."""
