@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
 from jsamp.estimate import _arrays
-from jsamp.estimate._pairs import centred, is_small, median, own_sums, pair_sums, squared
+from jsamp.estimate._pairs import centred, is_small, measured, median, own_sums, pair_sums, squared
 from jsamp.estimate._types import Estimate
 from jsamp.select._rows import inverse_power
 from jsamp.select._whiten import matmul
@@ -23,7 +23,7 @@ def median_square(y: jax.Array, most: int = 1000) -> jax.Array:
     """Median squared distance between different rows, of at most `most` rows spread evenly."""
     n = y.shape[0]
     rows = y[np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))]
-    square = squared(rows, rows, is_small(rows, rows))
+    square = squared(measured(rows), measured(rows), is_small(rows, rows))
     return median(square[np.triu_indices(rows.shape[0], 1)])
 
 
@@ -43,10 +43,10 @@ def _u_statistic(kernel, x, y, block):
     return value, jnp.where(square > 0, jnp.sqrt(safe), 0)
 
 
-def _rbf(width, exact, a, b):
-    # exp(-r / 2c) for c = 4, 2, 1, 1/2: each the square of the one before. Without the barrier the compiler forms
-    # the exponential anew for each of its uses.
-    widest = jax.lax.optimization_barrier(jnp.exp(squared(a, b, exact) / (-8 * width)))
+def _rbf(exact, a, b):
+    # exp(-r / 2c) for c = 4, 2, 1, 1/2, in units in which 8 h = 1: each the square of the one before. Without the
+    # barrier the compiler forms the exponential anew for each of its uses.
+    widest = jax.lax.optimization_barrier(jnp.exp(-squared(a, b, exact)))
     second = widest * widest
     third = second * second
     return (widest + second + third + third * third) / 4
@@ -73,7 +73,8 @@ def _pairwise(kernel, a, b):
 def _mmd_rbf(x, y, width, block):
     x, y, scale = centred(x, y)
     width = median_square(y) if width is None else width / scale**2
-    return _u_statistic(Partial(_rbf, jnp.where(width > 0, width, 1), is_small(x, y)), x, y, block)
+    x, y = (measured(rows / jnp.sqrt(8 * jnp.where(width > 0, width, 1))) for rows in (x, y))
+    return _u_statistic(Partial(_rbf, is_small(x.rows, y.rows)), x, y, block)
 
 
 @functools.partial(jax.jit, static_argnames="block")
@@ -84,7 +85,8 @@ def _mmd_any(kernel, x, y, block):
 @functools.partial(jax.jit, static_argnames="block")
 def _energy(x, y, block):
     x, y, scale = centred(x, y)
-    value, error = _u_statistic(Partial(_negative_distance, is_small(x, y)), x, y, block)
+    kernel = Partial(_negative_distance, is_small(x, y))
+    value, error = _u_statistic(kernel, measured(x), measured(y), block)
     return value * scale, error * scale
 
 

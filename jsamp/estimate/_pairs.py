@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +20,26 @@ LANES = 64
 """Rows that are compared at once where the nearest are kept."""
 
 
-def squared(a: jax.Array, b: jax.Array, exact: bool) -> jax.Array:
+class Rows(NamedTuple):
+    """Rows [n, d] with their squared lengths [n], which every tile of distances would form anew."""
+
+    rows: jax.Array
+    length: jax.Array
+
+
+def measured(x: jax.Array) -> Rows:
+    """Rows [n, d] with their squared lengths."""
+    return Rows(x, jnp.sum(x**2, 1))
+
+
+def squared(a: Rows, b: Rows, exact: bool) -> jax.Array:
     """Squared distances [n, m] of the centred rows of a to those of b.
 
     The product form errs by a few 1e-7 of the largest squared norm, the direct form by that of the distance itself.
     """
     if exact:
-        return jnp.sum((a[:, None] - b[None]) ** 2, 2)
-    lengths = jnp.sum(a**2, 1)[:, None] + jnp.sum(b**2, 1)[None]
-    return jnp.maximum(lengths - 2 * matmul(a, b.T), 0)
+        return jnp.sum((a.rows[:, None] - b.rows[None]) ** 2, 2)
+    return jnp.maximum(a.length[:, None] + b.length[None] + matmul(a.rows, -2 * b.rows.T), 0)
 
 
 def pair_sums(kernel: Callable, x: Any, y: Any, block: int) -> tuple[jax.Array, jax.Array]:
@@ -53,23 +63,25 @@ def own_sums(kernel: Callable, x: Any, block: int) -> jax.Array:
 
 def _tile_sums(kernel, x, y, block, *, same):
     """Sums of the tiles of a kernel along both axes; of one set with itself, of what lies above the diagonal."""
-    (n, height, rows), (m, width, columns) = _tiles(x, block), _tiles(y, block)
-    down, along = -(-n // height), -(-m // width)
-    pairs = np.triu_indices(down) if same else np.divmod(np.arange(down * along), along)
+    (n, rows), (m, columns) = _tiles(x, block), _tiles(y, block)
+    real, real_columns = _real(n, rows), _real(m, columns)
+    (down, height), (along, width) = real.shape, real_columns.shape
 
-    def sums(i, j):
-        place, other = i * height + jnp.arange(height)[:, None], j * width + jnp.arange(width)[None]
-        counted = (place < other if same else place < n) & (other < m)
+    def tiles(i, j):
         tile = kernel(jax.tree.map(lambda a: a[i], rows), jax.tree.map(lambda a: a[j], columns))
         # Without the barrier the compiler would form the tile anew for each of its sums.
-        tiles = jax.lax.optimization_barrier(
-            [jnp.where(counted, one, 0) for one in (tile if isinstance(tile, tuple) else (tile,))]
-        )
-        ones = functools.partial(jnp.ones, dtype=tiles[0].dtype)
-        return matmul(tiles[0], ones(width)), matmul(ones(height), tiles[-1])
+        return jax.lax.optimization_barrier(tile if isinstance(tile, tuple) else (tile, tile))
+
+    def sums(i, j):
+        right, below = tiles(i, j)
+        return matmul(right, real_columns[j].astype(right.dtype)), matmul(real[i].astype(below.dtype), below)
+
+    def own(i):
+        tile, _ = tiles(i, i)
+        return matmul(jnp.where(np.eye(height, dtype=bool), 0, tile), real[i].astype(tile.dtype))
 
     # Under differentiation a tile is formed again, so that no n x m array is kept.
-    sums = jax.checkpoint(sums, prevent_cse=False)
+    sums, own = (jax.checkpoint(part, prevent_cse=False) for part in (sums, own))
 
     def add(carry, place):
         right, below = sums(*place)
@@ -77,23 +89,33 @@ def _tile_sums(kernel, x, y, block, *, same):
 
     dtype = jax.eval_shape(sums, 0, 0)[0].dtype
     sources = [leaf for leaf in jax.tree.leaves((kernel, x, y)) if not callable(leaf)]
-    start = vary((jnp.zeros((down, height), dtype), jnp.zeros((along, width), dtype)), sources)
-    (right, below), _ = jax.lax.scan(add, start, tuple(jnp.asarray(a) for a in pairs))
+    right, below = vary((jnp.zeros((down, height), dtype), jnp.zeros((along, width), dtype)), sources)
+    pairs = np.triu_indices(down, 1) if same else np.divmod(np.arange(down * along), along)
+    if same:
+        right = jax.lax.map(own, jnp.arange(down))
+    if len(pairs[0]):
+        (right, below), _ = jax.lax.scan(add, (right, below), tuple(jnp.asarray(a) for a in pairs))
     return right.reshape(-1)[:n], below.reshape(-1)[:m]
 
 
 def _tiles(tree, block):
-    """Number of rows, rows in a tile, and the rows [tiles, rows, ...] of every array, the last tile filled up."""
+    """Number of rows, and the rows [tiles, rows, ...] of every array, the last tile filled up with the first row."""
     n = jax.tree.leaves(tree)[0].shape[0]
     even = -(-n // -(-n // block))
-    size = min(block, n, -(-even // 8) * 8)  # tiles of nearly one size, in lengths that vector units like
+    size = min(block, n, -(-even // 16) * 16)  # tiles of nearly one size, in lengths that vector units like
     extra = -n % size
 
     def cut(a):
         filled = jnp.concatenate([a, jnp.broadcast_to(a[:1], (extra, *a.shape[1:]))])  # kernels are finite at real rows
         return filled.reshape(-1, size, *a.shape[1:])
 
-    return n, size, jax.tree.map(cut, tree)
+    return n, jax.tree.map(cut, tree)
+
+
+def _real(n, rows):
+    """Which rows [tiles, rows] of some tiles are among the n, not filled up."""
+    count, size = jax.tree.leaves(rows)[0].shape[:2]
+    return jnp.arange(count * size).reshape(count, size) < n
 
 
 def is_small(x: jax.Array, y: jax.Array) -> bool:
@@ -157,13 +179,15 @@ def median(values: jax.Array) -> jax.Array:
     return order(low) if low == high else (order(low) + order(high)) / 2
 
 
-def neighbour_distances(x: jax.Array, y: jax.Array, k: int, block: int, *, same: bool) -> jax.Array:
+def neighbour_distances(x: Rows, y: Rows, k: int, block: int, *, same: bool) -> jax.Array:
     """Squared distance [n] of each row of x to its k-th nearest row of y; with `same`, not counting itself."""
-    exact, (n, size, rows) = is_small(x, y), _tiles(x, block)
+    exact, (n, tiles) = is_small(x.rows, y.rows), _tiles(x, block)
+    place = jnp.arange(tiles.length.size).reshape(tiles.length.shape)
 
-    def one(i, some):
+    def one(args):
+        some, own = args
         distance = squared(y, some, exact)
-        itself = jnp.arange(y.shape[0])[:, None] == i * size + jnp.arange(size)[None]
+        itself = jnp.arange(len(y.rows))[:, None] == own[None]
         return kth_smallest(jnp.where(itself, jnp.inf, distance) if same else distance, k)
 
-    return jax.lax.map(lambda args: one(*args), (jnp.arange(rows.shape[0]), rows)).reshape(-1)[:n]
+    return jax.lax.map(one, (tiles, place)).reshape(-1)[:n]

@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from jsamp._core import _checks
 from jsamp.estimate import _arrays
-from jsamp.estimate._pairs import centred, is_small, neighbour_distances, pair_sums, squared
+from jsamp.estimate._pairs import centred, is_small, measured, neighbour_distances, pair_sums, squared
 from jsamp.estimate._types import Estimate
 
 TILE = 512
@@ -68,22 +68,22 @@ def _in_both(exact, a, b):
 
 
 def _in_second(exact, a, b):
-    return (squared(a, b[0], exact) <= b[1][None]).astype(a.dtype)  # a ball holds its rim
+    return (squared(a, b[0], exact) <= b[1][None]).astype(a.rows.dtype)  # a ball holds its rim
 
 
 @functools.partial(jax.jit, static_argnames=("k", "block"))
 def _precision_recall(x, y, k, block):
-    x, y, _ = centred(x, y)
+    exact, (x, y) = is_small(x, y), (measured(rows) for rows in centred(x, y)[:2])
     first, second = ((rows, neighbour_distances(rows, rows, k, block, same=True)) for rows in (x, y))
-    hits = pair_sums(Partial(_in_both, is_small(x, y)), first, second, TILE)
+    hits = pair_sums(Partial(_in_both, exact), first, second, TILE)
     return PrecisionRecall(*(_share(many > 0) for many in hits))
 
 
 @functools.partial(jax.jit, static_argnames=("k", "block"))
 def _density_coverage(x, y, k, block):
-    x, y, _ = centred(x, y)
+    exact, (x, y) = is_small(x, y), (measured(rows) for rows in centred(x, y)[:2])
     radius = neighbour_distances(y, y, k, block, same=True)
-    holding, held = pair_sums(Partial(_in_second, is_small(x, y)), x, (y, radius), TILE)
+    holding, held = pair_sums(Partial(_in_second, exact), x, (y, radius), TILE)
     return DensityCoverage(_share(holding / k), jnp.mean(held > 0))
 
 
@@ -169,7 +169,7 @@ def density_coverage(x: Any, y: Any, *, k: int = 5, block: int = 32) -> DensityC
 def _nearest_ratio(x, train, test, block):
     n = x.shape[0]
     both, train, _ = centred(jnp.concatenate([x, test]), train)
-    distance = jnp.sqrt(neighbour_distances(both, train, 1, block, same=False))
+    distance = jnp.sqrt(neighbour_distances(measured(both), measured(train), 1, block, same=False))
     above, below = distance[:n], distance[n:]
     apart = jnp.mean(below)
     same, safe = jnp.mean(above) == apart, jnp.where(apart > 0, apart, 1)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jsamp._core import _checks, _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._pytree import field, pytree
-from jsamp.estimate._pairs import is_small, own_sums, pair_sums, squared
+from jsamp.estimate._pairs import is_small, measured, own_sums, pair_sums, squared
 from jsamp.loss import _protocol as p
 from jsamp.select._whiten import matmul
 
@@ -25,7 +25,7 @@ def _polynomial(x, y):
 def _gaussian(x, y):
     """exp(-|x - y|^2 / d) of all pairs [n, m]."""
     centre = jnp.mean(y, axis=0, keepdims=True)
-    return jnp.exp(-squared(x - centre, y - centre, is_small(x, y)) / x.shape[-1])
+    return jnp.exp(-squared(measured(x - centre), measured(y - centre), is_small(x, y)) / x.shape[-1])
 
 
 KERNELS = {"polynomial": _polynomial, "gaussian": _gaussian}
