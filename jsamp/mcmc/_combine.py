@@ -73,10 +73,11 @@ class _Many:
         return replace(self, kernels=tuple(protocol.cooled(kernel, beta) for kernel in self.kernels))
 
 
-class _One:
-    """Answer for kernels made of one what they say about themselves."""
+class One:
+    """Answer for kernels made of one what they say about themselves; `who` names them in messages."""
 
     kernel: Any
+    who: str
 
     @property
     def logdensity(self):
@@ -90,7 +91,7 @@ class _One:
 
     def retarget(self, change):
         """Change the target of the kernel."""
-        return replace(self, kernel=protocol.retarget("repeat", self.kernel, change))
+        return replace(self, kernel=protocol.retarget(self.who, self.kernel, change))
 
     def cooled(self, beta):
         """Scale the step size of the kernel."""
@@ -260,11 +261,12 @@ def mixture(weights: Array | list[float], kernels: Any) -> Kernel:
 
 
 @pytree
-class _Repeat(_One):
+class _Repeat(One):
     """A kernel applied several times per step."""
 
     kernel: Any
     steps: int = static()
+    who = "repeat"
 
     def init(self, x, key=None):
         """Start the kernel."""
@@ -316,11 +318,12 @@ class _Chains:
 
 
 @pytree
-class _Ensemble(_One):
+class _Ensemble(One):
     """Many chains of one kernel as a kernel."""
 
     kernel: Any
 
+    who = "ensemble"
     chain_axis = True
 
     @property

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core._like import as_arrays, match
-from jsamp._core._pytree import field, pytree, replace, static
+from jsamp._core._pytree import field, pytree, static
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc import _protocol as protocol
+from jsamp.mcmc._combine import One
 from jsamp.mcmc._drive import as_kernel
 from jsamp.mcmc._protocol import Kernel
 
@@ -63,31 +64,14 @@ class _Conditional:
 
 
 @pytree
-class _On:
-    """A kernel on a part of the position."""
+class _On(One):
+    """A kernel on a part of the position; its target takes the whole."""
 
     kernel: Any
     part: tuple = static()
 
+    who = "on"
     refresh_cost = 0
-
-    @property
-    def logdensity(self):
-        """The log-density of the whole position."""
-        return protocol.target_of(self.kernel)
-
-    @property
-    def loglikelihood(self):
-        """The log-likelihood of the whole position."""
-        return protocol.likelihood_of(self.kernel)
-
-    def retarget(self, change):
-        """Change the target, which takes the whole position."""
-        return replace(self, kernel=protocol.retarget("on", self.kernel, change))
-
-    def cooled(self, beta):
-        """Scale the step size of the kernel."""
-        return replace(self, kernel=protocol.cooled(self.kernel, beta))
 
     def _inner(self, x):
         return protocol.retarget("on", self.kernel, lambda name, target: _Conditional(target, x, self.part))

@@ -11,7 +11,7 @@ from jsamp._core import _tree
 from jsamp._core._checks import check_flag
 from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree, replace, static
-from jsamp._core._types import LogDensity, Scalar, Tree
+from jsamp._core._types import Key, LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._metric import pull, push
 
@@ -110,7 +110,42 @@ def decide(t: Trajectory, state: Any) -> tuple[Any, Any]:
 
 
 @pytree
-class HMC:
+class LongMoves:
+    """Kernels that run a trajectory of varying length and accept or reject its end: what HMC and MAMS share."""
+
+    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    length: Scalar = field(default=1.5707963, convert=k.positive)
+    metric: Tree = field(default=None, convert=k.metric)
+    max_steps: Scalar = field(default=1000, convert=k.between(low=1, high=2**31 - 1))
+    jitter: bool = static(default=True, convert=check_flag)
+
+    caches = "gradient"
+
+    def init(self, x, key=None):
+        """Start at x; the memory counts draws."""
+        x = k.begin(self, x)
+        return k.State(x, k.evaluate(self, x), jnp.zeros((), jnp.int32))
+
+    def while_tuning(self):
+        """Bound the trajectories while the step size is a guess."""
+        return replace(self, max_steps=jnp.minimum(self.max_steps, WARM_STEPS))
+
+    def trajectory(self, key: Key, state: Any) -> Trajectory:
+        """Run one trajectory, and leave the decision to others."""
+        raise NotImplementedError
+
+    def accept_statistic(self, info, x):
+        """The acceptance of what lies in the support."""
+        return info.aux.inside
+
+    def step(self, key, state):
+        """Run one trajectory and accept or reject its end."""
+        return decide(self.trajectory(key, state), state)
+
+
+@pytree
+class HMC(LongMoves):
     """Hamiltonian Monte Carlo: leapfrog trajectories of varying length, accepted on the energy change.
 
     Step i integrates for a time T = (0.4 + 1.2 u_i) `length`, u_i the van der Corput sequence of the step count, in
@@ -147,24 +182,7 @@ class HMC:
         Carlo", 2021 (quasi-random lengths).
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
-    step_size: Scalar = field(default=0.1, convert=k.positive)
-    length: Scalar = field(default=1.5707963, convert=k.positive)
-    metric: Tree = field(default=None, convert=k.metric)
-    max_steps: Scalar = field(default=1000, convert=k.between(low=1, high=2**31 - 1))
-    jitter: bool = static(default=True, convert=check_flag)
-
-    caches = "gradient"
     accept_target = 0.8
-
-    def init(self, x, key=None):
-        """Start at x; the memory counts draws."""
-        x = k.begin(self, x)
-        return k.State(x, k.evaluate(self, x), jnp.zeros((), jnp.int32))
-
-    def while_tuning(self):
-        """Bound the trajectories while the step size is a guess."""
-        return replace(self, max_steps=jnp.minimum(self.max_steps, WARM_STEPS))
 
     def trajectory(self, key, state):
         """Run one trajectory, and leave the decision to others."""
@@ -186,11 +204,3 @@ class HMC:
         proposed = k.State(y, end, count + 1)
         aux = HMCInfo(energy, steps, inside.accept(steps))
         return Trajectory(proposed, velocity, steps * self.step_size, before - after, log_uniform, aux)
-
-    def accept_statistic(self, info, x):
-        """The acceptance of what lies in the support."""
-        return info.aux.inside
-
-    def step(self, key, state):
-        """Run one trajectory and accept or reject its end."""
-        return decide(self.trajectory(key, state), state)

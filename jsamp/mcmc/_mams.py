@@ -8,18 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _tree
-from jsamp._core._checks import check_flag
 from jsamp._core._mesh import vary
-from jsamp._core._pytree import field, pytree, replace, static
-from jsamp._core._types import LogDensity, Scalar, Tree
+from jsamp._core._pytree import pytree, replace
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._hamiltonian import WARM_STEPS, HMCInfo, Trajectory, decide, nowhere, number_of_steps
+from jsamp.mcmc._hamiltonian import HMCInfo, LongMoves, Trajectory, nowhere, number_of_steps
 from jsamp.mcmc._metric import pull, push
 from jsamp.mcmc._microcanonical import turn, unit
 
 
 @pytree
-class MAMS:
+class MAMS(LongMoves):
     """Metropolis-adjusted microcanonical sampler: `MCLMC` made exact.
 
     Every draw starts in a fresh direction u, |u| = 1, moves at unit speed for a distance that varies from draw to draw
@@ -56,30 +54,17 @@ class MAMS:
         arXiv:2503.01707.
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
-    step_size: Scalar = field(default=0.1, convert=k.positive)
-    length: Scalar = field(default=1.5707963, convert=k.positive)
-    metric: Tree = field(default=None, convert=k.metric)
-    max_steps: Scalar = field(default=1000, convert=k.between(low=1, high=2**31 - 1))
-    jitter: bool = static(default=True, convert=check_flag)
-
-    caches = "gradient"
     accept_target = 0.9
 
     def init(self, x, key=None):
         """Start at x; the memory counts draws."""
-        x = k.begin(self, x)
-        if _tree.size(x) < 2:
+        if _tree.size(k.begin(self, x)) < 2:
             raise ValueError("MAMS: the target needs at least two dimensions, x has one. Use HMC.")
-        return k.State(x, k.evaluate(self, x), jnp.zeros((), jnp.int32))
+        return super().init(x)
 
     def before_tuning(self, x):
         """Set the length that suits a whitened target like x."""
         return replace(self, length=math.pi / 2 * jnp.sqrt(jnp.asarray(_tree.size(x), k.dtype_of(x))))
-
-    def while_tuning(self):
-        """Bound the trajectories while the step size is a guess."""
-        return replace(self, max_steps=jnp.minimum(self.max_steps, WARM_STEPS))
 
     def trajectory(self, key, state):
         """Run one trajectory, and leave the decision to others."""
@@ -104,11 +89,3 @@ class MAMS:
         proposed = k.State(y, end, count + 1)
         aux = HMCInfo(energy, steps, inside.accept(steps))
         return Trajectory(proposed, u, steps * self.step_size, log_ratio, log_uniform, aux)
-
-    def accept_statistic(self, info, x):
-        """The acceptance of what lies in the support."""
-        return info.aux.inside
-
-    def step(self, key, state):
-        """Run one trajectory and accept or reject its end; `info.aux` holds its energy error and steps."""
-        return decide(self.trajectory(key, state), state)

@@ -27,31 +27,45 @@ def _check_graph(name, value):
 _decay = k.between(low=0.5, high=1, open_low=True)
 
 
-def _begin(kernel, x):
-    k.check_numbers(kernel)
-    who, num = type(kernel).__name__, kernel.graph.log_mu.shape[0]
-    if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
-        raise TypeError(f"{who}: x must be a node, an integer, got {jnp.result_type(x)}.")
-    if jnp.shape(x) != ():
-        raise ValueError(f"{who}: x must be one node, got shape {jnp.shape(x)}. vmap over walkers.")
-    _checks.check_number(f"{who}: x, a node,", x, low=0, high=num - 1)
-    share = jnp.full(num, 1 / num, kernel.graph.log_mu.dtype)
-    return k.State(jnp.asarray(x, jnp.int32), None, (share, jnp.zeros((), jnp.int32)))
-
-
-def _visit(kernel, share, count, node):
-    # gamma_n = (n + 1)^-decay for the n-th visit: with decay = 1 the plain visit frequencies.
-    count = count + 1
-    rate = (count + 1).astype(share.dtype) ** (-jnp.asarray(kernel.decay, share.dtype))
-    return (share * (1 - rate)).at[node].add(rate), count
-
-
 def _info(accept=1.0, nfe=0):
     return k.info(jnp.zeros((), jnp.float32), accept=accept, nfe=nfe)
 
 
 @pytree
-class SelfRepellentWalk:
+class _Remembering:
+    """Walks on a graph that count their visits: what they share."""
+
+    graph: WalkGraph = field(check=_check_graph)
+    alpha: Scalar = field(default=1.0, convert=k.between(low=0))
+    decay: Scalar = field(default=1.0, convert=_decay)
+
+    refresh_cost = 0
+
+    def init(self, x, key=None):
+        """Start at node x."""
+        k.check_numbers(self)
+        who, num = type(self).__name__, self.graph.log_mu.shape[0]
+        if not jnp.issubdtype(jnp.result_type(x), jnp.integer):
+            raise TypeError(f"{who}: x must be a node, an integer, got {jnp.result_type(x)}.")
+        if jnp.shape(x) != ():
+            raise ValueError(f"{who}: x must be one node, got shape {jnp.shape(x)}. vmap over walkers.")
+        _checks.check_number(f"{who}: x, a node,", x, low=0, high=num - 1)
+        share = jnp.full(num, 1 / num, self.graph.log_mu.dtype)
+        return k.State(jnp.asarray(x, jnp.int32), None, (share, jnp.zeros((), jnp.int32)))
+
+    def refresh(self, x, state):
+        """Move to node x: the frequencies stay."""
+        return k.State(x, None, state.memory)
+
+    def _visit(self, share, count, node):
+        # gamma_n = (n + 1)^-decay for the n-th visit: with decay = 1 the plain visit frequencies.
+        count = count + 1
+        rate = (count + 1).astype(share.dtype) ** (-jnp.asarray(self.decay, share.dtype))
+        return (share * (1 - rate)).at[node].add(rate), count
+
+
+@pytree
+class SelfRepellentWalk(_Remembering):
     """A random walk on a graph that avoids nodes it has visited too often: the variance falls like 1 / alpha.
 
     From node i, go to j with probability proportional to P_ij (x_j / mu_j)^(-alpha), x the visit frequencies so far.
@@ -82,31 +96,17 @@ class SelfRepellentWalk:
         Doshi, Hu and Eun, "Self-repellent random walks on general graphs", 2023, arXiv:2305.05097.
     """
 
-    graph: WalkGraph = field(check=_check_graph)
-    alpha: Scalar = field(default=1.0, convert=k.between(low=0))
-    decay: Scalar = field(default=1.0, convert=_decay)
-
-    refresh_cost = 0
-
-    def init(self, x, key=None):
-        """Start at node x."""
-        return _begin(self, x)
-
-    def refresh(self, x, state):
-        """Move to node x: the frequencies stay."""
-        return k.State(x, None, state.memory)
-
     def step(self, key, state):
         """Take one move."""
         node, _, (share, count) = state
         near = self.graph.neighbors[node]
         repel = self.alpha * (jnp.log(share[near]) - self.graph.log_mu[near])
         node = near[draw_categorical(key, self.graph.log_prob[node] - repel)]
-        return k.State(node, None, _visit(self, share, count, node)), _info()
+        return k.State(node, None, self._visit(share, count, node)), _info()
 
 
 @pytree
-class HistoryDrivenWalk:
+class HistoryDrivenWalk(_Remembering):
     """A Metropolis walk whose target avoids its own history: the same variance reduction at O(1) per move.
 
     The chain P proposes, and the move to j is accepted with min(1, ((x_j / mu_j) / (x_i / mu_i))^(-alpha)): the target
@@ -140,20 +140,6 @@ class HistoryDrivenWalk:
         general graphs", 2025, arXiv:2505.18300.
     """
 
-    graph: WalkGraph = field(check=_check_graph)
-    alpha: Scalar = field(default=1.0, convert=k.between(low=0))
-    decay: Scalar = field(default=1.0, convert=_decay)
-
-    refresh_cost = 0
-
-    def init(self, x, key=None):
-        """Start at node x."""
-        return _begin(self, x)
-
-    def refresh(self, x, state):
-        """Move to node x: the frequencies stay."""
-        return k.State(x, None, state.memory)
-
     def step(self, key, state):
         """Propose a move and accept or reject it."""
         node, _, (share, count) = state
@@ -164,7 +150,7 @@ class HistoryDrivenWalk:
             return jnp.log(share[i]) - self.graph.log_mu[i]
 
         node, accept, _ = k.accept_step(k.log_uniform(decide), self.alpha * (excess(node) - excess(there)), there, node)
-        return k.State(node, None, _visit(self, share, count, node)), _info(accept)
+        return k.State(node, None, self._visit(share, count, node)), _info(accept)
 
 
 class Token(NamedTuple):

@@ -28,7 +28,27 @@ def _refresh_momentum(noise, r, rate):
 
 
 @pytree
-class BAOAB:
+class _Splitting:
+    """Underdamped Langevin without an accept step: what its splittings share."""
+
+    logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
+    step_size: Scalar = field(default=0.1, convert=k.positive)
+    friction: Scalar = field(default=1.0, convert=k.between(low=0))
+    metric: Tree = field(default=None, convert=k.metric)
+    score: Any = field(default=None, convert=k.function("score(x)", missing=True))
+
+    caches = "gradient"
+
+    def __post_init__(self):
+        k.one_of_two(self)
+
+    def init(self, x, key=None):
+        """Start at x; the momentum is drawn with a key, zero without."""
+        return _begin(self, x, key, False)
+
+
+@pytree
+class BAOAB(_Splitting):
     """Underdamped Langevin by the BAOAB splitting: exact positions on a Gaussian, second order elsewhere.
 
     Half kick, half drift, Ornstein-Uhlenbeck, half drift, half kick, with the momentum in whitened coordinates.
@@ -58,21 +78,6 @@ class BAOAB:
         arXiv:1203.5428.
     """
 
-    logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
-    step_size: Scalar = field(default=0.1, convert=k.positive)
-    friction: Scalar = field(default=1.0, convert=k.between(low=0))
-    metric: Tree = field(default=None, convert=k.metric)
-    score: Any = field(default=None, convert=k.function("score(x)", missing=True))
-
-    caches = "gradient"
-
-    def __post_init__(self):
-        k.one_of_two(self)
-
-    def init(self, x, key=None):
-        """Start at x; the momentum is drawn with a key, zero without."""
-        return _begin(self, x, key, False)
-
     def step(self, key, state):
         """Take one splitting step."""
         x, point, r = state
@@ -87,7 +92,7 @@ class BAOAB:
 
 
 @pytree
-class OBABO:
+class OBABO(_Splitting):
     """Underdamped Langevin by the OBABO splitting: exact momenta on a Gaussian, second order in positions.
 
     Half refreshment, one leapfrog step, half refreshment. On N(0, s^2) with unit mass the position variance is
@@ -115,21 +120,6 @@ class OBABO:
     References:
         Bussi and Parrinello, "Accurate sampling using Langevin dynamics", 2007, arXiv:0803.4083.
     """
-
-    logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
-    step_size: Scalar = field(default=0.1, convert=k.positive)
-    friction: Scalar = field(default=1.0, convert=k.between(low=0))
-    metric: Tree = field(default=None, convert=k.metric)
-    score: Any = field(default=None, convert=k.function("score(x)", missing=True))
-
-    caches = "gradient"
-
-    def __post_init__(self):
-        k.one_of_two(self)
-
-    def init(self, x, key=None):
-        """Start at x; the momentum is drawn with a key, zero without."""
-        return _begin(self, x, key, False)
 
     def step(self, key, state):
         """Take one splitting step."""

@@ -42,7 +42,23 @@ def _costs(mark: Any, tokens: Any) -> jax.Array:
 
 
 @pytree
-class Exponential:
+class _Mark:
+    """A secret key of so many rows for a vocabulary: what both watermarks share."""
+
+    key: Key
+    length: int = static(convert=_fields.count())
+    vocabulary: int = static(convert=_fields.count())
+
+    def __post_init__(self):
+        check_key(self.key, type(self).__name__)
+
+    def fresh(self, key):
+        """The same kind of mark under another key."""
+        return replace(self, key=key)
+
+
+@pytree
+class Exponential(_Mark):
     """Mark a text by exponential clocks: the token at place i wins the race -log(1 - U_jv) / p_v, with j = shift + i.
 
     Averaged over keys each token has exactly the model's probability. To detect, cost = log U_jy of a token y: its mean
@@ -75,13 +91,6 @@ class Exponential:
         "Watermarking GPT outputs", 2022.
     """
 
-    key: Key
-    length: int = static(convert=_fields.count())
-    vocabulary: int = static(convert=_fields.count())
-
-    def __post_init__(self):
-        check_key(self.key, "Exponential")
-
     def choose(self, j, logits):
         """The token at key row j (modulo length) for the model's logits [V]; -1 for NaN or all -inf."""
         logits = _row_logits("Exponential", logits, self.vocabulary)
@@ -98,13 +107,9 @@ class Exponential:
         """Costs [m, length] of aligning each token with each row of the key."""
         return _costs(self, tokens)
 
-    def fresh(self, key):
-        """The same kind of mark under another key."""
-        return replace(self, key=key)
-
 
 @pytree
-class InverseTransform:
+class InverseTransform(_Mark):
     """Mark a text by inverse transform: token i is where the sum of p, in a secret order, reaches u_j, j = shift + i.
 
     Averaged over keys each token has exactly the model's probability: u has 64 bits and the sum is held in pairs of
@@ -135,13 +140,6 @@ class InverseTransform:
         Kuditipudi et al., "Robust Distortion-free Watermarks for Language Models", 2023, arXiv:2307.15593.
     """
 
-    key: Key
-    length: int = static(convert=_fields.count())
-    vocabulary: int = static(convert=_fields.count())
-
-    def __post_init__(self):
-        check_key(self.key, "InverseTransform")
-
     def _order(self):
         """Tokens in the secret order; row `length` of the key holds it."""
         high, low = _words(self.key, self.length, jnp.arange(self.vocabulary))
@@ -169,10 +167,6 @@ class InverseTransform:
         rank = jnp.argsort(self._order())[tokens] / self.vocabulary
         rows = jax.vmap(lambda j: uniform_from_words(*_words(self.key, j, jnp.uint32(0))))(jnp.arange(self.length))
         return jnp.abs(rows[None, :] - rank[:, None])
-
-    def fresh(self, key):
-        """The same kind of mark under another key."""
-        return replace(self, key=key)
 
 
 def _exact_uniform(high, low):
