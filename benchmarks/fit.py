@@ -61,7 +61,7 @@ def rounds(name, surrogate, budget=30):
         return objective(x)
 
     jax.clear_caches()
-    js.fit.optimise(jax.random.key(0), watched, bounds, surrogate, budget=budget, start=start)
+    js.fit.optimise(jax.random.key(0), watched, bounds, surrogate, budget=budget, initial=start)
     compiled, clock = np.diff(np.array(seen[start - 1 :]), axis=0).T
     return int(compiled[0]), int(compiled[1:].sum()), clock[0], float(np.median(clock[1:]))
 

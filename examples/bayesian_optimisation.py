@@ -63,7 +63,7 @@ def random_search(problem, runs=1000):
 def regret(key, problem, surrogate, budget):
     """Regret [evaluations] of the best value so far."""
     objective, bounds, lowest, start, _ = problem
-    options = {"budget": budget, "start": start, "raw": 128, "starts": 2, "steps": 8}
+    options = {"budget": budget, "initial": start, "raw": 128, "restarts": 2, "steps": 8}
     found = js.fit.optimise(key, objective, bounds, surrogate, **options)
     return np.minimum.accumulate(found.info.state.y) - lowest
 

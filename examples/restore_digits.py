@@ -60,7 +60,7 @@ def methods(denoiser, op, y, mask):
         "DDNM": (js.denoise.DDNM(denoiser, **options), ancestral(40), None),
     }
     if mask is not None:
-        plan = js.solve.jumps(ancestral(40), length=5, num=6)
+        plan = js.solve.jumps(ancestral(40), length=5, repeats=6)
         found["RePaint"] = (denoiser, plan, js.steer.Repaint(mask, y))
     return found
 

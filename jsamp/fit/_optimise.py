@@ -87,7 +87,7 @@ def optimise(
     surrogate: Any = None,
     *,
     budget: int,
-    start: int = 10,
+    initial: int = 10,
     batch: int = 1,
     acquisition: Literal["log_ei", "ei", "qei"] | None = None,
     raw: int = 256,
@@ -98,7 +98,7 @@ def optimise(
 ) -> Result:
     """Find the lowest value of a costly function with few evaluations, by Bayesian optimisation.
 
-    The first `start` points are a scrambled Sobol' sequence. Each round then fits the surrogate to all values, and
+    The first `initial` points are a scrambled Sobol' sequence. Each round then fits the surrogate to all values, and
     evaluates the `batch` points of the largest acquisition: the best of `raw` Sobol' points and as many near the best
     so far, improved by L-BFGS from `restarts` of them. Points are scaled to the unit cube and values are standardised
     inside. An evaluation that is not finite is kept as NaN and left out of the surrogate. Arrays have the size of the
@@ -111,7 +111,7 @@ def optimise(
         bounds: (low, high) numbers or [d] vectors, or an array [d, 2].
         surrogate: a `Surrogate`; None is `GP()`. One without a capacity gets that of the budget.
         budget: evaluations in all, those of `state` included.
-        start: evaluations before the first fit.
+        initial: evaluations before the first fit.
         batch: evaluations of a round.
         acquisition: "log_ei", "ei" (one point) or "qei" (any batch); None takes "log_ei", "qei" for batches.
         raw: points tried before L-BFGS.
@@ -131,7 +131,7 @@ def optimise(
     Example:
         >>> import jax, jsamp as js
         >>> f = lambda x: (x[0] - 2.0) ** 2
-        >>> options = {"budget": 6, "start": 4, "raw": 16, "restarts": 1, "steps": 5}
+        >>> options = {"budget": 6, "initial": 4, "raw": 16, "restarts": 1, "steps": 5}
         >>> found = js.fit.optimise(jax.random.key(0), f, ([0.0], [5.0]), **options)
         >>> found.info.value < 0.1
         True
@@ -144,18 +144,18 @@ def optimise(
         and Wilson, "A study of Bayesian neural network surrogates for Bayesian optimization", 2023, arXiv:2305.20028.
     """
     surrogate, kind = _door(key, objective, bounds, surrogate, budget, batch, acquisition, state)
-    counts = (("start", start), ("raw", raw), ("restarts", restarts), ("steps", steps))
-    start, raw, restarts, steps = (_checks.check_count(f"optimise: {name}", value) for name, value in counts)
+    counts = (("initial", initial), ("raw", raw), ("restarts", restarts), ("steps", steps))
+    initial, raw, restarts, steps = (_checks.check_count(f"optimise: {name}", value) for name, value in counts)
     _checks.check_flag("optimise: progress", progress)
     low, high = _bounds(bounds)
     X, y = _begun(state, low, high, budget)
-    posterior, stopped, start = None, "", min(start, budget)
-    first = np.asarray(sobol_points(len(low), start, key=jax.random.fold_in(key, 2**31 - 1)), np.float64)
+    posterior, stopped, initial = None, "", min(initial, budget)
+    first = np.asarray(sobol_points(len(low), initial, key=jax.random.fold_in(key, 2**31 - 1)), np.float64)
     with bar(progress, budget, done=len(y), unit="call") as advance, contextlib.suppress(KeyboardInterrupt):
         stopped = "interrupted"
         while len(y) < budget:
-            if len(y) < start or not np.any(np.isfinite(y)):
-                unit = first[len(y) : len(y) + 1] if len(y) < start else _more(key, len(low), len(y))
+            if len(y) < initial or not np.any(np.isfinite(y)):
+                unit = first[len(y) : len(y) + 1] if len(y) < initial else _more(key, len(low), len(y))
             else:
                 options = (batch if batch > 1 or kind == "qei" else None, kind, raw, restarts, steps)
                 unit, posterior = _propose(

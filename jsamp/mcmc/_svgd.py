@@ -48,7 +48,7 @@ class SVGD:
         kernel: k(x, y) of two particles, a callable tree or a bare function, in place of the Gaussian one.
         scaled: divide each coordinate's move by the root mean square of its moves so far (static). False moves by
             step_size phi.
-        decay: share of the past in that mean square, in [0, 1).
+        rate: share of the past in that mean square, in [0, 1).
 
     Raises:
         TypeError: for a position that is not floating.
@@ -79,7 +79,7 @@ class SVGD:
     kernel: Any = field(default=None, convert=k.function("kernel(x, y)", missing=True))
     score: Any = field(default=None, convert=k.function("score(x)", missing=True))
     scaled: bool = static(default=True, convert=check_flag)
-    decay: Scalar = field(default=0.9, convert=k.between(low=0, high=1 - 1e-7))
+    rate: Scalar = field(default=0.9, convert=k.between(low=0, high=1 - 1e-7))
 
     def __post_init__(self):
         k.one_of_two(self)
@@ -114,7 +114,7 @@ class SVGD:
         step = self.step_size
         if self.scaled:
             # The first move fills the mean square.
-            share = jnp.where(count == 0, 0, self.decay)
+            share = jnp.where(count == 0, 0, self.rate)
             square = jax.tree.map(lambda s, p: (share * s + (1 - share) * p * p).astype(s.dtype), square, phi)
             move = jax.tree.map(lambda p, s: p / (FLOOR + jnp.sqrt(s)), phi, square)
         else:

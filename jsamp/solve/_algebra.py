@@ -227,8 +227,8 @@ def _with_momentum(name, plan, beta, first_order, nesterov):
     return replace(plan, weights=slopes, gain=total, increment_rate=rate, increment_blend=blend)
 
 
-def restart(plan: Plan, inner: Plan, *, num: int = 1, noise: Any = 1.0) -> Plan:
-    """Restart sampling: where `inner` ends, go back up in noise to where it starts and run it again, `num` times.
+def restart(plan: Plan, inner: Plan, *, repeats: int = 1, noise: Any = 1.0) -> Plan:
+    """Restart sampling: where `inner` ends, go back up in noise to where it starts and run it again, `repeats` times.
 
     x <- (a_max / a_min) x + noise sqrt(s_max^2 - (a_max / a_min)^2 s_min^2) z, then the rows of `inner`: a
     concatenation of plans, with the scaling folded into the row before it.
@@ -236,11 +236,11 @@ def restart(plan: Plan, inner: Plan, *, num: int = 1, noise: Any = 1.0) -> Plan:
     Args:
         plan: the main plan; one of its rows lands at the time where `inner` ends.
         inner: the plan from t_max down to t_min.
-        num: repetitions (static, >= 1).
+        repeats: repetitions (static, >= 1).
         noise: inflation of the added noise; the paper uses 1.003.
 
     Returns:
-        A stochastic plan of `plan.nfe + num * inner.nfe` rows.
+        A stochastic plan of `plan.nfe + repeats * inner.nfe` rows.
 
     Raises:
         ValueError: when inner does not go down, no row of the plan lands where it ends, or it ends at zero noise.
@@ -250,18 +250,18 @@ def restart(plan: Plan, inner: Plan, *, num: int = 1, noise: Any = 1.0) -> Plan:
         >>> schedule = js.noise.VE()
         >>> grid = js.noise.karras_grid(schedule, 10)
         >>> main, inner = js.solve.heun(schedule, grid), js.solve.heun(schedule, grid[4:8])
-        >>> js.solve.restart(main, inner, num=2).nfe
+        >>> js.solve.restart(main, inner, repeats=2).nfe
         31
 
     Cost:
-        `plan.nfe + num * inner.nfe` denoiser calls.
+        `plan.nfe + repeats * inner.nfe` denoiser calls.
 
     References:
         Xu et al., "Restart Sampling for Improving Generative Processes", 2023, arXiv:2306.14878.
     """
     check_plan("restart", plan, concrete=True)
     check_plan("restart: inner", inner, concrete=True)
-    check_count("restart: num", num)
+    check_count("restart: repeats", repeats)
     check_scalar("restart: noise", noise, low=0)
     a0, s0, a1, s1 = inner.alpha[0], inner.sigma[0], inner.alpha_next[-1], inner.sigma_next[-1]
     lands = np.isclose(plan.alpha_next, a1, rtol=1e-9) & np.isclose(plan.sigma_next, s1, rtol=1e-9)
@@ -280,7 +280,7 @@ def restart(plan: Plan, inner: Plan, *, num: int = 1, noise: Any = 1.0) -> Plan:
     churn = np.zeros(inner.nfe) if inner.churn_std is None else np.array(inner.churn_std)
     churn[0] = np.hypot(churn[0], noise * np.sqrt(variance))
     inner = replace(inner, churn_std=churn)
-    parts = [lifted(plan[:place], lift), *[lifted(inner, lift)] * (num - 1), inner, plan[place:]]
+    parts = [lifted(plan[:place], lift), *[lifted(inner, lift)] * (repeats - 1), inner, plan[place:]]
     return join("concatenate", parts)
 
 

@@ -20,18 +20,18 @@ from jsamp.solve._run import sample
 from jsamp.solve._state import SampleInfo, check_signal
 
 
-def jumps(plan: Plan, *, length: int = 10, num: int = 10) -> Plan:
-    """Resample by jumps: every `length` rows go back up in noise by as many rows, and run them again, `num` times.
+def jumps(plan: Plan, *, length: int = 10, repeats: int = 10) -> Plan:
+    """Resample by jumps: every `length` rows go back up in noise by as many rows, and run them again, `repeats` times.
 
     Where the plan lands after 1 + k length rows before its end (k = 0, 1, ..., with `length` rows above), x <- (a_up /
-    a) x + sqrt(s_up^2 - (a_up / a)^2 s^2) z, and the `length` rows above run again, until they have run `num` times.
+    a) x + sqrt(s_up^2 - (a_up / a)^2 s^2) z, and the `length` rows above run again, until they have run so often.
     Going up is merged into the row that landed, so each row is still one evaluation. With `js.steer.Repaint` this is
-    RePaint; 250 rows, length 10, num 10 make its 2410.
+    RePaint; 250 rows, length 10, repeats 10 make its 2410.
 
     Args:
         plan: a plan with one row per step, concrete.
         length: rows of a jump (static, >= 1).
-        num: how often each group of rows runs (static, >= 1); 1 is the plan itself.
+        repeats: how often each group of rows runs (static, >= 1); 1 is the plan itself.
 
     Returns:
         A stochastic plan. Plans with history start anew after each jump.
@@ -44,23 +44,23 @@ def jumps(plan: Plan, *, length: int = 10, num: int = 10) -> Plan:
         >>> import jsamp as js
         >>> schedule = js.noise.VP()
         >>> plan = js.solve.ddpm(schedule, js.noise.time_grid(schedule, 250, final="zero"))
-        >>> js.solve.jumps(plan, length=10, num=10).nfe
+        >>> js.solve.jumps(plan, length=10, repeats=10).nfe
         2410
 
     Cost:
-        One network evaluation for each row: about `num` times those of the plan.
+        One network evaluation for each row: about `repeats` times those of the plan.
 
     References:
         Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022, arXiv:2201.09865.
     """
     check_plan("jumps", plan, concrete=True)
     check_count("jumps: length", length)
-    check_count("jumps: num", num)
+    check_count("jumps: repeats", repeats)
     n = plan.nfe
     if length >= n:
         raise ValueError(f"jumps: length={length} must be below the number of rows, {n}.")
     check_plain("jumps", plan)
-    if num == 1:
+    if repeats == 1:
         return plan
     if plan.noise_std is None:
         plan = replace(plan, noise_std=np.zeros(n))
@@ -72,7 +72,7 @@ def jumps(plan: Plan, *, length: int = 10, num: int = 10) -> Plan:
         first = end - length
         if row < end:
             parts.append(_up(plan[row:end], plan, first))
-        parts += [_up(plan[first:end], plan, first)] * (num - 2)
+        parts += [_up(plan[first:end], plan, first)] * (repeats - 2)
         parts.append(plan[first:end])
         row = end
     return join("concatenate", [*parts, plan[row:]])

@@ -80,7 +80,7 @@ class Repaint(Hooks):
         >>> schedule = js.noise.VP()
         >>> law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.0, 0.0]], covs=[[[1, 0.9], [0.9, 1]]])
         >>> plan = js.solve.ddpm(schedule, js.noise.time_grid(schedule, 50, final="zero"))
-        >>> plan = js.solve.jumps(plan, length=5, num=4)
+        >>> plan = js.solve.jumps(plan, length=5, repeats=4)
         >>> steer = js.steer.Repaint(jnp.array([1.0, 0.0]), jnp.array([3.0, 0.0]))
         >>> draw = lambda key: js.sample(key, law, jax.random.normal(key, (2,)), plan, steer=steer).x
         >>> x = jax.vmap(draw)(jax.random.split(jax.random.key(0), 200))

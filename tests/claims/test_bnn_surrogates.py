@@ -104,7 +104,7 @@ def gains():
     for seed in SEEDS:
         f, X = wide_network(seed), np.random.default_rng(seed).random((SEEN, DIM), np.float32)
         state = js.fit.OptimiseState(X, f(X))
-        options = {"budget": SEEN + ROUNDS, "start": SEEN, "raw": 64, "restarts": 2, "steps": 6, "state": state}
+        options = {"budget": SEEN + ROUNDS, "initial": SEEN, "raw": 64, "restarts": 2, "steps": 6, "state": state}
         for name, surrogate in surrogates(DIM).items():
             lowest = js.fit.optimise(
                 jax.random.key(seed), lambda x, f=f: f(x[None])[0], bounds, surrogate, **options

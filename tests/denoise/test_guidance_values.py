@@ -154,7 +154,7 @@ def test_each_row_has_its_own_weight(name):
     grid, S = js.noise.time_grid(VP, 4), js.solve
     plan = {
         "heun": lambda: S.heun(VP, grid), "rho_rk": lambda: S.rho_rk(VP, grid, tableau="4rk"),
-        "pndm": lambda: S.pndm(VP, grid), "jumps": lambda: S.jumps(S.ddpm(VP, grid), length=2, num=2),
+        "pndm": lambda: S.pndm(VP, grid), "jumps": lambda: S.jumps(S.ddpm(VP, grid), length=2, repeats=2),
         "restart": lambda: S.restart(S.ddim(VP, grid), S.ddim(VP, grid[1:3])),
     }[name]()  # fmt: skip
     assert len(np.unique(plan.t)) < plan.nfe

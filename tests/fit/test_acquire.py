@@ -86,7 +86,7 @@ def test_branin_is_minimised_without_compiling_after_the_first_round(caplog):
         return branin(x / np.array([1000.0, 0.1]))
 
     with jax.log_compiles():
-        found = js.fit.optimise(KEY, objective, (np.zeros(2), np.array([1000.0, 0.1])), budget=28, start=8, **SMALL)
+        found = js.fit.optimise(KEY, objective, (np.zeros(2), np.array([1000.0, 0.1])), budget=28, initial=8, **SMALL)
     assert found.info.value < 0.397887 + 0.1
     assert found.info.value == found.info.state.y.min()
     np.testing.assert_allclose(branin(found.x / np.array([1000.0, 0.1])), found.info.value)
@@ -97,7 +97,7 @@ def test_branin_is_minimised_without_compiling_after_the_first_round(caplog):
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_resumed_run_is_the_run_that_was_not_interrupted(batch):
-    options = {"start": 4, "batch": batch, **SMALL}
+    options = {"initial": 4, "batch": batch, **SMALL}
     whole = js.fit.optimise(
         KEY, branin, (np.zeros(2), np.ones(2)), js.fit.GP(steps=5, capacity=16), budget=10, **options
     )
@@ -126,7 +126,9 @@ def test_failed_evaluations_are_left_out_and_ctrl_c_keeps_what_there_is():
             raise KeyboardInterrupt
         return np.nan if x[0] > 0.5 else x[0]
 
-    found = js.fit.optimise(KEY, objective, (np.zeros(1), np.ones(1)), js.fit.GP(steps=3), budget=20, start=4, **SMALL)
+    found = js.fit.optimise(
+        KEY, objective, (np.zeros(1), np.ones(1)), js.fit.GP(steps=3), budget=20, initial=4, **SMALL
+    )
     assert found.info.stopped == "interrupted"
     assert len(found.info.state.y) == 6
     assert np.isnan(found.info.state.y).any()

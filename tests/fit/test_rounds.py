@@ -17,7 +17,7 @@ SURROGATES = {
     "HMCNetwork": js.fit.HMCNetwork(NETWORK, num=2, warm=2, max_steps=2, pretrain=2, capacity=16),
     "SGHMCNetwork": js.fit.SGHMCNetwork(NETWORK, num=2, thin=1, burn=2, pretrain=2, capacity=16),
 }
-BOUNDS, OPTIONS = (np.zeros(2), np.ones(2)), {"start": 4, "raw": 8, "restarts": 1, "steps": 2}
+BOUNDS, OPTIONS = (np.zeros(2), np.ones(2)), {"initial": 4, "raw": 8, "restarts": 1, "steps": 2}
 
 
 def compiles(caplog, surrogate, **options):

@@ -154,11 +154,11 @@ def law_momentum(name):
 def law_restart(name):
     grid = grid_of(VP, 8)
     main, inner = S.ddim(VP, grid), S.ddim(VP, grid[2:5])
-    plan = S.restart(main, inner, num=3)
+    plan = S.restart(main, inner, repeats=3)
     assert plan.nfe == 8 + 3 * 2
     assert plan.stochastic
-    with pytest.raises(ValueError, match="num"):
-        S.restart(main, inner, num=0)
+    with pytest.raises(ValueError, match="repeats"):
+        S.restart(main, inner, repeats=0)
     with pytest.raises(ValueError, match="lands"):
         S.restart(main, S.ddim(VP, grid[2:5] * 1.01))
     with pytest.raises(ValueError, match=r"zero noise|rows to go"):

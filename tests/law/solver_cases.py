@@ -89,7 +89,7 @@ SOLVERS = {
     "dpmpp_single(3,reference)": lambda s, g: S.dpmpp_single(s, g, order=3, variant="reference"),
     "dpm_single(2)": S.dpm_single,
     "dpm_single(3)": lambda s, g: S.dpm_single(s, g, order=3),
-    "restart": lambda s, g: S.restart(S.heun(s, g), S.heun(s, g[:2]), num=2),
+    "restart": lambda s, g: S.restart(S.heun(s, g), S.heun(s, g[:2]), repeats=2),
     "predictor_corrector": lambda s, g: S.predictor_corrector(S.ddpm(s, g), snr=0.1),
     "predictor_corrector(2)": lambda s, g: S.predictor_corrector(S.deis(s, g, order=2), snr=0.1, steps=2),
 }  # fmt: skip

@@ -79,7 +79,7 @@ def law_jumps(name):
     """Any plan of one row for each step runs with jumps, keeps its columns and can be saved, stacked and sliced."""
     grid = js.noise.time_grid(VP, 7, 2)
     for make in (S.ddim, S.ddpm, S.deis, S.dpmpp):
-        plan = S.jumps(make(VP, grid), length=2, num=3)
+        plan = S.jumps(make(VP, grid), length=2, repeats=3)
         assert plan.nfe == 7 + 2 * 2 * len(range(0, 7 - 2, 2))
         assert plan.stochastic
         result = js.sample(KEY, denoiser(VP, "x0"), X, plan)

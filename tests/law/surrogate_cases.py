@@ -14,7 +14,7 @@ TINY = js.fit.Network(1, 4)
 GIVEN = js.fit.GP(js.fit.Matern(0.5), noise=0.1, fitted=False, capacity=8).fit(None, ROWS, VALUES)
 WEIGHTS = jax.vmap(lambda key: TINY.init(key, 2))(jax.random.split(KEY, 3))
 DRAWN = js.fit.NetworkPosterior(TINY, WEIGHTS, jnp.float32(0.5), jnp.float32(2.0))
-QUICK = {"budget": 6, "start": 4, "raw": 8, "restarts": 1, "steps": 2}
+QUICK = {"budget": 6, "initial": 4, "raw": 8, "restarts": 1, "steps": 2}
 
 
 def posterior(thing, key, X):

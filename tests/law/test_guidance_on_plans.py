@@ -82,7 +82,7 @@ def groups():
     twelve = [
         S.heun(VP, GRID), S.edm(VP, GRID), S.dpm2(VP, GRID), S.rho_rk(VP, GRID, tableau="2mid"),
         S.concat(S.rho_rk(VP, GRID[:4], tableau="3kutta"), S.unipc(VP, GRID[3:])),
-        S.restart(S.ddim(VP, GRID), S.ddim(VP, GRID[1:4]), num=3),
+        S.restart(S.ddim(VP, GRID), S.ddim(VP, GRID[1:4]), repeats=3),
     ]  # fmt: skip
     return {"6": S.stack(six), "12": S.stack(twelve)}
 

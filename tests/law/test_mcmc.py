@@ -299,7 +299,7 @@ REGISTRY = {
             (lambda: mcmc.SVGD(logdensity, score=score), "SVGD: give exactly one"),
             (lambda: mcmc.SVGD(logdensity, bandwidth=0.0), "SVGD: bandwidth"),
             (lambda: mcmc.SVGD(logdensity, bandwidth=jnp.ones(2)).init(PARTICLES), "SVGD: bandwidth must be one"),
-            (lambda: mcmc.SVGD(logdensity, decay=1.0), "SVGD: decay"),
+            (lambda: mcmc.SVGD(logdensity, rate=1.0), "SVGD: rate"),
             (lambda: mcmc.SVGD(logdensity, bandwidth=1.0, kernel=lambda x, y: x @ y), "a kernel or a bandwidth"),
             (lambda: mcmc.SVGD(logdensity).init(START[None]), "SVGD: one particle has no distances"),
             (lambda: mcmc.SVGD(logdensity).init(jnp.ones((4, 3))), "SVGD: x holds equal particles"),

@@ -47,7 +47,7 @@ def test_a_step_is_the_double_loop():
 
 
 def test_scaled_moves_follow_the_running_mean_square():
-    kernel = js.mcmc.SVGD(logdensity, step_size=0.2, bandwidth=2.0, decay=0.75)
+    kernel = js.mcmc.SVGD(logdensity, step_size=0.2, bandwidth=2.0, rate=0.75)
     x, square, state = np.float64(X), 0, kernel.init(X)
     for count in range(3):
         phi = naive_direction(x, 2.0)

@@ -59,8 +59,8 @@ def test_joined_plans_count_anew():
     assert S.concat(plan[:2], plan[2:]).number is None
     assert S.stack([plan[2:], S.ddpm(VP, N.time_grid(VP, 4))]).number.tolist() == [[2, 3, 4, 5], [0, 1, 2, 3]]
     grid = N.karras_grid(VE, 8, final="sigma_min")
-    assert S.restart(S.ddpm(VE, grid), S.ddpm(VE, grid)[2:5], num=3).number is None
-    assert S.jumps(plan, length=2, num=2).number is None
+    assert S.restart(S.ddpm(VE, grid), S.ddpm(VE, grid)[2:5], repeats=3).number is None
+    assert S.jumps(plan, length=2, repeats=2).number is None
 
 
 # ---------------------------------------------------------------- levels

@@ -195,7 +195,7 @@ def test_restart_is_a_concatenation_that_keeps_the_law():
     ve = js.noise.VE()
     grid = js.noise.karras_grid(ve, 40, t_min=0.02)
     inner = solve.heun(ve, grid[15:31])
-    plan = solve.restart(solve.heun(ve, grid), inner, num=3)
+    plan = solve.restart(solve.heun(ve, grid), inner, repeats=3)
     assert plan.nfe == solve.heun(ve, grid).nfe + 3 * inner.nfe
     mean, variance = output_moments(plan, 0.7, 0.5)
     assert abs(mean - 0.7) < 2e-2
@@ -207,7 +207,7 @@ def test_restart_is_a_concatenation_that_keeps_the_law():
 
 def test_restart_scales_the_signal_on_a_variance_preserving_schedule():
     grid = js.noise.logsnr_grid(VP, 60)
-    plan = solve.restart(solve.dpmpp(VP, grid), solve.dpmpp(VP, grid[20:41]), num=2)
+    plan = solve.restart(solve.dpmpp(VP, grid), solve.dpmpp(VP, grid[20:41]), repeats=2)
     mean, variance = output_moments(plan, 0.7, 0.5)
     assert abs(mean - 0.7 * VP.alpha(1e-3)) < 1e-2
     assert abs(variance - 0.25) < 0.01

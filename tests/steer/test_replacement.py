@@ -37,7 +37,7 @@ REPAINT = {1: (0.622, 0.300), 2: (0.761, 0.229), 5: (0.851, 0.189), 10: (0.875, 
 @pytest.mark.parametrize("num", REPAINT)
 def test_repaint_table(num):
     """250 of 1000 steps of the linear DDPM schedule, jumps of 10: the published counts and the known moments."""
-    plan = js.solve.jumps(js.solve.ddpm(LINEAR, js.noise.index_grid(LINEAR, 250, "leading")), length=10, num=num)
+    plan = js.solve.jumps(js.solve.ddpm(LINEAR, js.noise.index_grid(LINEAR, 250, "leading")), length=10, repeats=num)
     assert plan.nfe == 250 + (num - 1) * 240
     got = repaint_law(plan, COV, 1.0)
     np.testing.assert_allclose(got, REPAINT[num], atol=7e-4)
@@ -83,7 +83,7 @@ def repaint_times(n, length, num):
 @pytest.mark.parametrize(("n", "length", "num"), [(20, 3, 2), (20, 5, 4), (12, 1, 3), (7, 6, 2), (250, 10, 10)])
 def test_jumps_follow_the_published_schedule(n, length, num):
     plan = js.solve.ddpm(VP, js.noise.time_grid(VP, n, final="zero"))
-    jumped = js.solve.jumps(plan, length=length, num=num)
+    jumped = js.solve.jumps(plan, length=length, repeats=num)
     times = np.array(repaint_times(n, length, num))
     downs = times[:-1][np.diff(times) < 0]
     np.testing.assert_array_equal(jumped.t, plan.t[n - 1 - downs])
@@ -105,17 +105,17 @@ def test_jumps_keep_the_law_of_the_noised_data_on_any_plan():
     law = js.denoise.GaussianMixture(VP, weights=[0.3, 0.7], means=[[-1.0], [0.8]], stds=[0.3, 0.5])
     grid, fine = (js.noise.logsnr_grid(VP, n, final="zero") for n in (40, 200))
     for plan in (js.solve.ddim(VP, fine), js.solve.dpmpp(VP, grid), js.solve.deis(VP, grid)):
-        jumped = js.solve.jumps(plan, length=8, num=2)
+        jumped = js.solve.jumps(plan, length=8, repeats=2)
         assert jumped.stochastic
         x = js.sample(jax.random.key(0), law, VP.prior(jax.random.key(1), (20000, 1)), jumped).x
         assert abs(float(x.mean()) - 0.26) < 4.5 * 0.95 / np.sqrt(20000) + 0.01
         assert abs(float((x**2).mean()) - 0.3 * 1.09 - 0.7 * 0.89) < 0.05
-    assert js.solve.jumps(plan, num=1) is plan
+    assert js.solve.jumps(plan, repeats=1) is plan
 
 
 def test_repaint_runs_as_the_recursion_says():
     """2000 runs of the steered sampler against the exact moments."""
-    plan = js.solve.jumps(js.solve.ddpm(VP, js.noise.time_grid(VP, 30, final="zero")), length=5, num=3)
+    plan = js.solve.jumps(js.solve.ddpm(VP, js.noise.time_grid(VP, 30, final="zero")), length=5, repeats=3)
     steer = js.steer.Repaint(jnp.array([1.0, 0.0]), jnp.array([1.0, 0.0]))
     draw = jax.jit(jax.vmap(lambda k: js.sample(k, LAW, jax.random.normal(jax.random.fold_in(k, 9), (2,)), plan,
                                                 steer=steer).x))  # fmt: skip
