@@ -28,6 +28,11 @@ def mixed(beta: Any, target: Any, reference: Any) -> Any:
     return value if reference is None else value + weighted(1 - beta, reference)
 
 
+def _held(weight: Any, x: Any) -> Any:
+    """X, without slopes for a term of no weight: 0 times a slope that is no number would be none."""
+    return jax.tree.map(lambda leaf: jnp.where(weight == 0, jax.lax.stop_gradient(leaf), leaf), x)
+
+
 @pytree
 class _Tempered:
     """The log-density on the path between two: (1 - beta) reference(x) + beta target(x)."""
@@ -37,7 +42,8 @@ class _Tempered:
     reference: Any = None
 
     def __call__(self, x):
-        return mixed(self.beta, self.target(x), None if self.reference is None else self.reference(x))
+        target = self.target(_held(self.beta, x))
+        return mixed(self.beta, target, None if self.reference is None else self.reference(_held(1 - self.beta, x)))
 
 
 @pytree
@@ -50,7 +56,7 @@ class _TemperedScore:
 
     def __call__(self, x):
         if self.reference is None:
-            return jax.tree.map(lambda s: self.beta * s, self.target(x))
+            return jax.tree.map(lambda s: weighted(self.beta, s), self.target(x))
         return jax.tree.map(lambda s, r: mixed(self.beta, s, r), self.target(x), jax.grad(self.reference)(x))
 
 

@@ -132,6 +132,15 @@ def test_a_term_without_weight_does_not_count():
     assert float(mcmc.tempered(mcmc.ULA(score=lambda x: -x), 0.5, reference=lambda x: -2 * x**2).score(1.0)) == -2.5
 
 
+def test_a_term_without_weight_has_no_slope():
+    # The slope of the root is no number below zero; 0 times it bent every trajectory that came there.
+    kernel = lambda beta: mcmc.tempered(mcmc.RandomWalk(gaussian), beta, reference=jnp.sqrt)
+    assert float(jax.grad(kernel(1.0).logdensity)(-0.5)) == 0.5
+    kernel = lambda beta: mcmc.tempered(mcmc.RandomWalk(jnp.sqrt), beta, reference=gaussian)
+    assert float(jax.grad(kernel(0.0).logdensity)(-0.5)) == 0.5
+    assert float(mcmc.tempered(mcmc.ULA(score=jnp.sqrt), 0.0).score(-0.5)) == 0.0
+
+
 def test_replicas_whose_reference_has_a_smaller_support():
     kernel = mcmc.ParallelTempering(mcmc.RandomWalk(gaussian, step_size=2.0), [1.0, 0.5, 0.0], reference=box)
     run = lambda key: mcmc.chain(key, kernel, jnp.zeros(3), 400, burn=20, keep=lambda s, i: s.position[0]).x
