@@ -8,11 +8,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import betainc, ndtri
+from jax.scipy.special import ndtri
 
 from jsamp._core import _checks
 from jsamp._core._types import Array, Scalar, Tree
 from jsamp.estimate._arrays import deviation
+from jsamp.estimate._tails import incomplete_beta
 from jsamp.estimate._types import Estimate
 from jsamp.select._rows import power_of_two
 
@@ -124,7 +125,7 @@ def _beta_quantile(prob, a, b):
     # By bisection: the incomplete beta function has no inverse in jax.
     def halve(_, bounds):
         middle = (bounds[0] + bounds[1]) / 2
-        low = betainc(a, b, middle) < prob
+        low = incomplete_beta(a, b, middle, 1 - middle) < prob
         return jnp.where(low, middle, bounds[0]), jnp.where(low, bounds[1], middle)
 
     zero = jnp.zeros_like(a)

@@ -22,12 +22,12 @@ def ridge(key, X, y, weight, strength=0.5):
     return X @ jnp.linalg.solve(gram, X.T @ (weight * y))
 
 
-@pytest.mark.parametrize("df", [1, 2, 5, 9, 40, 400])
+@pytest.mark.parametrize("df", [1, 2, 5, 9, 40, 400, 100_000])
 def test_tails_equal_scipy(df):
     from jsamp.estimate import _tails
 
     x = np.array([0.0, 1e-3, 0.3, 1.0, 2.5, 4.9, 11.0, 60.0], np.float32)
-    wide, near = x.astype(np.float64), 1e-5 if df < 100 else 5e-5
+    wide, near = x.astype(np.float64), 1e-5 if df < 100 else 5e-5 if df < 1000 else 1e-3
     np.testing.assert_allclose(_tails.student_two_sided(x, df), 2 * stats.t.sf(wide, df), atol=near)
     np.testing.assert_allclose(_tails.chi2_upper(x, df), stats.chi2.sf(wide, df), atol=1e-5)
     for other in (1, 5, 30):
