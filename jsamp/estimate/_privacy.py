@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import betainc
 
 from jsamp._core import _checks
 from jsamp._core._types import Key
 from jsamp.estimate import _arrays
+from jsamp.estimate._tails import incomplete_beta
 from jsamp.estimate._types import Interval
 
 NODES = 257
@@ -73,36 +73,55 @@ def _check(who, counts, delta, level=0.5):
 
 
 def _epsilon(fnr, fpr, delta):
-    """The least epsilon that the two error rates allow: log of (1 - delta - larger) / smaller, below the diagonal."""
-    flip = fnr + fpr > 1
-    fnr, fpr = jnp.where(flip, 1 - fnr, fnr), jnp.where(flip, 1 - fpr, fpr)
-    low, high = jnp.minimum(fnr, fpr), jnp.maximum(fnr, fpr)
-    inside = high >= 1 - delta - low
+    """The least epsilon that two error rates allow, each given as (rate, 1 - rate).
+
+    Below the diagonal it is the log of (1 - delta - larger) / smaller.
+    """
+    flip = fnr[0] > fpr[1]
+    (fnr, tpr), (fpr, tnr) = (tuple(jnp.where(flip, *pair) for pair in (rate[::-1], rate)) for rate in (fnr, fpr))
+    low, rest = jnp.minimum(fnr, fpr), jnp.where(fnr < fpr, tnr, tpr)
+    inside = rest - delta <= low
     safe = jnp.where(inside | (low <= 0), 0.5, low)
-    value = jnp.log(jnp.where(inside, safe, 1 - delta - high)) - jnp.log(safe)
+    value = jnp.log(jnp.where(inside, safe, rest - delta)) - jnp.log(safe)
     return jnp.where(inside, 0, jnp.where(low <= 0, jnp.inf, value))
+
+
+def _ease(u):
+    return u * u * (3 - 2 * u)
+
+
+U = (np.arange(NODES) + 0.5) / NODES
+PLACE = _ease(U), _ease(1 - U)  # crowded at both ends: a rate near 0 decides about a large epsilon
+PACE = np.log(U * (1 - U))
 
 
 def _nodes(a, b):
     """Weights of a Beta(a, b) law at x = sin^2 and 1 - x = cos^2 of angles around its middle, where it is smooth."""
-    middle = jnp.arctan2(jnp.sqrt(a), jnp.sqrt(b))
-    reach = 7 / jnp.sqrt(a + b)
-    low, high = jnp.maximum(middle - reach, 0), jnp.minimum(middle + reach, np.pi / 2)
-    angle = low + (high - low) * (jnp.arange(NODES) + 0.5).astype(a.dtype) / NODES
-    x, y = jnp.sin(angle) ** 2, jnp.cos(angle) ** 2
-    log = (a - 0.5) * jnp.log(x) + (b - 0.5) * jnp.log(y)
-    return x, y, jax.nn.softmax(log)
+    middles = jnp.arctan2(jnp.sqrt(a), jnp.sqrt(b)), jnp.arctan2(jnp.sqrt(b), jnp.sqrt(a))
+    reach = [jnp.minimum(7 / jnp.sqrt(a + b), middle) for middle in middles]
+    place = [(reach[0] + reach[1]) * jnp.asarray(p, a.dtype) for p in PLACE]
+    x, y = (jnp.sin(m - r + p) ** 2 for m, r, p in zip(middles, reach, place, strict=True))
+    step = place[0] - reach[0]
+    # Logs of the changes from the middle, whose first orders cancel: those of many counts have no digits for it.
+    moved = jnp.sin(step) * jnp.sin(2 * middles[0] + step) * (a + b)
+
+    def bent(part, x, size):
+        near = jnp.abs(part) < 0.5
+        return jnp.where(near, jnp.log1p(jnp.where(near, part, 0)), jnp.log(x * ((a + b) / size))) - part
+
+    log = a * bent(moved / a, x, a) + b * bent(-moved / b, y, b) - 0.5 * (jnp.log(x) + jnp.log(y))
+    return x, y, jax.nn.softmax(log + jnp.asarray(PACE, a.dtype))
 
 
 def _cdf(counts, delta, eps):
     """P(epsilon <= eps) under the posterior: FNR outside, the band of FPR in closed form inside."""
     x, rest, weight = _nodes(0.5 + counts.fn, 0.5 + counts.tp)
     up, down = jnp.exp(eps), jnp.exp(-eps)
-    floor = lambda x, rest: jnp.maximum(0, jnp.maximum(1 - delta - up * x, down * (rest - delta)))
+    floor = lambda x, rest: jnp.clip(jnp.maximum(1 - delta - up * x, down * (rest - delta)), 0, 1)
     a, b = 0.5 + counts.fp, 0.5 + counts.tn
     # Both ends by their own small side: 1 - F(hi) = I_{1 - hi}(b, a), and 1 - hi = floor at the mirrored rate.
-    below = betainc(a, b, jnp.minimum(floor(x, rest), 1))
-    above = betainc(b, a, jnp.minimum(floor(rest, x), 1))
+    least, most = floor(x, rest), floor(rest, x)
+    below, above = incomplete_beta(a, b, least, 1 - least), incomplete_beta(b, a, most, 1 - most)
     return jnp.sum(weight * jnp.maximum(1 - below - above, 0))
 
 
@@ -127,16 +146,18 @@ def _joint(counts, delta, tail):
 
 
 def _rate_quantile(prob, a, b):
-    """Quantile of Beta(a, b) by bisection in the angle; 0 and 1 where a or b is 0."""
+    """Quantile of Beta(a, b), and 1 minus it, by bisection in the angle; 0 and 1 where a or b is 0."""
 
     def halve(_, ends):
         middle = (ends[0] + ends[1]) / 2
-        short = betainc(jnp.maximum(a, 1e-3), jnp.maximum(b, 1e-3), jnp.sin(middle) ** 2) < prob
+        x, rest = jnp.sin(middle) ** 2, jnp.cos(middle) ** 2
+        short = incomplete_beta(jnp.maximum(a, 1e-3), jnp.maximum(b, 1e-3), x, rest) < prob
         return jnp.where(short, middle, ends[0]), jnp.where(short, ends[1], middle)
 
     zero = 0 * prob + 0 * a
     low, high = jax.lax.fori_loop(0, 30, halve, (zero, zero + np.pi / 2))
-    return jnp.where(a <= 0, 0, jnp.where(b <= 0, 1, jnp.sin((low + high) / 2) ** 2))
+    angle = jnp.where(a <= 0, 0, jnp.where(b <= 0, np.pi / 2, (low + high) / 2))
+    return jnp.sin(angle) ** 2, jnp.where(b <= 0, 0, jnp.cos(angle) ** 2)
 
 
 @functools.partial(jax.jit, static_argnames="exact")
@@ -148,14 +169,16 @@ def _rectangle(counts, delta, tail, exact):
         shift = (0.0, 1.0) if exact else (0.5, 0.5)
         low = _rate_quantile(half, hits + shift[0], misses + shift[1])
         high = _rate_quantile(1 - half, hits + shift[1], misses + shift[0])
-        return jnp.where(hits == 0, 0, low), jnp.where(misses == 0, 1, high)
+        pick = lambda sure, pair, rate: tuple(jnp.where(sure, *both) for both in zip(pair, rate, strict=True))
+        return pick(hits == 0, (0, 1), low), pick(misses == 0, (1, 0), high)
 
     (x0, x1), (y0, y1) = ends(counts.fn, counts.tp), ends(counts.fp, counts.tn)
     near, far = _epsilon(x0, y0, delta), _epsilon(x1, y1, delta)
-    crosses = (x0 + y0 <= 1) & (x1 + y1 >= 1)
+    crosses = (x0[0] <= y0[1]) & (x1[0] >= y1[1])
     low = jnp.where(crosses, 0, jnp.minimum(near, far))
-    rates = counts.fn / (counts.fn + counts.tp), counts.fp / (counts.fp + counts.tn)
-    return jnp.stack([low, _epsilon(*rates, delta), jnp.maximum(near, far)])
+    share = lambda hits, misses: (hits / (hits + misses), misses / (hits + misses))
+    value = _epsilon(share(counts.fn, counts.tp), share(counts.fp, counts.tn), delta)
+    return jnp.stack([low, value, jnp.maximum(near, far)])
 
 
 @functools.partial(jax.jit, static_argnames="num")
@@ -163,7 +186,7 @@ def _calibrated_tail(key, counts, delta, level, num):
     """The tail that makes the interval cover at the observed rates: a quantile of the tail in which the truth falls."""
     fnr = (0.5 + counts.fn) / (1 + counts.fn + counts.tp)
     fpr = (0.5 + counts.fp) / (1 + counts.fp + counts.tn)
-    truth = _epsilon(fnr, fpr, delta)
+    truth = _epsilon((fnr, 1 - fnr), (fpr, 1 - fpr), delta)
 
     def once(key):
         one, two = jax.random.split(key)
@@ -268,6 +291,7 @@ def dp_epsilon_draws(key: Key, counts: Any, delta: Any, num: int) -> jax.Array:
     counts = _check("dp_epsilon_draws", counts, delta)
     num = _checks.check_count("dp_epsilon_draws: num", num)
     one, two = jax.random.split(key)
-    fnr = jax.random.beta(one, 0.5 + counts.fn, 0.5 + counts.tp, (num,))
-    fpr = jax.random.beta(two, 0.5 + counts.fp, 0.5 + counts.tn, (num,))
-    return _epsilon(fnr, fpr, jnp.asarray(delta, fnr.dtype))
+    # Both a rate and 1 minus it, each with its digits.
+    both = lambda key, hits, misses: jax.random.dirichlet(key, 0.5 + jnp.stack([hits, misses]), (num,)).T
+    fnr, fpr = both(one, counts.fn, counts.tp), both(two, counts.fp, counts.tn)
+    return _epsilon(tuple(fnr), tuple(fpr), jnp.asarray(delta, fnr.dtype))
