@@ -53,7 +53,7 @@ def _principal(xp: Any, means: Any, covs: Any) -> tuple[Any, Any]:
 
 @pytree
 class GaussianMixture:
-    """The exact denoiser of a mixture of Gaussians, for tests, teaching and method development.
+    """Denoise a mixture of Gaussians exactly, for tests, teaching and method development.
 
     With p(x0) = sum_k w_k N(m_k, C_k) the noised law is sum_k w_k N(alpha m_k, S_k), S_k = alpha^2 C_k + sigma^2 I, and
     x0 = sum_k r_k (m_k + alpha C_k S_k^-1 (x - alpha m_k)), eps = sigma sum_k r_k S_k^-1 (x - alpha m_k), with r_k the
@@ -146,7 +146,7 @@ class GaussianMixture:
 
 @pytree
 class Empirical:
-    """The exact denoiser of a finite data set: the memorising optimum of denoising score matching.
+    """Denoise a finite data set exactly: the memorising optimum of denoising score matching.
 
     x0 = sum_i r_i data_i with r = softmax(-|x - alpha data_i|^2 / (2 sigma^2)), distances summed elementwise so that
     small noise levels keep their digits.

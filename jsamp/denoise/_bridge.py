@@ -27,7 +27,7 @@ def _check_interpolant(name: str, value: Any) -> None:
 
 @pytree
 class Bridge:
-    """Networks trained on an interpolant, as the plans of `js.solve.interpolant_ode` and `interpolant_sde` ask them.
+    """Answer the plans of `js.solve.interpolant_ode` and `interpolant_sde` by networks trained on an interpolant.
 
     The prediction's x0 is the velocity b = E[dx/dt | x], its eps the noise E[z | x] = -gamma s.
 
@@ -72,7 +72,7 @@ class Bridge:
 
 @pytree
 class BridgeMixture:
-    """The exact velocity and score of an interpolant between two mixtures of Gaussians, for tests and teaching.
+    """Give the exact velocity and score of an interpolant between two mixtures of Gaussians, for tests and teaching.
 
     x_t is a mixture over pairs of components, N(m, C), m = alpha mu + beta nu and C = alpha^2 A + beta^2 B + gamma^2 I.
     With w the posterior probability of a pair and pull = C^-1 (x - m): s = -sum w pull, v = E[d/dt (alpha x0 + beta

@@ -53,7 +53,7 @@ Predicts = Literal["eps", "x0", "v", "score", "velocity"]
 
 @pytree
 class Denoiser:
-    """A network with its schedule, as one callable: `denoiser(x, t) -> Prediction(x0, eps)`.
+    """Join a network and its schedule in one callable: `denoiser(x, t) -> Prediction(x0, eps)`.
 
     With a = alpha(t), s = sigma(t) and the network's output m:
     eps: x0 = (x - s m) / a. x0: eps = (x - a m) / s. v = a eps - s x0: x0 = (a x - s v) / (a^2 + s^2).

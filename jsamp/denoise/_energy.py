@@ -257,7 +257,7 @@ class Reward(Wrapper):
 
 @pytree
 class LinearReward:
-    """A linear reward offset + weight . x, and its ridge fit from labelled data.
+    """Reward x by offset + weight . x, fitted to labelled data by ridge regression or given.
 
     Args:
         weight: of the shape of x.

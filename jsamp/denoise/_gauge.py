@@ -20,7 +20,7 @@ from jsamp.denoise._protocol import Wrapper
 
 @pytree
 class Gauge(Wrapper):
-    """A denoiser with a divergence-free part: made by `add_gauge`.
+    """Add a divergence-free part to a denoiser: made by `add_gauge`.
 
     Args:
         denoiser: the denoiser below.
@@ -97,7 +97,7 @@ def add_gauge(denoiser: Any, matrix: Any) -> Gauge:
 
 @pytree
 class ConservativePart:
-    """A combination of gradients of potentials: x -> sum_k c_k grad phi_k(x). Made by `conservative_part`.
+    """Combine gradients of potentials: x -> sum_k c_k grad phi_k(x). Made by `conservative_part`.
 
     Args:
         potentials: x -> [K] values phi_k(x).

@@ -239,7 +239,7 @@ class CFGpp(Guidance):
 
 @pytree
 class PerStep:
-    """A weight for each row of a plan, as a callable of t that guidance takes as its `scale`.
+    """Give each row of a plan its own weight, as a callable of t that guidance takes as its `scale`.
 
     In a run each row has its own weight, also where rows share their time (stages, jumps, restarts) and where a part of
     the plan runs: the runner says which row it is. Called by hand, it looks for the row whose time is nearest.

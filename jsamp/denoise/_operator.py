@@ -19,7 +19,7 @@ from jsamp.denoise._algebra import solve_positive
 
 @pytree
 class SVD:
-    """A singular value decomposition A = U diag(values) V^T given by functions, with the full basis V.
+    """Give a singular value decomposition A = U diag(values) V^T by functions, with the full basis V.
 
     Args:
         values: [n] singular values, n the number of numbers in x; zeros for directions that A does not see.
@@ -59,7 +59,7 @@ def _check_svd(name: str, svd: Any) -> None:
 
 @pytree
 class LinearOp:
-    """A linear measurement y = A x, of any shapes or trees, with what is known of its inverse.
+    """Measure y = A x, of any shapes or trees, with what is known of the inverse of A.
 
     `LinearOp.mask`, `LinearOp.pool` and `LinearOp.dense` make the common ones. A mask or a matrix is a leaf: another
     one of the same shape does not retrace.

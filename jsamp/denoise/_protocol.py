@@ -58,7 +58,7 @@ class Prediction(NamedTuple):
 
 
 class Kick(NamedTuple):
-    """A move of x after a step, which the solver does not store in its history: x <- x + kick.x + alpha_next kick.x0.
+    """Move x after a step, unseen by the solver's history: x <- x + kick.x + alpha_next kick.x0.
 
     Corrections that papers define once per step (DPS, CFG++) are kicks. Multi-stage steps take the kick of their first
     evaluation, when the step ends.
@@ -78,7 +78,7 @@ class Kick(NamedTuple):
 
 
 class Guided(NamedTuple):
-    """A `Prediction` that brings more: a kick of the trajectory, or by-products for a steer or for `keep`.
+    """Hold a `Prediction` and more: a kick of the trajectory, or by-products for a steer or for `keep`.
 
     A denoiser whose predictions hold a kick says so by a class attribute `kicks = True`.
 

@@ -25,7 +25,7 @@ KNOWN = _fields.finite("Take ranges from js.denoise.calibrate.")
 
 @pytree
 class Normal:
-    """A law of calibration times: N(mean, std^2) of the share of steps still to go, 0 at the image and 1 at the noise.
+    """Weigh calibration times by N(mean, std^2) of the share of steps still to go, 0 at the image and 1 at the noise.
 
     Args:
         mean: centre.

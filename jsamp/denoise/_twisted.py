@@ -18,7 +18,7 @@ from jsamp.denoise._protocol import Guided, Wrapper, kick_of
 
 
 class Twist(NamedTuple):
-    """The by-product that `Twisted` hands to `js.steer.SMC`.
+    """Hold the by-product that `Twisted` hands to `js.steer.SMC`.
 
     Args:
         value: log of the twisting function at x; one number for each particle.

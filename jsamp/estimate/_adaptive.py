@@ -19,7 +19,7 @@ from jsamp.select import draw_categorical
 
 
 class AdaptiveState(NamedTuple):
-    """The points seen and the mixtures made by adaptation.
+    """Hold the points seen and the mixtures made by adaptation.
 
     Args:
         x: [batch stages, d] points so far, the first batch from the laws themselves.
@@ -51,7 +51,7 @@ class AdaptiveState(NamedTuple):
 
 
 class AdaptiveInfo(NamedTuple):
-    """The outcome of one step of adaptation.
+    """Report on one step of adaptation.
 
     Args:
         variance: weighted variance of one draw under the mixture just tried.

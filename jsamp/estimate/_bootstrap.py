@@ -21,7 +21,7 @@ GROUPS = 1000
 
 
 class Bootstrapped(NamedTuple):
-    """A statistic with its bootstrap law.
+    """Hold a statistic with its bootstrap law.
 
     Args:
         estimate: `Estimate` of the statistic; stderr is the deviation of the draws, ess the number of rows.

@@ -19,7 +19,7 @@ LEARNER = "fit_predict(key, X, y, weight)"
 
 
 class CrossValidated(NamedTuple):
-    """The losses and predictions of cross-validation.
+    """Hold the losses and predictions of cross-validation.
 
     Args:
         estimate: `Estimate` of the expected loss on a fresh row.

@@ -85,7 +85,7 @@ def snis(log_ratios: Any, values: Any) -> Estimate:
 
 
 class Smoothed(NamedTuple):
-    """Importance weights whose tail was smoothed.
+    """Hold importance weights whose tail was smoothed.
 
     Args:
         log_weights: [n] logs of weights that sum to 1.

@@ -90,7 +90,7 @@ def minority_score(
 
 
 class QuantileLabels(NamedTuple):
-    """Labels by quantiles of a score.
+    """Hold labels by quantiles of a score.
 
     Args:
         label: [n] level of each score, 0 the lowest.

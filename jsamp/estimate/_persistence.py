@@ -302,7 +302,7 @@ def gaussian_process(key: Key, r: Any, num: int, step: Any) -> jax.Array:
 
 
 class Excursions(NamedTuple):
-    """Times between zeros of a path.
+    """Hold times between zeros of a path.
 
     Args:
         length: [num - 1] time since the zero before, at each place where a zero was found.

@@ -16,7 +16,7 @@ from jsamp.estimate._types import Estimate
 
 
 class PredictionError(NamedTuple):
-    """An error rate that corrects for having seen the rows.
+    """Hold an error rate that corrects for having seen the rows.
 
     Args:
         estimate: `Estimate` of the expected loss on a fresh row.

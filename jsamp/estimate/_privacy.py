@@ -22,7 +22,7 @@ TOP = 80.0
 
 
 class Counts(NamedTuple):
-    """A membership attack's confusion counts: members called members (tp), and so on.
+    """Hold a membership attack's confusion counts: members called members (tp), and so on.
 
     Args:
         tp: members that the attack calls members.

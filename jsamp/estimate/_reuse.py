@@ -16,7 +16,7 @@ from jsamp.estimate import _arrays
 
 
 class Answer(NamedTuple):
-    """An answer to a query.
+    """Hold an answer to a query.
 
     Args:
         value: the answer; NaN when nothing may be answered any more.
@@ -35,7 +35,7 @@ class Answer(NamedTuple):
 
 
 class ThresholdoutState(NamedTuple):
-    """The numbers that a reusable holdout keeps between queries.
+    """Hold the numbers that a reusable holdout keeps between queries.
 
     Args:
         threshold: the current noisy threshold.
@@ -47,7 +47,7 @@ class ThresholdoutState(NamedTuple):
 
 
 class SQState(NamedTuple):
-    """The number that noisy means keep between queries.
+    """Hold the number that noisy means keep between queries.
 
     Args:
         budget: queries left.
@@ -57,7 +57,7 @@ class SQState(NamedTuple):
 
 
 class WeightsState(NamedTuple):
-    """The numbers that private multiplicative weights keep between queries.
+    """Hold the numbers that private multiplicative weights keep between queries.
 
     Args:
         log_weights: [X] log of the public distribution that stands in for the data.

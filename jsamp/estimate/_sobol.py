@@ -18,7 +18,7 @@ from jsamp.select._rows import power_of_two
 
 
 class Design(NamedTuple):
-    """Points of a pick-freeze design, or the values of a function at them.
+    """Hold points of a pick-freeze design, or the values of a function at them.
 
     Args:
         A: [n, d] base points; values [n].
@@ -41,7 +41,7 @@ class Design(NamedTuple):
 
 
 class Sobol(NamedTuple):
-    """Sensitivity indices with errors.
+    """Hold sensitivity indices with their errors.
 
     Args:
         S1: `Estimate` [d] of first-order indices, the share of variance that an input explains alone.

@@ -20,7 +20,7 @@ TILE = 512
 
 
 class PrecisionRecall(NamedTuple):
-    """Fidelity and variety of samples.
+    """Hold fidelity and variety of samples.
 
     Args:
         precision: `Estimate` of the share of samples inside the support of the reference.
@@ -38,7 +38,7 @@ class PrecisionRecall(NamedTuple):
 
 
 class DensityCoverage(NamedTuple):
-    """Fidelity and variety of samples, robust to outliers of the reference.
+    """Hold fidelity and variety of samples, robust to outliers of the reference.
 
     Args:
         density: `Estimate` of the mean number of reference balls that hold a sample, over k; about 1 for equal laws.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Estimate(NamedTuple):
-    """A number that knows its error.
+    """Hold a number that knows its error.
 
     Args:
         value: the estimate, an array or a tree.
@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """An interval that should hold the true number.
+    """Hold an interval that should contain the true number.
 
     Args:
         low: lower end.
@@ -46,7 +46,7 @@ class Interval(NamedTuple):
 
 
 class Significance(NamedTuple):
-    """The outcome of a hypothesis test.
+    """Hold the outcome of a hypothesis test.
 
     Args:
         statistic: the test statistic.

@@ -17,7 +17,7 @@ from jsamp.select._rows import power_of_two
 
 
 class Controlled(NamedTuple):
-    """A mean with and without control variates.
+    """Hold a mean with and without control variates.
 
     Args:
         estimate: `Estimate` with the controls.

@@ -20,7 +20,7 @@ from jsamp.fit._data import batches
 
 
 class MinimiseState(NamedTuple):
-    """Everything that continues a run: pass it as `state=`.
+    """Hold everything that continues a run: pass it as `state=`.
 
     Args:
         step: updates made.

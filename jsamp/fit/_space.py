@@ -23,7 +23,7 @@ COLUMNS = {"take", "corrector_newest", "corrector_state", "corrector_weights", "
 
 
 class Genome(NamedTuple):
-    """One solver of a `Space`, as arrays whose shapes depend on its number of steps alone.
+    """Hold one solver of a `Space`, as arrays whose shapes depend on its number of steps alone.
 
     Args:
         lam: [n + 1] half log-SNR of the grid, rising; inf where it ends at zero noise.
@@ -49,7 +49,7 @@ class Genome(NamedTuple):
 
 @pytree
 class Space:
-    """Solvers of a fixed number of evaluations, each step with its own time, prediction, order and corrector.
+    """Span solvers of a fixed number of evaluations, each step with its own time, prediction, order and corrector.
 
     Every step is an exponential integrator: the polynomial through the last `order` predictions (x0 or eps, in lam) is
     integrated exactly, by the weights of `js.solve.dpmpp` and `js.solve.dpm_solver`. Steps of both kinds may follow

@@ -17,7 +17,7 @@ from jsamp.mcmc._langevin import drift
 
 @pytree
 class NoisedScore:
-    """The score of a denoiser's noised law, for the Langevin kernels: score(x, t) = -eps(x, t) / sigma(t).
+    """Give the score of a denoiser's noised law to the Langevin kernels: score(x, t) = -eps(x, t) / sigma(t).
 
     Args:
         denoiser: a `jsamp.Denoiser`, or anything called as `denoiser(x, t)` with a `schedule`.
@@ -43,7 +43,7 @@ class NoisedScore:
 
 @pytree
 class Corrector:
-    """The Langevin corrector of predictor-corrector samplers, with the norms of each sample.
+    """Correct by Langevin steps, as predictor-corrector samplers do, with the norms of each sample.
 
     x <- x + a s + sqrt(2 a) xi with a = 2 scale (snr |xi| / |s|)^2: the step adapts to the score's size. The published
     code averages the norms over the batch, which couples its samples; here they are the sample's own, so batching

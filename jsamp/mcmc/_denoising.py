@@ -20,7 +20,7 @@ from jsamp.select import draw_categorical
 
 
 class Noised(NamedTuple):
-    """A noisy sample and its noise level: the position of `DenoisingLangevinGibbs`.
+    """Hold a noisy sample and its noise level: the position of `DenoisingLangevinGibbs`.
 
     Example:
         >>> import jsamp as js

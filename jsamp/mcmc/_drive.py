@@ -48,7 +48,7 @@ class ChainInfo(NamedTuple):
 
 
 class ChainState(NamedTuple):
-    """A run that can be continued.
+    """Hold a run that can be continued.
 
     Args:
         kernel: the kernel's state.

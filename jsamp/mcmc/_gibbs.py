@@ -132,7 +132,7 @@ def on(kernel: Kernel, part: Any) -> Kernel:
 
 @pytree
 class Gibbs:
-    """An exact conditional draw of one part: `draw(key, x) -> block`.
+    """Draw one part from its exact conditional law: `draw(key, x) -> block`.
 
     Args:
         draw: draws the part given the whole position, a callable tree or a bare function.

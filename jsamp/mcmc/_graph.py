@@ -12,7 +12,7 @@ from jsamp._core._types import Array
 
 
 class WalkGraph(NamedTuple):
-    """A reversible Markov chain on a graph as padded neighbour lists; made by `walk_graph`.
+    """Hold a reversible Markov chain on a graph as padded neighbour lists; made by `walk_graph`.
 
     Args:
         neighbors: [N, D] int32, padded with the node itself.

@@ -21,7 +21,7 @@ WARM_STEPS = 50  # leapfrog bound of a draw while the step size and the metric a
 
 
 class HMCInfo(NamedTuple):
-    """Extras of a Hamiltonian step: total energy at the draw (for E-BFMI), leapfrog steps, tree depth or trajectory.
+    """Hold the extras of a Hamiltonian step: energy at the draw (for E-BFMI), leapfrog steps, depth or trajectory.
 
     `inside` is the acceptance of the part of an HMC or MAMS trajectory that lies in the support: what `tune` looks at,
     since no step size keeps a trajectory of fixed length from meeting a wall.

@@ -69,7 +69,7 @@ class _Constrain:
 
 
 class NumpyroModel(NamedTuple):
-    """A numpyro model as jsamp takes it; made by `from_numpyro`.
+    """Hold a numpyro model as jsamp takes it; made by `from_numpyro`.
 
     Args:
         logdensity: log joint density over the unconstrained sites, a callable tree whose leaves are the data.

@@ -14,7 +14,7 @@ from jsamp._core._pytree import construct, pytree
 
 @pytree
 class DenseMetric:
-    """A dense metric: an estimate of the target's covariance for the flattened position.
+    """Hold a dense metric: an estimate of the target's covariance for the flattened position.
 
     Kernels move in the coordinates L^-1 x with L the lower Cholesky factor, so `metric=DenseMetric(covariance)` turns
     a correlated Gaussian into a round one. A diagonal metric needs no object: pass the variances, a tree like x.

@@ -129,7 +129,7 @@ def metropolize(
 
 @pytree
 class ReconstructionScore:
-    """The score a denoising auto-encoder has learned: (r(x) - x) / sigma^2.
+    """Give the score that a denoising auto-encoder has learned: (r(x) - x) / sigma^2.
 
     For the optimal r this is exactly the score of the data law smoothed by sigma (not of the data law itself). In
     float32 the difference loses digits for sigma below 1e-3 |x|.

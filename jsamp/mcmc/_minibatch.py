@@ -18,7 +18,7 @@ from jsamp.mcmc._langevin import drift
 
 @pytree
 class MinibatchScore:
-    """The unbiased score of a posterior from a minibatch, with an optional control variate.
+    """Estimate the score of a posterior from a minibatch without bias, with an optional control variate.
 
     score(x, batch) = grad logprior(x) + (num_data / B) sum_i grad loglikelihood(x, batch_i). With `center` (a mode) and
     `center_score` (its full-data score) the sum runs over grad_i(x) - grad_i(center) and `center_score` is added:

@@ -15,7 +15,7 @@ from jsamp.mcmc import _kernel as k
 
 
 class MomentsValue(NamedTuple):
-    """Count, mean and unbiased variance (or covariance) of a stream.
+    """Hold count, mean and unbiased variance (or covariance) of a stream.
 
     Example:
         >>> import jsamp as js
@@ -39,7 +39,7 @@ def _empty(flat, outer=False):
 
 @pytree
 class Moments:
-    """A reducer for mean and variance (or covariance) of the position, by Welford's update.
+    """Reduce a run to mean and variance (or covariance) of the position, by Welford's update.
 
     Args:
         covariance: the whole matrix of the flattened position instead of variances (static).
@@ -78,7 +78,7 @@ class Moments:
 
 @pytree
 class OnlineRhat:
-    """A reducer for R-hat over the leading (chain) axis of an ensemble, or between blocks of one chain.
+    """Reduce a run to R-hat over the leading (chain) axis of an ensemble, or between blocks of one chain.
 
     With the position's leading axis as chains: R-hat = sqrt((W (n - 1) / n + B) / W), W the mean within-chain
     variance and B the variance of the chain means, in every other coordinate. Not rank-normalised and not split; it

@@ -112,7 +112,7 @@ def untempered(target: Any) -> Any:
 
 
 class SwapInfo(NamedTuple):
-    """Extras of a tempering step: swap probability per replica (NaN without a partner), and which start sits where.
+    """Hold the extras of a tempering step: swap probability per replica (NaN if alone), and which start sits where.
 
     Example:
         >>> import jsamp as js
@@ -126,7 +126,7 @@ class SwapInfo(NamedTuple):
 
 @pytree
 class ParallelTempering:
-    """Replicas at several temperatures that exchange places: crosses between separated modes.
+    """Run replicas at several temperatures that exchange places: it crosses between separated modes.
 
     Every step moves each replica with the kernel at its beta, then swaps neighbours, even pairs and odd pairs in turn
     (the deterministic, non-reversible schedule). A pair swaps with log ratio

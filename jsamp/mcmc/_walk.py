@@ -126,7 +126,7 @@ class IndependentMH:
 
 
 class SliceInfo(NamedTuple):
-    """Extras of a slice step: whether it ended inside the slice before its bound.
+    """Say of a slice step whether it ended inside the slice before its bound.
 
     Example:
         >>> import jsamp as js

@@ -71,7 +71,7 @@ def _from_betas(betas: np.ndarray) -> Discrete:
 
 @pytree
 class Discrete(LogAlpha):
-    """The schedule of a network trained on N discrete steps; time is the network's own index 0..N-1.
+    """Hold the schedule of a network trained on N discrete steps; time is the network's own index 0..N-1.
 
     log alpha is linear between indices, so a solver may step to any real time and the network is asked at that real
     index. Index -1 is the noiseless end (alpha = 1), where grids with `final="zero"` stop.

@@ -17,7 +17,7 @@ from jsamp.noise._schedule import log_alpha_from_lam, prepare, sigma_from_log_al
 
 @pytree
 class OUVE:
-    """Ornstein-Uhlenbeck with exploding variance, the bridge of SGMSE and StoRM, for the residual u = x - estimate.
+    """Diffuse a residual u = x - estimate by an Ornstein-Uhlenbeck process with exploding variance: SGMSE, StoRM.
 
     dx = stiffness (estimate - x) dt + g dw, g = sigma_min (sigma_max / sigma_min)^t sqrt(2 L), L = log(sigma_max /
     sigma_min): alpha = exp(-stiffness t) and sigma^2 = sigma_min^2 alpha^2 expm1(2 (stiffness + L) t) L / (stiffness +

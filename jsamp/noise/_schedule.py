@@ -69,7 +69,7 @@ WEAK = -2 * np.log(0.8)
 
 @pytree
 class VP(LogAlpha):
-    """Variance-preserving diffusion with linear beta(t) = beta_min + t (beta_max - beta_min), t in [0, 1].
+    """Preserve the variance with linear beta(t) = beta_min + t (beta_max - beta_min), t in [0, 1].
 
     log alpha = -t^2 (beta_max - beta_min) / 4 - t beta_min / 2 and sigma^2 = 1 - alpha^2, by `expm1`, so sigma keeps
     its digits as t -> 0.
@@ -123,7 +123,7 @@ class VP(LogAlpha):
 
 @pytree
 class Cosine:
-    """Cosine schedule: alpha = cos(a(t)) / cos(a(0)), a(t) = (pi/2) (t + offset) / (1 + offset), sigma^2 = 1 - alpha^2.
+    """Follow a cosine: alpha = cos(a(t)) / cos(a(0)), a(t) = (pi/2) (t + offset) / (1 + offset), sigma^2 = 1 - alpha^2.
 
     Written with sines of differences, so both ends keep their digits. alpha(1) = 0; grids start at t_max = 0.9946
     (lam = -4.78), where published solvers start.
@@ -192,7 +192,7 @@ class Cosine:
 
 @pytree
 class VE:
-    """Variance-exploding diffusion in the coordinates of EDM and k-diffusion: alpha = 1 and sigma(t) = t.
+    """Explode the variance, in the coordinates of EDM and k-diffusion: alpha = 1 and sigma(t) = t.
 
     Args:
         sigma_min: smallest noise level of a grid, > 0; grids with `final="zero"` then step to 0.
@@ -251,7 +251,7 @@ class VE:
 
 @pytree
 class Flow:
-    """Rectified flow: alpha = 1 - t and sigma = t, t in [0, 1]. The velocity is dx/dt = eps - x0.
+    """Join data and noise by straight lines, a rectified flow: alpha = 1 - t, sigma = t, t in [0, 1]; dx/dt = eps - x0.
 
     lam = -inf at t = 1, where grids start: use predictions of x0, velocity or v there (an eps prediction says nothing
     about x0 where alpha = 0, and is refused). Logarithmic grids need a finite start, for example `t_max=0.999`.

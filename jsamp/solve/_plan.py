@@ -39,7 +39,7 @@ def as_column(name: str, value: Any) -> Any:
 
 @pytree
 class Plan:
-    """A diffusion solver as a table of R rows, one network evaluation each.
+    """Tabulate a diffusion solver in R rows, one network evaluation each.
 
     A row evaluates the denoiser at (x, t), forms the prediction m (x0, eps, or eps - x0), overwrites history[slot] with
     m before the history is read, and moves on:

@@ -14,7 +14,7 @@ from jsamp.solve._plan import Plan
 
 
 class Row(NamedTuple):
-    """One row of a plan that is being written: the columns of `js.solve.Plan`, predictions named by their row.
+    """Write one row of a plan: the columns of `js.solve.Plan`, predictions named by their row.
 
     Args:
         at: (t, alpha, sigma) where the row evaluates.

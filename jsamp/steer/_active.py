@@ -19,7 +19,7 @@ from jsamp.steer._protocol import Hooks
 
 
 class ActiveReport(NamedTuple):
-    """The state of `ActiveSubsampling`, and `info.report` of the run.
+    """Hold the state of `ActiveSubsampling`, which is `info.report` of the run.
 
     Args:
         mask: 1 where measured, of the measurement's shape.

@@ -14,7 +14,7 @@ from jsamp.steer._protocol import Hooks
 
 
 class Recall(NamedTuple):
-    """The memory that `Memory` hands to a denoiser.
+    """Hold what `Memory` hands to a denoiser.
 
     Args:
         value: the by-product (`aux`) of the row before, of the structure of x; zeros at first.

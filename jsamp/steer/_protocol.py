@@ -55,7 +55,7 @@ class Steer(Protocol):
 
 
 class Hooks:
-    """Neutral hooks, which leave the run as it is: a base of steers that override the ones they need.
+    """Leave the run as it is: neutral hooks, a base of steers that override the ones they need.
 
     A class that derives from it is a JAX tree, whether it is plain, a dataclass, or decorated with `js.pytree`: its
     fields or attributes are leaves; `js.static` fields, booleans, strings and functions are structure. Hooks that draw

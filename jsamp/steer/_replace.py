@@ -127,7 +127,7 @@ class Repaint(Hooks):
 
 @pytree
 class ILVR(Hooks):
-    """The low frequencies of a reference: after each step they replace those of the sample.
+    """Replace the low frequencies of the sample by those of a reference, after each step.
 
     x <- x + low(y) - low(x), with y the reference noised to where the row lands, while the row lands at a time of
     `until` or more. Run to the end the sample has the low frequencies of the reference exactly. After a replacement

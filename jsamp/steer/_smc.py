@@ -25,7 +25,7 @@ Combine = Literal["difference", "max", "sum"]
 
 
 class SMCReport(NamedTuple):
-    """The report of `SMC`: `info.report` of the run.
+    """Hold the report of `SMC`: `info.report` of the run.
 
     Args:
         log_evidence: `Estimate` of log Z, where Z, unbiased, is the mean of exp(final(x0)) over the denoiser's law. Its
@@ -55,7 +55,7 @@ class _Cloud(NamedTuple):
 
 @pytree
 class SMC(Hooks):
-    """Particles that are weighted along the run and resampled: samples of p(x0) exp(final(x0)), with the evidence.
+    """Weight particles along the run and resample them: samples of p(x0) exp(final(x0)), with the evidence.
 
     x is [P, ...]: P particles on axis 0. After each evaluation log w += log G, and when the effective number of
     particles falls below ess P, particles are redrawn by weight, with their predictions, the solver's history and the

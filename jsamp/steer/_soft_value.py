@@ -16,7 +16,7 @@ from jsamp.steer._protocol import Hooks
 
 
 class SoftValueReport(NamedTuple):
-    """The report of `SoftValue`: `info.report` of the run.
+    """Hold the report of `SoftValue`: `info.report` of the run.
 
     Args:
         value: [M] values of the last children.

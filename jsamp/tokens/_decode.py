@@ -63,7 +63,7 @@ class DecodeStep(NamedTuple):
 
 
 class DecodeInfo(NamedTuple):
-    """About a finished run.
+    """Report on a decoded text.
 
     Args:
         ok: whether every site holds a token: no mask is left, and no logits were NaN or -inf throughout.

@@ -21,7 +21,7 @@ from jsamp.tokens._protocol import check_tokens
 
 @pytree
 class Decoding:
-    """A decoder of masked tokens as rows of numbers; made by `first_hitting`, `ancestral`, `confidence`, `tau_leap`.
+    """Tabulate a decoder of masked tokens; made by `first_hitting`, `ancestral`, `confidence`, `tau_leap`.
 
     Columns that a decoder does not need are None, and cost nothing. Tables can be printed, sliced, `vmap`ped over and
     made by hand; `js.tokens.decode` runs any of them.

@@ -20,7 +20,7 @@ from jsamp.tokens._protocol import as_transform, check_logits, check_tokens
 
 
 class GenerateInfo(NamedTuple):
-    """About a generated text.
+    """Report on a generated text.
 
     Args:
         ok: whether every token was drawn from logits that were not NaN, nor -inf throughout.
@@ -161,7 +161,7 @@ def _generate(key, step, carry, prompt, transform, mark, *, num, stop):
 
 
 class SpeculativeInfo(NamedTuple):
-    """About a drafted text.
+    """Report on a drafted text.
 
     Args:
         ok: as in `GenerateInfo`.

@@ -126,7 +126,7 @@ class Reward:
 
 @pytree
 class Exclude:
-    """A model that forbids some ids; made by `exclude`.
+    """Forbid some ids of a model; made by `exclude`.
 
     Args:
         model: (x [L], t) -> logits [L, V].

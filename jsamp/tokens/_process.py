@@ -142,7 +142,7 @@ def check_grid(name: str, grid: Any) -> Any:
 
 @pytree
 class Masked:
-    """The absorbing process of masked diffusion: at time t each site is clean with probability alpha(t), else a mask.
+    """Mask a text: the absorbing process at whose time t each site is clean with probability alpha(t), else a mask.
 
     `process.alpha(t)` falls from 1 at t = 0. "linear" is 1 - t; "loglinear" is 1 - 0.999 t, the log-linear noise
     -log alpha of published models; "cosine" is 1 - sin(pi t / 2). A callable is inverted by bisection.

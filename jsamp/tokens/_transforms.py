@@ -14,7 +14,7 @@ from jsamp.tokens._protocol import check_usable
 
 @pytree
 class Transform:
-    """A rule for logits with its numbers: made by `temperature`, `top_k`, `top_p`, `min_p`, `typical`, `repetition`.
+    """Change logits by a rule with numbers: made by `temperature`, `top_k`, `top_p`, `min_p`, `typical`, `repetition`.
 
     Args:
         rule: function (logits [..., V], number) or, with tokens, (logits [V], tokens [n], number); static.
