@@ -87,10 +87,10 @@ def as_ode(plan: Plan, *, order: int = 3) -> Plan:
 def _round_trip(up: Plan, plan: Plan) -> float:
     """The largest relative error of a signal that comes back from its noise, for data of N(0, STDS^2)."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.nan_to_num(np.max(np.abs(_gain(up) * _gain(plan) - 1)), nan=np.inf))
+        return float(np.nan_to_num(np.max(np.abs(gain(up) * gain(plan) - 1)), nan=np.inf))
 
 
-def _gain(plan: Plan) -> np.ndarray:
+def gain(plan: Plan) -> np.ndarray:
     """The factors by which a plan scales x where the data are N(0, STDS^2)."""
 
     def predict(r, x):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jsamp._core import _tree
@@ -17,13 +18,16 @@ from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree
 from jsamp._core._types import Key, Model, Tree
 from jsamp.denoise._algebra import levels
-from jsamp.denoise._protocol import Prediction, check_denoiser
+from jsamp.denoise._protocol import Prediction, check_denoiser, kick_of
 from jsamp.estimate._types import Estimate
-from jsamp.solve._invert import as_ode
+from jsamp.solve._files import walk
+from jsamp.solve._invert import STDS, as_ode, gain
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._run import sample
 from jsamp.solve._state import check_signal, state_dtype
 
+STD = 0.5
+"""Standard deviation of the Gaussian data whose change of volume is known exactly."""
 TOGETHER = 64
 """Directions of the exact divergence that are differentiated at once."""
 
@@ -37,7 +41,11 @@ class _Flowing(NamedTuple):
 
 @pytree
 class _WithVolume:
-    """The denoiser of the signal and of its log-volume: d (volume / alpha) = alpha tr(d eps / dx) d(sigma / alpha)."""
+    """The denoiser of the signal and of its log-volume: d (volume / alpha) = alpha tr(d eps / dx) d(sigma / alpha).
+
+    The volume is that beyond the one of data N(0, STD^2): what is left of the trace vanishes in the noise, where it
+    would grow with alpha / sigma.
+    """
 
     schedule: Any
     denoiser: Any
@@ -45,9 +53,12 @@ class _WithVolume:
 
     def __call__(self, state, t, *, key=None):
         prediction = self.denoiser(state.x, t, key=key)
+        if kick_of(prediction) is not None:
+            raise TypeError("likelihood: the denoiser moves x by a kick beside its flow, which then has no density.")
         eps = lambda x: self.denoiser(x, t, key=key).eps
         alpha, sigma = levels(self.schedule, t, state.volume)
-        rate = alpha * self._trace(eps, state.x).astype(alpha.dtype)
+        known = _tree.size(state.x) * sigma / ((alpha * STD) ** 2 + sigma**2)
+        rate = alpha * (self._trace(eps, state.x).astype(alpha.dtype) - known)
         volume = (state.volume - sigma * rate) / alpha
         return Prediction(_Flowing(prediction.x0, volume), _Flowing(prediction.eps, rate))
 
@@ -65,9 +76,10 @@ def likelihood(key: Key | None, denoiser: Model, x: Tree, plan: Plan, *, probes:
     """Compute the log-density of a signal under the probability-flow ODE of a denoiser, by the change of variables.
 
     The signal is carried up to noise; log p(x) = log N(x_T; 0, sigma_T^2) + d log(alpha_T / alpha_0) + the integral of
-    alpha tr(d eps / dx) d(sigma / alpha). The signal follows the ODE by steps of third order between the times of the
-    plan, whose own errors are not repeated, and the integral is one more number that they move. The trace is exact, or
-    z . (d eps / dx) z with random signs z, fixed through the run.
+    alpha tr(d eps / dx) d(sigma / alpha). The signal follows the ODE between the times of the plan, whose own errors
+    are not repeated, by steps of first to third order: the one that errs least on Gaussians. The integral is one more
+    number that they move, beyond its known value for N(0, 1/4). The trace is exact, or z . (d eps / dx) z with random
+    signs z, fixed through the run.
 
     Args:
         key: for the probes, and for denoisers that draw; None suffices when nothing draws.
@@ -110,8 +122,8 @@ def likelihood(key: Key | None, denoiser: Model, x: Tree, plan: Plan, *, probes:
     signs, run_key = _probes(key, x, probes)
     if plan.stochastic:
         raise ValueError("likelihood: the plan draws noise, and has no density. Build it with eta, tau, churn = 0.")
-    up = plan if plan.t_next[-1] > plan.t[0] else as_ode(plan)
-    alpha, sigma = float(up.alpha_next[-1]), float(up.sigma_next[-1])
+    up = _way_up(plan)
+    (alpha, sigma), low = _ends(up)
     if alpha <= 0:
         raise ValueError("likelihood: the plan must start with some signal, alpha > 0 (t_max=0.999).")
     zeros = jnp.zeros(1 if signs is None else probes, jnp.result_type(*jax.tree.leaves(x)))
@@ -119,13 +131,42 @@ def likelihood(key: Key | None, denoiser: Model, x: Tree, plan: Plan, *, probes:
     start = _Flowing(x, vary(zeros, x))
     end = sample(run_key, _WithVolume(denoiser.schedule, denoiser, signs), start, up).x
     size = _tree.size(x)
-    before = float(up.alpha_next[0]) / float(up.state_coef[0])  # eps = 0 only rescales the signal
     prior = -0.5 * _tree.dot(end.x, end.x) / sigma**2 - 0.5 * size * math.log(2 * math.pi * sigma**2)
-    each = prior + size * math.log(alpha / before) + end.volume / alpha
+    each = prior + size * float(_log_growth((alpha, sigma), low, STD)) + end.volume / alpha
     if signs is None:
         return Estimate(each[0], jnp.zeros_like(each[0]), jnp.asarray(jnp.inf, each.dtype))
     num = each.shape[0]
     return Estimate(jnp.mean(each), jnp.std(each, ddof=1) / math.sqrt(num), jnp.asarray(num, each.dtype))
+
+
+def _way_up(plan):
+    """A plan that runs up as it is, or the way up along the ODE whose order errs least on Gaussians."""
+    if plan.t_next[-1] > plan.t[0]:
+        return plan
+    return min((as_ode(plan, order=order) for order in (3, 2, 1)), key=_error_on_gaussians)
+
+
+def _ends(up):
+    """(alpha, sigma) at the noise, and where the signal is: the first row moves alpha x0 + sigma eps from there."""
+    low = np.array([up.alpha_next[0], up.sigma_next[0] - np.sum(up.weights[0])], np.float64)
+    return (float(up.alpha_next[-1]), float(up.sigma_next[-1])), low / float(up.state_coef[0])
+
+
+def _log_growth(high, low, std):
+    """The logarithm of the factor by which the flow scales x, on its way up, where the data are N(0, std^2)."""
+    return np.log(np.hypot(high[0] * std, high[1]) / np.hypot(low[0] * std, low[1]))
+
+
+def _error_on_gaussians(up):
+    """The largest error of signal and log-volume together, for data N(0, STDS^2) in one dimension."""
+    high, low = _ends(up)
+    share = lambda r, std: up.sigma[r] / ((up.alpha[r] * std) ** 2 + up.sigma[r] ** 2)
+    rate = lambda r, volume: up.alpha[r] * (share(r, STDS) - share(r, STD))
+    exact = _log_growth(high, low, STDS)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        volume = [*walk(up, np.zeros_like(STDS), rate)][-1] / high[0]
+        error = np.abs(np.log(np.abs(gain(up))) - exact) + np.abs(volume + _log_growth(high, low, STD) - exact)
+    return float(np.nan_to_num(np.max(error), nan=np.inf))
 
 
 def _probes(key, x, probes):

@@ -130,6 +130,15 @@ def test_likelihood_follows_the_ode_whatever_the_order_of_the_plan(build, x64):
     assert abs(found - exact_log_density(x, VP, grid)) < 3e-3
 
 
+@pytest.mark.parametrize("final", ["sigma_min", "zero"])
+def test_likelihood_on_the_even_times_of_a_flow(final, x64):
+    """Sigma / alpha falls by a factor of ten in the first step: what the noise adds to the volume is known, not summed."""
+    flow, law = js.noise.Flow(), js.denoise.GaussianMixture(js.noise.Flow(), weights=[1.0], means=[MEANS], covs=[COV])
+    grid, x = js.noise.time_grid(flow, 60, t_max=0.999, final=final), np.array([0.1, 0.4, -0.3])
+    found = S.likelihood(None, law, x, S.ddim(flow, grid)).value
+    assert abs(found - exact_log_density(x, flow, grid)) < 0.05
+
+
 def test_probes_are_within_their_standard_error():
     """Seven probes, 300 keys: the standardised error of the mean is a t distribution of six degrees."""
     law = js.denoise.GaussianMixture(VP, weights=[1.0], means=[MEANS], covs=[COV])
@@ -190,6 +199,9 @@ def test_likelihood_refusals():
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=match):
             call()
+    kicked = js.denoise.DPS(law, js.denoise.LinearOp.dense(np.eye(1)), jnp.zeros(1))
+    with pytest.raises(TypeError, match="likelihood: the denoiser moves x by a kick"):
+        S.likelihood(None, kicked, x, S.ddim(VP, grid))
 
 
 # ---------------------------------------------------------------- adaptive
