@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
-from jax.scipy.special import betainc, erfc, gammaincc, ndtr, xlogy
+from jax.scipy.special import betainc, gammaincc, ndtr, xlogy
 
 
 def _wide(*values: Any) -> list[Any]:
@@ -75,12 +75,6 @@ def chi2_upper(x: Any, df: Any) -> Any:
     """P(X > x) of the chi-square law."""
     x, df = _wide(x, df)
     return gammaincc(df / 2, x / 2)
-
-
-def normal_two_sided(z: Any) -> Any:
-    """P(|Z| > |z|) of the standard normal law."""
-    (z,) = _wide(z)
-    return erfc(jnp.abs(z) / jnp.sqrt(2.0).astype(z.dtype))
 
 
 def fair_coin_two_sided(low: Any, total: Any) -> Any:

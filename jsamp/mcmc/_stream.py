@@ -6,16 +6,13 @@ import contextlib
 import json
 import os
 import pathlib
-import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _npz
 from jsamp._core._progress import bar
 from jsamp._core._random import words
 from jsamp._core._types import Key, Result, Tree
@@ -23,8 +20,6 @@ from jsamp.mcmc import _drive as d
 from jsamp.mcmc import _protocol as protocol
 from jsamp.mcmc._origin import kind, numbers
 from jsamp.mcmc._protocol import Kernel
-
-DAMAGE = (OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 
 
 def stream(
@@ -163,7 +158,7 @@ def save(path: str | pathlib.Path, state: Tree) -> None:
     Cost:
         Writing the state once.
     """
-    path = _npz("save", path)
+    path = _named("save", path)
     arrays, names = {}, []
     for i, (where, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(state)):
         if not (hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float))):
@@ -174,30 +169,10 @@ def save(path: str | pathlib.Path, state: Tree) -> None:
         # npz has no bfloat16: the bits travel as bytes, the dtype in the header.
         arrays[f"leaf{i}"] = leaf if leaf.dtype.kind in "biufc" else leaf[..., None].view(np.uint8)
     arrays["header"] = np.frombuffer(json.dumps(names).encode(), np.uint8)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
-    _sync_folder(path.parent)
+    _npz.write(path, arrays)
 
 
-def _sync_folder(folder):
-    """Flush the folder's entry, where the system has such a thing."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _npz(who, path):
+def _named(who, path):
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{who}: path must be a file name, got {_checks.shown(path)}.")
     path = pathlib.Path(path)
@@ -236,7 +211,7 @@ def load(path: str | pathlib.Path, kernel: Kernel, x: Tree, *, reduce: tuple = (
     tree = d.as_kernel(kernel)
     like = jax.eval_shape(d.begin, jax.random.key(0), tree, x, tuple(reduce))
     wanted = jax.tree_util.tree_leaves_with_path(like)
-    path = _npz("load", path)
+    path = _named("load", path)
     names, raw = _read(path)
     expected = [[jax.tree_util.keystr(where), str(leaf.dtype)] for where, leaf in wanted]
     if names != expected:
@@ -259,16 +234,7 @@ def _read(path):
             return names, [file[f"leaf{i}"] for i in range(len(names))]
     except FileNotFoundError:
         raise
-    except (
-        OSError,
-        EOFError,
-        KeyError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except _npz.DAMAGE as error:
         raise ValueError(
             f"load: {path.name} is damaged, or was not written by jsamp.mcmc.save ({type(error).__name__}: {error})."
         ) from error

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
+from jsamp._core import _npz
 from jsamp.solve._columns import CORRECT, KEEP, columns
 from jsamp.solve._plan import Plan, check_plan
 
@@ -39,18 +37,8 @@ def save(path: Any, plan: Plan) -> None:
         One file of the size of the table.
     """
     check_plan("save", plan, concrete=True)
-    target = pathlib.Path(path)
-    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in columns(plan).items()}
-    handle, part = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, kind=np.array(plan.kind), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, target)
-    except BaseException:
-        pathlib.Path(part).unlink(missing_ok=True)
-        raise
+    arrays = {name: np.asarray(value) for name, value in columns(plan).items()}
+    _npz.write(pathlib.Path(path), {"kind": np.array(plan.kind), **arrays})
 
 
 def load(path: Any) -> Plan:
@@ -83,7 +71,7 @@ def load(path: Any) -> Plan:
         return Plan(**{**arrays, "kind": str(arrays["kind"])})
     except FileNotFoundError:
         raise
-    except (ValueError, TypeError, KeyError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
+    except _npz.DAMAGE as error:
         raise ValueError(
             f"load: {path} does not hold a plan; expected a file written by js.solve.save. ({error})"
         ) from error

@@ -1,6 +1,7 @@
 """Laws of what makes, cuts, joins and keeps plans."""
 
 import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -206,7 +207,10 @@ def law_files(name, tmp_path):
     with pytest.raises(TypeError, match="Plan"):
         S.save(tmp_path / "x.npz", {"a": 1})
     whole = (tmp_path / "bare").read_bytes()
-    for number, content in enumerate((b"", whole[: len(whole) // 2], b"no archive at all")):
+    # The archive says that its parts are deflated, and no deflated block begins like this.
+    packed = re.sub(rb"(PK\x01\x02.{6})\0\0", lambda found: found[1] + b"\x08\0", whole, flags=re.DOTALL)
+    packed = packed.replace(b"\x93NUMPY", b"\x97NUMPY")
+    for number, content in enumerate((b"", whole[: len(whole) // 2], b"no archive at all", packed)):
         (tmp_path / f"damaged{number}").write_bytes(content)
         with pytest.raises(ValueError, match="does not hold a plan"):
             S.load(tmp_path / f"damaged{number}")
