@@ -137,7 +137,7 @@ def stack(plans: Sequence[Plan]) -> Plan:
 
 
 def heavy_ball(plan: Plan, beta: Any, *, first_order: Literal["filter", "bypass"] = "filter") -> Plan:
-    """Polyak's heavy ball on the increments of a plan: v <- (1 - beta) v + beta u, and the step moves by v.
+    """Give a plan Polyak's heavy ball on its increments: v <- (1 - beta) v + beta u, and the step moves by v.
 
     Increments are normalised by their total weight, so v averages slopes. beta = 1 changes nothing; smaller widens the
     stability interval by (2 - beta) / beta and lowers the order to 1.
@@ -172,7 +172,7 @@ def heavy_ball(plan: Plan, beta: Any, *, first_order: Literal["filter", "bypass"
 
 
 def nesterov(plan: Plan, beta: Any, *, first_order: Literal["filter", "bypass"] = "filter") -> Plan:
-    """Nesterov's momentum on the increments of a plan: as `heavy_ball`, then the step blends once more with u.
+    """Give a plan Nesterov's momentum on its increments: as `heavy_ball`, then the step blends once more with u.
 
     Args:
         plan: a one-row-per-step plan without corrector.
@@ -228,7 +228,7 @@ def _with_momentum(name, plan, beta, first_order, nesterov):
 
 
 def restart(plan: Plan, inner: Plan, *, repeats: int = 1, noise: Any = 1.0) -> Plan:
-    """Restart sampling: where `inner` ends, go back up in noise to where it starts and run it again, `repeats` times.
+    """Restart a plan: where `inner` ends, go back up in noise to where it starts and run it again, `repeats` times.
 
     x <- (a_max / a_min) x + noise sqrt(s_max^2 - (a_max / a_min)^2 s_min^2) z, then the rows of `inner`: a
     concatenation of plans, with the scaling folded into the row before it.

@@ -15,7 +15,7 @@ from jsamp.solve._weights import Path
 
 
 def ddim(schedule: Schedule, grid: Grid, *, eta: Any = 0.0) -> Plan:
-    """DDIM: the first-order step that every family shares (DPM-Solver-1, Euler in sigma, Euler on a rectified flow).
+    """Make DDIM: the first-order step every family shares (DPM-Solver-1, Euler in sigma, Euler on a rectified flow).
 
     x_t = sqrt(sigma_t^2 - s^2) eps + alpha_t x0 + s z, with s = eta (sigma_t / sigma_s) sqrt(sigma_s^2 - sigma_t^2
     alpha_s^2 / alpha_t^2); eta = 0 is the ODE, eta = 1 is DDPM. Order 1.
@@ -59,7 +59,7 @@ def ddim(schedule: Schedule, grid: Grid, *, eta: Any = 0.0) -> Plan:
 
 
 def ddpm(schedule: Schedule, grid: Grid, *, variance: str | Scalar = "small") -> Plan:
-    """DDPM ancestral sampling: the posterior mean of q(x_t | x_s, x0) with the predicted x0, and a choice of variance.
+    """Make DDPM ancestral sampling: the posterior mean of q(x_t | x_s, x0) at the predicted x0; variance by choice.
 
     "small" is the variance of that posterior, right for data at a point: the plan of `ddim(eta=1)` and of first-order
     SDE-DPM-Solver++ (tau = 1). "large" is the forward variance sigma_s^2 - (alpha_s / alpha_t)^2 sigma_t^2 (beta),

@@ -17,7 +17,7 @@ from jsamp.solve._weights import Path, check_grid
 
 
 def dpm2_ancestral(schedule: Schedule, grid: Grid, *, eta: Scalar = 1.0) -> Plan:
-    """DPM-2 ancestral of k-diffusion: the midpoint rule, middle in log rho, down to rho_down; then noise up to rho.
+    """Make DPM-2 ancestral of k-diffusion: the midpoint rule, middle in log rho, to rho_down; then noise up to rho.
 
     With rho = sigma / alpha: rho_up = min(rho', eta rho' sqrt(1 - rho'^2 / rho^2)), rho_down^2 = rho'^2 - rho_up^2.
     eta = 0 is `dpm2`. On Gaussian data the variance is of second order.
@@ -64,7 +64,7 @@ def dpm2_ancestral(schedule: Schedule, grid: Grid, *, eta: Scalar = 1.0) -> Plan
 
 
 def dpmpp_2s_ancestral(schedule: Schedule, grid: Grid, *, eta: Scalar = 1.0) -> Plan:
-    """DPM-Solver++(2S) ancestral of k-diffusion: the exponential midpoint rule on x0 down to rho_down, then noise.
+    """Make DPM-Solver++(2S) ancestral of k-diffusion: the exponential midpoint rule on x0 to rho_down, then noise.
 
     rho_up and rho_down as in `dpm2_ancestral`; eta = 0 is the midpoint rule, of second order.
 
@@ -109,7 +109,7 @@ def dpmpp_2s_ancestral(schedule: Schedule, grid: Grid, *, eta: Scalar = 1.0) -> 
 
 
 def dpmpp_sde(schedule: Schedule, grid: Grid, *, eta: Scalar = 1.0) -> Plan:
-    """DPM-Solver++ SDE of k-diffusion: an ancestral step to the middle, then one to the end, noises of one path.
+    """Make DPM-Solver++ SDE of k-diffusion: an ancestral step to the middle, one to the end, noises of one path.
 
     Both steps start where the step starts, with the rho_up and rho_down of `dpm2_ancestral` for their own targets, and
     the second takes x0 of the middle. Their noises are increments from the start of one Brownian path in rho, so that
@@ -163,7 +163,7 @@ def dpmpp_sde(schedule: Schedule, grid: Grid, *, eta: Scalar = 1.0) -> Plan:
 
 
 def res_multistep(schedule: Schedule, grid: Grid, *, eta: Scalar = 0.0) -> Plan:
-    """RES multistep: x0 through the last two evaluations, exactly weighted, down to rho_down; then ancestral noise.
+    """Make RES multistep: x0 through the last two evaluations, exactly weighted, to rho_down; then ancestral noise.
 
     eta = 0 is `dpmpp(order=2, lower_order_final=False)`. With noise the spacing of the two evaluations is that of their
     own levels; the code of ComfyUI takes it from rho_down of the step before.
@@ -219,7 +219,7 @@ SEEDS_STAGES = {2: (1 / 2,), 3: (1 / 3, 2 / 3)}
 def seeds(
     schedule: Schedule, grid: Grid, *, order: int = 2, eta: Scalar = 1.0, variant: Literal["phi_1", "phi_2"] = "phi_1"
 ) -> Plan:
-    """SEEDS of two or three stages: the exponential SDE on x0, with the noise of each stage carried on to the end.
+    """Make SEEDS of two or three stages: the exponential SDE on x0, with the noise of each stage carried to the end.
 
     In lam, with h the step and c = 1 + eta: x <- (sigma' / sigma) e^(-eta h) x + alpha' (1 - e^(-c h)) x0 + noise, for
     each stage; the noise of a stage decays by e^(-eta h) over what remains, and new noise fills it up. eta is k-

@@ -24,7 +24,7 @@ def unipc(
     corrector_last: bool = False,
     lower_order_final: Any = "auto",
 ) -> Plan:
-    """UniPC: an exponential Adams predictor whose step is corrected, at no extra call, by the next evaluation.
+    """Make UniPC: an exponential Adams predictor whose step is corrected, at no extra call, by the next evaluation.
 
     The corrector of a step uses the order + 1 points that include its end, so order p converges with order p + 1.
     B(h) of the paper cancels except in the two-point formulas, where "bh1" and "bh2" fix the slope's weight.
@@ -95,7 +95,7 @@ def sa_solver(
     corrector_last: bool = False,
     lower_order_final: Any = "auto",
 ) -> Plan:
-    """SA-Solver: stochastic Adams predictor and corrector on x0, both with the same noise.
+    """Make SA-Solver: stochastic Adams predictor and corrector on x0, both with the same noise.
 
     Args:
         schedule: a noise schedule.
@@ -161,7 +161,7 @@ def _exp(value):
 
 
 def er_sde(schedule: Schedule, grid: Grid, *, order: int = 2, phi: Any = None) -> Plan:
-    """ER-SDE: an extended reverse-time SDE with a chosen noise function, x0 interpolated in rho = sigma / alpha.
+    """Make ER-SDE: an extended reverse-time SDE with a chosen noise function, x0 interpolated in rho = sigma / alpha.
 
     x_t / alpha_t = (phi_t / phi_s) x_s / alpha_s + sum_j x0_j int l_j d(phi_t / phi) + z, with noise variance
     rho_t^2 - rho_s^2 phi_t^2 / phi_s^2. phi(rho) = rho is the ODE; phi = rho^2 the standard reverse SDE.

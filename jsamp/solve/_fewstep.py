@@ -18,7 +18,7 @@ from jsamp.solve._weights import check_grid
 
 
 def consistency(schedule: Schedule, grid: Grid) -> Plan:
-    """Multistep consistency sampling: predict x0 and noise it anew to the next level; that of LCM too.
+    """Sample a consistency model in several steps: predict x0 and noise it anew to the next level; that of LCM too.
 
     x <- alpha_next x0 + sigma_next z. Nothing of x but its x0 is kept, so a network that maps every x_t to the end of
     its trajectory (a consistency model) gives exact samples at any number of steps. End the grid with `final="zero"`:

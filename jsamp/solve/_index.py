@@ -54,7 +54,7 @@ def _adams_row(path: Path, i: int, point: list[int], coefficients: list[Any], be
 
 
 def plms(schedule: Schedule, grid: Grid, *, order: int = 4, start: Literal["euler", "heun"] = "euler") -> Plan:
-    """PLMS: Adams-Bashforth with equal-step coefficients on eps in rho = sigma / alpha; lower orders at the start.
+    """Make PLMS: Adams-Bashforth with equal-step coefficients on eps in rho = sigma / alpha; lower orders at the start.
 
     Order 2 at most on grids that are not uniform in rho, whatever `order`, and still among the best at ten steps. The
     same table as `ipndm`, and as GHVB with beta = 1. `start="heun"` makes the first step a Heun step, as Stable
@@ -91,7 +91,7 @@ def plms(schedule: Schedule, grid: Grid, *, order: int = 4, start: Literal["eule
 
 
 def ipndm(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
-    """iPNDM, the improved PNDM of the DEIS paper: `plms` by its other name, on times uniform in t in the paper's code.
+    """Make iPNDM, the improved PNDM of the DEIS paper: `plms` by its other name, on times uniform in t in its code.
 
     Args:
         schedule: as in `plms`.
@@ -122,7 +122,7 @@ def ipndm(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
 def ghvb(
     schedule: Schedule, grid: Grid, *, order: int = 4, beta: Any = 0.8, spacing: Literal["index", "variable"] = "index"
 ) -> Plan:
-    """GHVB: generalised heavy ball, momentum on the evaluations of an Adams-Bashforth method of real order.
+    """Make GHVB: generalised heavy ball, momentum on the evaluations of an Adams-Bashforth method of real order.
 
     v <- (1 - beta) v + beta eps, then y <- y + (rho_t - rho_s) sum_j c_j v_j with c from the backward-difference series
     of `adams`. The paper's order "3.8" is `order=4, beta=0.8`. Momentum widens the stability interval from that of
@@ -159,7 +159,7 @@ def ghvb(
 
 
 def gradient_estimation(schedule: Schedule, grid: Grid, *, gamma: Scalar = 2.0) -> Plan:
-    """Gradient estimation: Euler steps in rho on an extrapolated noise prediction, gamma eps + (1 - gamma) eps_before.
+    """Step by Euler in rho on an extrapolated noise, gamma eps + (1 - gamma) eps_before: gradient estimation.
 
     gamma = 1 is `ddim`; 1.5 is `plms(order=2)`, the only value of second order on equal steps; the paper takes 2, which
     is better in few steps of a trained network.
@@ -217,7 +217,7 @@ def _ghvb(name, schedule, grid, order, beta, spacing, momentum):
 
 
 def pndm(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
-    """PNDM with its Runge-Kutta start: Adams-Bashforth of four points after three RK4 steps, or of two after one Heun.
+    """Make PNDM with its Runge-Kutta start: Adams-Bashforth of four points after three RK4 steps, or two after a Heun.
 
     The pseudo Runge-Kutta stages evaluate at the middle time (t_i + t_{i+1}) / 2 and at t_{i+1}, and combine noise
     predictions, as published.

@@ -18,7 +18,7 @@ from jsamp.solve._weights import check_grid_is_array
 
 
 def interpolant_ode(interpolant: Any, grid: Grid, *, tableau: str = "2heun") -> Plan:
-    """Runge-Kutta on dx/dt = b(x, t), the flow of an interpolant from one law to the other.
+    """Integrate dx/dt = b(x, t), the flow of an interpolant from one law to the other, by a Runge-Kutta method.
 
     Run it with a `js.denoise.Bridge` or `BridgeMixture` as the denoiser: the plan moves by the prediction's x0, which
     is b there.
@@ -66,7 +66,7 @@ def interpolant_ode(interpolant: Any, grid: Grid, *, tableau: str = "2heun") -> 
 
 
 def interpolant_sde(interpolant: Any, grid: Grid, *, eps: Any = 1.0) -> Plan:
-    """Heun's method on dx = (b + eps s) dt + sqrt(2 eps) dW, which has the law of the interpolant at every time.
+    """Integrate dx = (b + eps s) dt + sqrt(2 eps) dW by Heun's method: the law of the interpolant at every time.
 
     eps is chosen here, not in training: 0 is the ODE; more noise forgets errors of b, if s is good, and needs more
     steps. Backwards in time the drift is b - eps s. The noise is added once in a step, so the weak order is 2. A step

@@ -172,7 +172,7 @@ def dpmpp(
     tau: Any = 0.0,
     lower_order_final: Any = "auto",
 ) -> Plan:
-    """DPM-Solver++ multistep (1M, 2M, 3M, ...; SDE forms with tau): x0 interpolated in lam.
+    """Make DPM-Solver++ multistep (1M, 2M, 3M, ...; SDE forms with tau): x0 interpolated in lam.
 
     x_t = (sigma_t / sigma_s) e^(-tau^2 h) x_s + sum_j B_j x0_j + C z, with B_j the integrals of the exponential weight
     against the Lagrange basis. Warm-up uses the points there are. Published codes multiply the quadratic term of 3M
@@ -223,7 +223,7 @@ def dpm_solver(
     tau: Any = 0.0,
     lower_order_final: Any = "auto",
 ) -> Plan:
-    """DPM-Solver multistep: eps interpolated in lam. With `variant="exact"` also the DEIS of diffusers (log-rho).
+    """Make DPM-Solver multistep: eps interpolated in lam. `variant="exact"` is also the DEIS of diffusers (log-rho).
 
     x_t = (alpha_t / alpha_s) x_s + sum_j B_j eps_j. Under strong guidance prefer `dpmpp`. Errors of the prediction and
     of float32 are multiplied by up to 1 / alpha of the start (`js.solve.describe` shows it): start at alpha > 0.02 for
@@ -272,7 +272,7 @@ def deis(
     variable: Literal["t", "rho", "lam"] = "t",
     lower_order_final: Any = "auto",
 ) -> Plan:
-    """DEIS: eps interpolated by a polynomial in time, in rho = sigma / alpha, or in lam, integrated exactly.
+    """Make DEIS: eps interpolated by a polynomial in time, in rho = sigma / alpha, or in lam, integrated exactly.
 
     The paper's tAB-DEIS-r and rhoAB-DEIS-r are `order=r + 1` (order counts points, as everywhere here);
     `variable="lam"` is what diffusers calls DEIS. Weights come from Gauss-Legendre quadrature; the published Riemann
@@ -310,7 +310,7 @@ def deis(
 
 
 def lms(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
-    """Linear multistep in rho = sigma / alpha, as in k-diffusion: `deis(variable="rho")` that never lowers its order.
+    """Make the linear multistep of k-diffusion in rho = sigma / alpha: `deis(variable="rho")` that keeps its order.
 
     Args:
         schedule: a noise schedule; alpha must be positive on the grid.

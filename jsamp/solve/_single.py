@@ -102,7 +102,7 @@ def dpmpp_single(
     packing: Literal["fast", "grid"] = "fast",
     variant: Literal["exact", "reference"] = "exact",
 ) -> Plan:
-    """DPM-Solver++ singlestep (2S, 3S): exponential Runge-Kutta blocks on x0 in lam, n evaluations in all.
+    """Make DPM-Solver++ singlestep (2S, 3S): exponential Runge-Kutta blocks on x0 in lam, n evaluations in all.
 
     A block of k evaluations crosses k steps of the grid and evaluates at its nodes: stage j goes from the block's start
     to its node j. Blocks are of `order` evaluations, the last ones smaller so that they number n. packing="fast" packs
@@ -146,7 +146,7 @@ def dpm_single(
     packing: Literal["fast", "grid"] = "fast",
     variant: Literal["exact", "reference"] = "exact",
 ) -> Plan:
-    """DPM-Solver singlestep (2S, 3S, "fast"): exponential Runge-Kutta blocks on eps in lam, n evaluations in all.
+    """Make DPM-Solver singlestep (2S, 3S, "fast"): exponential Runge-Kutta blocks on eps in lam, n evaluations in all.
 
     Args:
         schedule: a noise schedule; alpha must be positive on the grid.

@@ -85,7 +85,7 @@ def ends_noiseless(path: Path, i: int) -> Any:
 
 
 def rho_rk(schedule: Schedule, grid: Grid, *, tableau: str = "3kutta") -> Plan:
-    """Explicit Runge-Kutta on d(x / alpha) / d(rho) = eps, the rhoRK family of DEIS.
+    """Make rhoRK of DEIS: explicit Runge-Kutta on d(x / alpha) / d(rho) = eps.
 
     A last step to sigma = 0 is an Euler step: no stage can evaluate there.
 
@@ -127,7 +127,7 @@ def _in_rho(path: Path, tableau: str) -> Plan:
 
 
 def heun(schedule: Schedule, grid: Grid) -> Plan:
-    """Heun's second-order method: the deterministic sampler of EDM.
+    """Make Heun's second-order method: the deterministic sampler of EDM.
 
     On d(x / alpha) / d(rho) = eps with rho = sigma / alpha; on a straight path (`Flow`) in t, on the velocity.
     A last step to zero noise is an Euler step. Order 2. Beware few steps from a large sigma_max: the average
@@ -173,7 +173,7 @@ def heun(schedule: Schedule, grid: Grid) -> Plan:
 def edm(
     schedule: Schedule, grid: Grid, *, churn: Any = 0.0, churn_min: Any = 0.0, churn_max: Any = np.inf, noise: Any = 1.0
 ) -> Plan:
-    """The stochastic sampler of EDM: before each Heun step the noise level is raised and fresh noise added.
+    """Make the stochastic sampler of EDM: before each Heun step the noise level is raised and fresh noise added.
 
     sigma_hat = sigma (1 + gamma), gamma = min(churn / n, sqrt(2) - 1) where churn_min <= sigma <= churn_max, and
     x <- x + noise sqrt(sigma_hat^2 - sigma^2) z. With churn = 0 it is `heun`.
@@ -228,7 +228,7 @@ def edm(
 
 
 def dpm2(schedule: Schedule, grid: Grid) -> Plan:
-    """DPM-2 of k-diffusion: the midpoint rule in rho with the middle taken in log rho. Order 2.
+    """Make DPM-2 of k-diffusion: the midpoint rule in rho with the middle taken in log rho. Order 2.
 
     A last step to zero noise is an Euler step.
 

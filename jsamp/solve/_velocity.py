@@ -13,7 +13,7 @@ from jsamp.solve._weights import check_grid
 
 
 def velocity_multistep(schedule: Schedule, grid: Grid, *, order: int = 2) -> Plan:
-    """Adams-Bashforth on the velocity of the straight path, on steps of any length.
+    """Step by Adams-Bashforth on the velocity of the straight path, on steps of any length.
 
     With s = sigma / (alpha + sigma) and w = x / (alpha + sigma), dw/ds = eps - x0: any schedule is a rectified flow,
     and on `Flow` s = t and w = x. The velocity is interpolated by a polynomial in s through the last `order`
