@@ -15,6 +15,7 @@ from jsamp._core._types import Schedule
 from jsamp.denoise import _fields
 from jsamp.denoise._algebra import levels
 from jsamp.denoise._protocol import Prediction
+from jsamp.noise._protocol import check_schedule
 
 
 def _moment(a, b):
@@ -83,7 +84,7 @@ class GaussianMixture:
         O(k d), with covariances O(k d^2), for each point.
     """
 
-    schedule: Schedule = field(check=_fields.schedule)
+    schedule: Schedule = field(check=check_schedule)
     log_weights: Any
     means: Any
     variances: Any
@@ -171,7 +172,7 @@ class Empirical:
         O(n d) for each point; memory O(n) beyond the data.
     """
 
-    schedule: Schedule = field(check=_fields.schedule)
+    schedule: Schedule = field(check=check_schedule)
     data: Any = field(check=_fields.number(), convert=lambda name, value: _fields.as_numbers(value))
 
     def __post_init__(self):

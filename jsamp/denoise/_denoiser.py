@@ -16,6 +16,7 @@ from jsamp._core._types import Model, Schedule, Tree
 from jsamp.denoise import _fields
 from jsamp.denoise._algebra import as_time, levels, slopes
 from jsamp.denoise._protocol import Guided, Prediction
+from jsamp.noise._protocol import check_schedule
 
 
 def _from_eps(schedule, t, x, m):
@@ -102,7 +103,7 @@ class Denoiser:
     """
 
     model: Model = field(convert=_fields.callable_as("model(x, t)"))
-    schedule: Schedule = field(check=_fields.schedule)
+    schedule: Schedule = field(check=check_schedule)
     predicts: Predicts = static(check=_fields.one_of(*CONVERSIONS))
     time_map: Any = field(convert=_fields.callable_as("time_map(t)", optional=True))
     variance: Any = static()

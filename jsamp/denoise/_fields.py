@@ -11,7 +11,6 @@ import numpy as np
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import (
     check_finite,
-    check_flag,
     check_number,
     concrete,
     is_traced,
@@ -26,13 +25,11 @@ __all__ = [
     "count",
     "denoiser",
     "finite",
-    "flag",
     "label",
     "noise_std",
     "number",
     "on_host",
     "one_of",
-    "schedule",
     "weight",
 ]
 
@@ -40,15 +37,6 @@ __all__ = [
 def denoiser(name: str, value: Any) -> None:
     """Refuse what is no denoiser."""
     check_denoiser(name, value)
-
-
-def schedule(name: str, value: Any) -> None:
-    """Refuse what has no noise levels."""
-    missing = [method for method in ("alpha", "sigma", "lam", "time") if not callable(getattr(value, method, None))]
-    if missing or isinstance(value, type):
-        kind = value.__name__ if isinstance(value, type) else type(value).__name__
-        names = ", ".join(f"{method}()" for method in missing or ["alpha"])
-        raise TypeError(f"{name} must have {names}, got {kind}. Pass for example js.noise.VP().")
 
 
 def on_host(name: str, value: Any) -> np.ndarray:
@@ -66,11 +54,6 @@ def label(name: str, value: Any) -> None:
     known = value if hasattr(value, "dtype") else np.asarray(value)
     if not jnp.issubdtype(known.dtype, jnp.integer) or not known.size:
         raise TypeError(f"{name} must be an integer, got {shown(value)}.")
-
-
-def flag(name: str, value: Any) -> bool:
-    """Return a boolean option."""
-    return check_flag(name, value)
 
 
 def weight(name: str, value: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._checks import concrete
+from jsamp._core._checks import check_flag, concrete
 from jsamp._core._like import dtype_of
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Model
@@ -81,7 +81,7 @@ class GradientFree:
     weak: Any = field(default=None, convert=_fields.callable_as("weak(label)", optional=True))
     reference: Model = field(default=_runner_up, convert=_fields.callable_as("reference(p, label)"))
     strength: Model = field(default=_doubt, convert=_fields.callable_as("strength(p, label)"))
-    lag: bool = static(default=False, convert=_fields.flag)
+    lag: bool = static(default=False, convert=check_flag)
     memory: Any = field(default=None, init=False)
 
     def __post_init__(self):

@@ -16,6 +16,7 @@ from jsamp.denoise import _fields
 from jsamp.denoise._algebra import as_time, levels
 from jsamp.denoise._denoiser import Denoiser
 from jsamp.denoise._protocol import Guided
+from jsamp.noise._protocol import check_schedule
 
 
 @pytree
@@ -57,7 +58,7 @@ class ForwardModel:
 
     signal: Model = field(convert=_fields.callable_as("signal(x, t)"))
     forward: Model = field(convert=_fields.callable_as("forward(signal)"))
-    schedule: Schedule = field(check=_fields.schedule)
+    schedule: Schedule = field(check=check_schedule)
 
     def __call__(self, x, t, *, key=None):
         """Render the predicted signal, and bring it along."""

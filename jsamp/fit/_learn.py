@@ -205,5 +205,5 @@ def _of_plan(plan, given, train, schedule):
         )
     if "grid" not in train:
         return as_tree("learn_plan: build", lambda grid: plan, "build(grid)"), jnp.zeros(plan.nfe + 1)
-    check_schedule("learn_plan: denoiser", schedule)
+    check_schedule("learn_plan: the schedule of the denoiser", schedule)
     return follow(plan, schedule)

@@ -97,7 +97,7 @@ class Space:
     final: str = static(default="zero")
 
     def __post_init__(self):
-        check_schedule("Space", self.schedule)
+        check_schedule("Space: schedule", self.schedule)
         for name in ("t_max", "t_min"):
             if getattr(self, name) is not None:
                 check_scalar(f"Space: {name}", getattr(self, name))

@@ -11,9 +11,10 @@ from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like
 from jsamp.loss import _protocol as p
-from jsamp.loss._match import EDMWeight, as_weight, check_schedule, weigh
+from jsamp.loss._match import EDMWeight, as_weight, weigh
 from jsamp.loss._times import LogNormalTimes, as_times, draw_times, quantiles
 from jsamp.noise import VE
+from jsamp.noise._protocol import check_schedule
 
 
 class AmbientDrawn(NamedTuple):
@@ -225,7 +226,7 @@ class AmbientMask(p.Called):
     batched: bool = static(default=False)
 
     def __post_init__(self):
-        check_schedule("AmbientMask", self.schedule)
+        check_schedule("AmbientMask: schedule", self.schedule)
         _checks.check_number("AmbientMask: delta", self.delta, low=0, high=1 - 1e-6, open_low=True)
 
     def draw(self, key, batch):

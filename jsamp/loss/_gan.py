@@ -12,9 +12,8 @@ from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import lincomb, normal_like
 from jsamp.loss import _protocol as p
-from jsamp.loss._match import check_schedule
 from jsamp.loss._times import quantiles
-from jsamp.noise._protocol import check_times
+from jsamp.noise._protocol import check_schedule, check_times
 
 
 class GANDrawn(NamedTuple):
@@ -149,7 +148,7 @@ class GANCritic(p.Called):
     player = 1
 
     def __post_init__(self):
-        check_schedule("GANCritic", self.schedule)
+        check_schedule("GANCritic: schedule", self.schedule)
         check_times("GANCritic: grid", self.schedule, self.grid, end=True)
         _checks.check_number("GANCritic: r1", self.r1, low=0)
 
@@ -212,7 +211,7 @@ class GANGenerator(p.Called):
     player = 0
 
     def __post_init__(self):
-        check_schedule("GANGenerator", self.schedule)
+        check_schedule("GANGenerator: schedule", self.schedule)
         check_times("GANGenerator: grid", self.schedule, self.grid, end=True)
 
     def draw(self, key, batch):

@@ -15,6 +15,7 @@ from jsamp._core._tree import normal_like
 from jsamp.denoise._denoiser import CONVERSIONS
 from jsamp.loss import _protocol as p
 from jsamp.loss._times import UniformTimes, as_times, draw_times
+from jsamp.noise._protocol import check_schedule
 
 
 class MatchDrawn(NamedTuple):
@@ -76,13 +77,6 @@ class EDMWeight:
         data = jnp.asarray(self.sigma_data, t.dtype)
         ratio = schedule.sigma(t) / schedule.alpha(t)
         return 1 / data**2 + 1 / ratio**2
-
-
-def check_schedule(who: str, schedule: Any) -> None:
-    """Refuse an object without the methods of a noise schedule."""
-    for method in ("alpha", "sigma", "lam", "time"):
-        if not callable(getattr(schedule, method, None)):
-            raise TypeError(f"{who}: schedule must have {method}(). Pass for example js.noise.VP().")
 
 
 def as_weight(name: str, weight: Any) -> Any:
@@ -170,7 +164,7 @@ class Match(p.Called):
     batched: bool = static(default=False)
 
     def __post_init__(self):
-        check_schedule("Match", self.schedule)
+        check_schedule("Match: schedule", self.schedule)
         _checks.check_choice("Match: predicts", self.predicts, tuple(CONVERSIONS))
         _checks.check_number("Match: drop", self.drop, low=0, high=1)
         for leaf in jax.tree.leaves(self.null):

@@ -12,8 +12,9 @@ from jsamp._core._like import match
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import lincomb, normal_like
 from jsamp.loss import _protocol as p
-from jsamp.loss._match import as_weight, check_schedule, weigh
+from jsamp.loss._match import as_weight, weigh
 from jsamp.loss._times import UniformTimes, as_times, draw_times
+from jsamp.noise._protocol import check_schedule
 
 
 class RegenerationDrawn(NamedTuple):
@@ -86,7 +87,7 @@ class Regeneration(p.Called):
     batched: bool = static(default=False)
 
     def __post_init__(self):
-        check_schedule("Regeneration", self.schedule)
+        check_schedule("Regeneration: schedule", self.schedule)
         _checks.check_choice("Regeneration: predicts", self.predicts, ("score", "eps", "x0"))
         _checks.check_number("Regeneration: mix", self.mix, low=0, high=1)
 
@@ -209,7 +210,7 @@ class ForwardModelMatch(p.Called):
     batched: bool = static(default=False)
 
     def __post_init__(self):
-        check_schedule("ForwardModelMatch", self.schedule)
+        check_schedule("ForwardModelMatch: schedule", self.schedule)
         _checks.check_number("ForwardModelMatch: extra_weight", self.extra_weight, low=0)
 
     def draw(self, key, batch):

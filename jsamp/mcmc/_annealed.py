@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks, _tree
+from jsamp._core import _checks, _fields, _tree
 from jsamp._core._callable import as_tree
 from jsamp._core._like import match
 from jsamp._core._mesh import vary
@@ -32,7 +32,7 @@ class NoisedScore:
         One network call.
     """
 
-    denoiser: Model = field(convert=k.function("denoiser(x, t)"))
+    denoiser: Model = field(convert=_fields.callable_as("denoiser(x, t)"))
 
     def __call__(self, x, t):
         """Evaluate the score at noise level t."""
@@ -86,7 +86,7 @@ class Corrector:
         arXiv:2011.13456.
     """
 
-    score: Model = field(convert=k.function("score(x, t)"))
+    score: Model = field(convert=_fields.callable_as("score(x, t)"))
     t: Scalar = field(convert=k.between())
     snr: Scalar = field(default=0.16, convert=k.positive)
     scale: Scalar = field(default=1.0, convert=k.positive)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks, _tree
+from jsamp._core import _checks, _fields, _tree
 from jsamp._core._callable import as_tree
 from jsamp._core._like import match
 from jsamp._core._mesh import vary
@@ -63,10 +63,6 @@ def picked(state: Any, info: Any) -> Noised:
     if not isinstance(found, Noised):
         raise TypeError(f"picked: info must be that of DenoisingLangevinGibbs, got {_checks.shown(info)}.")
     return found
-
-
-def _choice(*choices):
-    return lambda name, value: _checks.check_choice(name, value, choices)
 
 
 def _check_levels(name, value):
@@ -132,15 +128,15 @@ class DenoisingLangevinGibbs:
         Kim and Ye, "Denoising MCMC for accelerating diffusion-based generative models", 2023, arXiv:2209.14593.
     """
 
-    score: Model | None = field(default=None, convert=k.function("score(x, sigma)", missing=True))
+    score: Model | None = field(default=None, convert=_fields.callable_as("score(x, sigma)", optional=True))
     sigmas: Array = field(default=None, convert=lambda name, value: _check_levels(name, value))
-    logdensity: Model | None = field(default=None, convert=k.function("logdensity(x, sigma)", missing=True))
+    logdensity: Model | None = field(default=None, convert=_fields.callable_as("logdensity(x, sigma)", optional=True))
     posterior: Any = static(default="exact")
     classifier: Any = None
     step_size: Scalar = field(default=0.5, convert=k.positive)
     skip: int = static(default=10, convert=_checks.check_count)
-    x_move: Literal["mala", "ula"] = static(default="mala", check=_choice("mala", "ula"))
-    select: Literal["last", "min"] = static(default="last", check=_choice("last", "min"))
+    x_move: Literal["mala", "ula"] = static(default="mala", check=_fields.one_of("mala", "ula"))
+    select: Literal["last", "min"] = static(default="last", check=_fields.one_of("last", "min"))
     scaled: bool = static(default=True, convert=_checks.check_flag)
     argmax: bool = static(default=False, convert=_checks.check_flag)
 

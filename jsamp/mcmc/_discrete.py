@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks, _tree
+from jsamp._core import _checks, _fields, _tree
 from jsamp._core._checks import check_count, check_flag
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import LogDensity, Scalar, Tree
@@ -64,7 +64,7 @@ class DiscreteLangevin:
         Zhang, Liu and Liu, "A Langevin-like sampler for discrete distributions", 2022, arXiv:2206.09914.
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    logdensity: LogDensity = field(convert=_fields.callable_as("logdensity(x)"))
     step_size: Scalar = field(default=0.2, convert=k.positive)
     low: Tree = field(default=0.0, convert=_bound)
     high: Tree = field(default=1.0, convert=_bound)

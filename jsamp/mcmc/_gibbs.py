@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jsamp._core import _fields
 from jsamp._core._like import as_arrays, match
 from jsamp._core._pytree import field, pytree, static
 from jsamp.mcmc import _kernel as k
@@ -148,7 +149,7 @@ class Gibbs:
         One draw, no model call.
     """
 
-    draw: Any = field(convert=k.function("draw(key, x)"))
+    draw: Any = field(convert=_fields.callable_as("draw(key, x)"))
     part: Any = static(convert=_path)
 
     def init(self, x, key=None):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _tree
+from jsamp._core import _fields, _tree
 from jsamp._core._checks import check_flag
 from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree, replace, static
@@ -113,7 +113,7 @@ def decide(t: Trajectory, state: Any) -> tuple[Any, Any]:
 class LongMoves:
     """Kernels that run a trajectory of varying length and accept or reject its end: what HMC and MAMS share."""
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    logdensity: LogDensity = field(convert=_fields.callable_as("logdensity(x)"))
     step_size: Scalar = field(default=0.1, convert=k.positive)
     length: Scalar = field(default=1.5707963, convert=k.positive)
     metric: Tree = field(default=None, convert=k.metric)

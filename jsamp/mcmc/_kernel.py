@@ -10,23 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _tree
-from jsamp._core._callable import as_tree
 from jsamp._core._like import as_arrays, match
 from jsamp._core._random import normal_once
 from jsamp._core._types import Key
 from jsamp.mcmc._metric import check_metric
 from jsamp.mcmc._protocol import Info, Point, State
 
-__all__ = ["Info", "Point", "State", "as_tree"]
-
-
-def function(signature: str, *, missing: bool = False) -> Any:
-    """The conversion of a field that holds a callable, which becomes a tree; `missing` lets None pass."""
-
-    def convert(name, value):
-        return None if missing and value is None else as_tree(name, value, signature)
-
-    return convert
+__all__ = ["Info", "Point", "State"]
 
 
 def between(low: float = -np.inf, high: float = np.inf, *, open_low: bool = False) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _tree
+from jsamp._core import _fields, _tree
 from jsamp._core._pytree import field, pytree
 from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
@@ -53,10 +53,10 @@ class ULA:
         1996.
     """
 
-    logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
+    logdensity: LogDensity | None = field(default=None, convert=_fields.callable_as("logdensity(x)", optional=True))
     step_size: Scalar = field(default=0.1, convert=k.positive)
     metric: Tree = field(default=None, convert=k.metric)
-    score: Any = field(default=None, convert=k.function("score(x)", missing=True))
+    score: Any = field(default=None, convert=_fields.callable_as("score(x)", optional=True))
 
     caches = "gradient"
     proposal_cost = 2
@@ -124,7 +124,7 @@ class MALA:
         diffusions", 1998.
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    logdensity: LogDensity = field(convert=_fields.callable_as("logdensity(x)"))
     step_size: Scalar = field(default=0.1, convert=k.positive)
     metric: Tree = field(default=None, convert=k.metric)
 
@@ -179,7 +179,7 @@ class Barker:
         2022, arXiv:1908.11812.
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    logdensity: LogDensity = field(convert=_fields.callable_as("logdensity(x)"))
     step_size: Scalar = field(default=0.1, convert=k.positive)
     metric: Tree = field(default=None, convert=k.metric)
 

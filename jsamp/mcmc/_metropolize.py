@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks, _tree
+from jsamp._core import _checks, _fields, _tree
+from jsamp._core._callable import as_tree
 from jsamp._core._like import match
 from jsamp._core._mesh import vary
 from jsamp._core._numerics import gauss_legendre
@@ -119,11 +120,11 @@ def metropolize(
     if (logdensity is None) == (score is None):
         raise ValueError("metropolize: give exactly one of logdensity and score.")
     if protocol.proposal_of(proposal) is proposal:
-        proposal = k.as_tree("metropolize: proposal", proposal, "proposal(key, x)")
+        proposal = as_tree("metropolize: proposal", proposal, "proposal(key, x)")
     if logdensity is not None:
-        logdensity = k.as_tree("metropolize: logdensity", logdensity, "logdensity(x)")
+        logdensity = as_tree("metropolize: logdensity", logdensity, "logdensity(x)")
     else:
-        score = k.as_tree("metropolize: score", score, "score(x)")
+        score = as_tree("metropolize: score", score, "score(x)")
     return _Metropolized(proposal, logdensity, score, _checks.check_count("metropolize: nodes", nodes))
 
 
@@ -154,7 +155,7 @@ class ReconstructionScore:
         arXiv:1211.4246.
     """
 
-    reconstruct: Model = field(convert=k.function("reconstruct(x)"))
+    reconstruct: Model = field(convert=_fields.callable_as("reconstruct(x)"))
     sigma: Scalar = field(convert=k.positive)
 
     def __call__(self, x):
@@ -197,7 +198,7 @@ class AutoencoderMH:
         arXiv:1211.4246.
     """
 
-    reconstruct: Model = field(convert=k.function("reconstruct(x)"))
+    reconstruct: Model = field(convert=_fields.callable_as("reconstruct(x)"))
     sigma: Scalar = field(convert=k.positive)
     step_size: Scalar = field(default=1.0, convert=k.positive)
     metric: Tree = field(default=None, convert=k.metric)

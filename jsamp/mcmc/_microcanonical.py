@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _tree
+from jsamp._core import _fields, _tree
 from jsamp._core._pytree import field, pytree, replace
 from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
@@ -71,7 +71,7 @@ class MCLMC:
         Robnik, De Luca, Silverstein and Seljak, "Microcanonical Hamiltonian Monte Carlo", 2023, arXiv:2212.08549.
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    logdensity: LogDensity = field(convert=_fields.callable_as("logdensity(x)"))
     step_size: Scalar = field(default=0.1, convert=k.positive)
     length: Scalar = field(default=1.0, convert=k.positive)
     metric: Tree = field(default=None, convert=k.metric)

@@ -48,8 +48,8 @@ class MinibatchScore:
         variates for stochastic gradient MCMC", 2019, arXiv:1706.05439.
     """
 
-    logprior: Any = field(convert=k.function("logprior(x)"))
-    loglikelihood: Any = field(convert=k.function("loglikelihood(x, row)"))
+    logprior: Any = field(convert=_fields.callable_as("logprior(x)"))
+    loglikelihood: Any = field(convert=_fields.callable_as("loglikelihood(x, row)"))
     num_data: Scalar = field(convert=k.between(low=1))
     center: Tree = None
     center_score: Tree = None
@@ -153,7 +153,7 @@ class SGLD:
         Welling and Teh, "Bayesian learning via stochastic gradient Langevin dynamics", 2011.
     """
 
-    score: Any = field(convert=k.function("score(x, batch)"))
+    score: Any = field(convert=_fields.callable_as("score(x, batch)"))
     data: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
@@ -213,7 +213,7 @@ class pSGLD:
         2016, arXiv:1512.07666.
     """
 
-    score: Any = field(convert=k.function("score(x, batch)"))
+    score: Any = field(convert=_fields.callable_as("score(x, batch)"))
     data: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
@@ -277,7 +277,7 @@ class SGHMC:
         Chen, Fox and Guestrin, "Stochastic gradient Hamiltonian Monte Carlo", 2014, arXiv:1402.4102.
     """
 
-    score: Any = field(convert=k.function("score(x, batch)"))
+    score: Any = field(convert=_fields.callable_as("score(x, batch)"))
     data: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     friction: Scalar = field(default=0.1, convert=k.between(low=0, high=1, open_low=True))
@@ -342,7 +342,7 @@ class SGNHT:
         Ding, Fang, Babbush, Chen, Skeel and Neven, "Bayesian sampling using stochastic gradient thermostats", 2014.
     """
 
-    score: Any = field(convert=k.function("score(x, batch)"))
+    score: Any = field(convert=_fields.callable_as("score(x, batch)"))
     data: Tree = field(check=_finite_rows)
     step_size: Scalar = field(default=1e-3, convert=k.positive)
     friction: Scalar = field(default=0.05, convert=k.between(low=0, high=1, open_low=True))

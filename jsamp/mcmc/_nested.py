@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
+from jsamp._core._callable import as_tree
 from jsamp._core._log_weights import effective_size
 from jsamp._core._progress import bar
 from jsamp._core._random import words
@@ -192,8 +193,8 @@ def counts(who: str, num_live: Any, dim: Any, delete: Any, moves: Any) -> tuple[
 
 def as_target(who: str, loglikelihood: Any, from_cube: Any, dim: int) -> tuple[Any, Any]:
     """The likelihood on the cube as a tree, or a refusal of what is not one floating number."""
-    loglikelihood = k.as_tree(f"{who}: loglikelihood", loglikelihood, "loglikelihood(x)")
-    from_cube = k.as_tree(f"{who}: from_cube", from_cube, "from_cube(u)")
+    loglikelihood = as_tree(f"{who}: loglikelihood", loglikelihood, "loglikelihood(x)")
+    from_cube = as_tree(f"{who}: from_cube", from_cube, "from_cube(u)")
     u = jax.ShapeDtypeStruct((dim,), dtype())
     x = jax.eval_shape(lambda f, u: f(u), from_cube, u)
     made = jax.eval_shape(lambda f, x: f(x), loglikelihood, x)

@@ -143,7 +143,7 @@ class NUTS:
         (iterative form).
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    logdensity: LogDensity = field(convert=_fields.callable_as("logdensity(x)"))
     step_size: Scalar = field(default=0.1, convert=k.positive)
     metric: Tree = field(default=None, convert=k.metric)
     max_depth: int = static(default=10, convert=_fields.count(high=20))

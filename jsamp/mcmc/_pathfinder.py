@@ -12,6 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jsamp._core import _checks
+from jsamp._core._callable import as_tree
 from jsamp._core._log_weights import log_mean_exp
 from jsamp._core._mesh import vary
 from jsamp._core._pytree import replace
@@ -245,7 +246,7 @@ def pathfinder(
         algorithms", 1989; Byrd, Nocedal and Schnabel, "Representations of quasi-Newton matrices", 1994.
     """
     _checks.check_key(key, "pathfinder")
-    logdensity = k.as_tree("pathfinder: logdensity", logdensity, "logdensity(x)")
+    logdensity = as_tree("pathfinder: logdensity", logdensity, "logdensity(x)")
     for name, value in (("num", num), ("memory", memory), ("elbo_draws", elbo_draws)):
         _checks.check_count(f"pathfinder: {name}", value)
     _checks.check_scalar("pathfinder: max_steps", max_steps, low=1, high=2**31 - 1)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _tree
+from jsamp._core._callable import as_tree
 from jsamp._core._log_weights import effective_size, log_mean_exp, normalise
 from jsamp._core._mesh import vary
 from jsamp._core._types import Array, Key, LogDensity, Result, Scalar, Tree
@@ -62,7 +63,7 @@ def _door(who, key, kernel, x, reference, moves):
     if reference is None and protocol.target_of(kernel) is not None:
         raise TypeError(f"{who}: reference is missing; pass the log-density that the particles were drawn from.")
     if reference is not None:
-        reference = k.as_tree(f"{who}: reference", reference, "reference(x)")
+        reference = as_tree(f"{who}: reference", reference, "reference(x)")
         values = _checks.concrete(jax.vmap(lambda x: k.value(reference, x))(x)) if not _checks.is_traced(x) else None
         if values is not None and not np.all(np.isfinite(values)):
             raise ValueError(

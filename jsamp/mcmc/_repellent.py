@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
 from jsamp._core._like import match
 from jsamp._core._pytree import field, pytree
 from jsamp._core._types import Model, Scalar
@@ -199,7 +199,7 @@ class TokenSGD:
     """
 
     walk: Kernel = field(convert=lambda name, value: as_kernel(value))
-    gradient: Model = field(convert=k.function("gradient(theta, node)"))
+    gradient: Model = field(convert=_fields.callable_as("gradient(theta, node)"))
     decay: Scalar = field(default=0.9, convert=_decay)
     scale: Scalar = field(default=1.0, convert=k.positive)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _tree
+from jsamp._core import _fields, _tree
 from jsamp._core._pytree import field, pytree
 from jsamp._core._types import LogDensity, Scalar
 from jsamp.mcmc import _kernel as k
@@ -45,7 +45,7 @@ class Stretch:
         hammer", 2013, arXiv:1202.3665 (two halves).
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    logdensity: LogDensity = field(convert=_fields.callable_as("logdensity(x)"))
     scale: Scalar = field(default=2.0, convert=k.between(low=1, open_low=True))
 
     def init(self, x, key=None):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from jsamp._core import _tree
+from jsamp._core import _fields, _tree
 from jsamp._core._checks import check_flag
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import LogDensity, Scalar
@@ -73,11 +73,11 @@ class SVGD:
         kernels).
     """
 
-    logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
+    logdensity: LogDensity | None = field(default=None, convert=_fields.callable_as("logdensity(x)", optional=True))
     step_size: Scalar = field(default=0.1, convert=k.positive)
     bandwidth: Scalar | None = field(default=None, convert=_bandwidth)
-    kernel: Any = field(default=None, convert=k.function("kernel(x, y)", missing=True))
-    score: Any = field(default=None, convert=k.function("score(x)", missing=True))
+    kernel: Any = field(default=None, convert=_fields.callable_as("kernel(x, y)", optional=True))
+    score: Any = field(default=None, convert=_fields.callable_as("score(x)", optional=True))
     scaled: bool = static(default=True, convert=check_flag)
     rate: Scalar = field(default=0.9, convert=k.between(low=0, high=1 - 1e-7))
 

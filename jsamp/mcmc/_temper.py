@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core import _checks
+from jsamp._core import _checks, _fields
+from jsamp._core._callable import as_tree
 from jsamp._core._pytree import field, pytree, replace, static
 from jsamp._core._types import Array, LogDensity, Scalar
 from jsamp.mcmc import _kernel as k
@@ -102,7 +103,7 @@ def tempered(kernel: Kernel, beta: Scalar, *, reference: LogDensity | None = Non
     """
     _checks.check_scalar("tempered: beta", beta, low=0)
     if reference is not None:
-        reference = k.as_tree("tempered: reference", reference, "reference(x)")
+        reference = as_tree("tempered: reference", reference, "reference(x)")
     return protocol.retarget("tempered", as_kernel(kernel), _temper(k.as_float(beta), reference))
 
 
@@ -163,7 +164,7 @@ class ParallelTempering:
 
     kernel: Any = field(convert=lambda name, value: as_kernel(value))
     betas: Array = field(convert=lambda name, value: _check_betas(name, value))
-    reference: LogDensity | None = field(default=None, convert=k.function("reference(x)", missing=True))
+    reference: LogDensity | None = field(default=None, convert=_fields.callable_as("reference(x)", optional=True))
     step_sizes: Array | None = None
     moves: int = static(default=1, convert=_checks.check_count)
 

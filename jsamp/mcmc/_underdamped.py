@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _tree
+from jsamp._core import _fields, _tree
 from jsamp._core._pytree import field, pytree
 from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
@@ -31,11 +31,11 @@ def _refresh_momentum(noise, r, rate):
 class _Splitting:
     """Underdamped Langevin without an accept step: what its splittings share."""
 
-    logdensity: LogDensity | None = field(default=None, convert=k.function("logdensity(x)", missing=True))
+    logdensity: LogDensity | None = field(default=None, convert=_fields.callable_as("logdensity(x)", optional=True))
     step_size: Scalar = field(default=0.1, convert=k.positive)
     friction: Scalar = field(default=1.0, convert=k.between(low=0))
     metric: Tree = field(default=None, convert=k.metric)
-    score: Any = field(default=None, convert=k.function("score(x)", missing=True))
+    score: Any = field(default=None, convert=_fields.callable_as("score(x)", optional=True))
 
     caches = "gradient"
 
@@ -162,7 +162,7 @@ class GHMC:
         Horowitz, "A generalized guided Monte Carlo algorithm", 1991.
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    logdensity: LogDensity = field(convert=_fields.callable_as("logdensity(x)"))
     step_size: Scalar = field(default=0.1, convert=k.positive)
     friction: Scalar = field(default=1.0, convert=k.between(low=0))
     metric: Tree = field(default=None, convert=k.metric)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jsamp._core import _checks, _tree
+from jsamp._core import _checks, _fields, _tree
 from jsamp._core._like import match
 from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree
@@ -42,7 +42,7 @@ class RandomWalk:
         Roberts, Gelman and Gilks, "Weak convergence and optimal scaling of random walk Metropolis algorithms", 1997.
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    logdensity: LogDensity = field(convert=_fields.callable_as("logdensity(x)"))
     step_size: Scalar = field(default=0.1, convert=k.positive)
     metric: Tree = field(default=None, convert=k.metric)
 
@@ -101,9 +101,9 @@ class IndependentMH:
         Tierney, "Markov chains for exploring posterior distributions", 1994.
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
-    draw: Any = field(convert=k.function("draw(key)"))
-    logproposal: LogDensity = field(convert=k.function("logproposal(x)"))
+    logdensity: LogDensity = field(convert=_fields.callable_as("logdensity(x)"))
+    draw: Any = field(convert=_fields.callable_as("draw(key)"))
+    logproposal: LogDensity = field(convert=_fields.callable_as("logproposal(x)"))
 
     def _weight(self, x):
         return k.value(self.logdensity, x) - k.value(self.logproposal, x)
@@ -183,7 +183,7 @@ class Slice:
         Neal, "Slice sampling", 2003.
     """
 
-    logdensity: LogDensity = field(convert=k.function("logdensity(x)"))
+    logdensity: LogDensity = field(convert=_fields.callable_as("logdensity(x)"))
     width: Scalar = field(default=2.0, convert=k.positive)
     metric: Tree = field(default=None, convert=k.metric)
     max_steps: Scalar = field(default=20, convert=k.between(low=1, high=2**30))
@@ -286,7 +286,7 @@ class EllipticalSlice:
         Murray, Adams and MacKay, "Elliptical slice sampling", 2010, arXiv:1001.0175.
     """
 
-    loglikelihood: LogDensity = field(convert=k.function("loglikelihood(x)"))
+    loglikelihood: LogDensity = field(convert=_fields.callable_as("loglikelihood(x)"))
     covariance: Tree = field(default=1.0, convert=k.metric)
     mean: Tree = field(default=None, check=_check_mean)
 

@@ -16,7 +16,7 @@ FINALS = ("zero", "sigma_min")
 
 def _ends(name, schedule, steps, t_max, t_min, final):
     """Namespace, start, end and number of regular intervals, checked."""
-    check_schedule(name, schedule)
+    check_schedule(f"{name}: schedule", schedule)
     check_count(f"{name}: steps", steps)
     check_choice(f"{name}: final", final, FINALS)
     for end, value in (("t_max", t_max), ("t_min", t_min)):
@@ -213,7 +213,7 @@ def index_grid(
     check_choice("index_grid: spacing", spacing, ("trailing", "linspace", "leading"))
     check_choice("index_grid: final", final, FINALS)
     check_count("index_grid: offset", offset, low=0)
-    check_schedule("index_grid", schedule)
+    check_schedule("index_grid: schedule", schedule)
     if not is_discrete(schedule):
         raise TypeError(f"index_grid needs a Discrete schedule, got {type(schedule).__name__}. Use time_grid.")
     num = int(schedule.t_max) + 1  # pyright: ignore[reportAttributeAccessIssue] (Discrete has it)
@@ -259,7 +259,7 @@ def sigma_grid(schedule: Schedule, sigmas: Any) -> Any:
     Cost:
         One inverse of the schedule for each level, on the host unless an argument is traced.
     """
-    check_schedule("sigma_grid", schedule)
+    check_schedule("sigma_grid: schedule", schedule)
     check_number("sigma_grid: sigmas", sigmas, low=0)
     if np.ndim(sigmas) != 1 or np.shape(sigmas)[0] < 2:
         raise ValueError(f"sigma_grid: sigmas must be a vector of n + 1 >= 2 levels, got shape {np.shape(sigmas)}.")

@@ -50,14 +50,14 @@ class Schedule(Protocol):
     def prior(self, key: Key, shape: Any, dtype: Any = ...) -> Any: ...
 
 
-def check_schedule(who: str, schedule: Any) -> None:
+def check_schedule(name: str, value: Any) -> None:
     """Refuse what is no schedule."""
-    for method in ("alpha", "sigma", "lam", "time"):
-        if isinstance(schedule, type) or not callable(getattr(schedule, method, None)):
-            raise TypeError(
-                f"{who}: schedule must be a noise schedule such as js.noise.VP(), got {shown(schedule)}. It comes "
-                f"first, before the grid or the number of steps."
-            )
+    known = all(callable(getattr(value, method, None)) for method in ("alpha", "sigma", "lam", "time"))
+    if not known or isinstance(value, type):
+        raise TypeError(
+            f"{name} must be a noise schedule such as js.noise.VP(), with alpha(), sigma(), lam() and time(); got "
+            f"{shown(value)}."
+        )
 
 
 def domain(schedule: Any) -> tuple[Any, Any]:

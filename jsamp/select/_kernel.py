@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jsamp._core import _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import (
     check_callable,
     check_count,
     check_flag,
     check_key,
-    check_number,
     check_scalar,
     is_traced,
 )  # fmt: skip
@@ -51,7 +51,7 @@ class GaussianKernel:
         m n d operations for m and n rows of d numbers; memory m n.
     """
 
-    bandwidth: Scalar = field(default=1.0, check=functools.partial(check_number, low=0, open_low=True))
+    bandwidth: Scalar = field(default=1.0, check=_fields.positive)
 
     def __call__(self, x: jax.Array, y: jax.Array) -> jax.Array:
         """Evaluate the [a, b] kernel values of rows x [a, d] and y [b, d]."""

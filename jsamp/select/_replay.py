@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core import _fields
 from jsamp._core._checks import (
-    check_choice,
     check_count,
     check_finite,
     check_flag,
@@ -51,8 +50,8 @@ class ReplayState(NamedTuple):
     fixed: Any
 
 
-_temperature = functools.partial(check_scalar, low=0, open_low=True)
-_portion = functools.partial(check_scalar, low=0, high=1)
+_temperature = _fields.scalar(0, open_low=True)
+_portion = _fields.scalar(0, 1)
 
 
 @pytree
@@ -96,9 +95,7 @@ class Replay:
     second_beta: Scalar = field(default=1.0, check=_temperature)
     mix: Scalar = field(default=0.0, check=_portion)
     stale: Scalar = field(default=0.3, check=_portion)
-    transform: Literal["rank", "power"] = static(
-        default="rank", check=functools.partial(check_choice, choices=("rank", "power"))
-    )
+    transform: Literal["rank", "power"] = static(default="rank", check=_fields.one_of("rank", "power"))
     dataset_only: bool = static(default=True, check=check_flag)
 
     def init(self, size: int, *, dataset: int = 0) -> ReplayState:

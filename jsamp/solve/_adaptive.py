@@ -108,7 +108,7 @@ def adaptive(
     """
     check_denoiser("adaptive: denoiser", denoiser, schedule=False)
     check_signal("adaptive: x", x)
-    check_schedule("adaptive", schedule)
+    check_schedule("adaptive: schedule", schedule)
     check_scalar("adaptive: rtol", rtol, low=0, high=1e30, open_low=True)
     check_scalar("adaptive: atol", atol, low=0, high=1e30)
     check_count("adaptive: max_steps", max_steps)

@@ -51,7 +51,7 @@ class Path:
 
 def check_grid(name: str, schedule: Schedule, grid: Grid, *options: Any) -> Path:
     """The path of a grid, or a refusal saying what is wrong with it; traced `options` make the path a traced one."""
-    check_schedule(name, schedule)
+    check_schedule(f"{name}: schedule", schedule)
     check_grid_is_array(name, grid)
     if np.ndim(grid) != 1 or np.shape(grid)[0] < 2:
         raise ValueError(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._checks import check_finite, check_number, concrete, is_traced, shown
+from jsamp._core._checks import check_finite, check_flag, check_number, concrete, is_traced, shown
 from jsamp._core._like import broadcast, match
 from jsamp._core._pytree import field, put, pytree, static
 from jsamp._core._types import Key, Model, Tree
@@ -96,7 +96,7 @@ class Repaint(Hooks):
 
     mask: Tree
     y: Tree
-    soft: bool = static(default=False, convert=_fields.flag)
+    soft: bool = static(default=False, convert=check_flag)
 
     stochastic = property(lambda self: True, doc="The known part is noised afresh at each row.")
 

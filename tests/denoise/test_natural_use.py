@@ -309,7 +309,7 @@ def test_mixtures_without_weight_are_refused():
     ]:
         with pytest.raises(ValueError, match=f"GaussianMixture: weights? {match}|GaussianMixture: {match}"):
             D.GaussianMixture(VP, weights=weights, means=[[0.0], [1.0]], stds=[1.0, 1.0])
-    with pytest.raises(TypeError, match="schedule must have alpha"):
+    with pytest.raises(TypeError, match="schedule must be a noise schedule"):
         D.GaussianMixture(None, weights=[1.0], means=[[0.0]], stds=[1.0])
 
 

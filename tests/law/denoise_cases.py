@@ -223,7 +223,7 @@ REFUSALS = {
         *wrong(
             js.Denoiser,
             ((3, VP), TypeError, r"model must be callable as model\(x, t\)"),
-            ((MODEL, "vp"), TypeError, "schedule must have alpha"),
+            ((MODEL, "vp"), TypeError, "schedule must be a noise schedule"),
             ((MODEL, VP, "noise"), ValueError, "predicts must be one of 'eps'"),
             ((MODEL, VP, "eps", 1000), TypeError, "time_map must be callable"),
         ),

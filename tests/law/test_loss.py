@@ -37,7 +37,7 @@ def on(loss, batch, model=net):
 
 
 MATCH_REFUSALS = [
-    (lambda: L.Match(3), "schedule must have alpha"),
+    (lambda: L.Match(3), "schedule must be a noise schedule"),
     (lambda: L.Match(VP, predicts="noise"), "predicts must be one of"),
     (lambda: L.Match(VP, weight=-1.0), "weight must be finite"),
     (lambda: L.Match(VP, drop=0.1), "needs null"),
@@ -103,7 +103,7 @@ BRIDGE_REFUSALS = [
 REPAIR_REFUSALS = [
     (make(L.Regeneration, schedule=SIGNALS, predicts="v"), "predicts must be one of"),
     (make(L.Regeneration, schedule=SIGNALS, mix=1.5), "mix must be finite"),
-    (make(L.Regeneration, schedule=None), "schedule must have alpha"),
+    (make(L.Regeneration, schedule=None), "schedule must be a noise schedule"),
     (on(L.Regeneration(SIGNALS), X, PAIR), r"pair \(x, y\)"),
     (on(L.Regeneration(SIGNALS), (X, Y)), r"model must be the tuple \(regressor, network\)"),
     (on(L.Regeneration(SIGNALS), (X, Y), (PAIR[0],)), "got a tuple of 1"),
