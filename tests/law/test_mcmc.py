@@ -56,10 +56,6 @@ def conditional(key, z):
     return z["b"] + jax.random.normal(key, (1,), z["b"].dtype)
 
 
-def drawn(key, x):
-    return SCALE.astype(x[0].dtype)[:1] * jax.random.normal(key, (1,), x[0].dtype)
-
-
 def slope_at(theta, node):
     return theta - node
 
@@ -69,25 +65,6 @@ PAIR = {"a": jnp.array([0.3]), "b": jnp.array([0.1])}
 MINIBATCH = mcmc.MinibatchScore(lambda x: -jnp.sum(x**2) / 2, lambda x, y: -jnp.sum((y - x) ** 2) / 2, 12)
 SIGMAS = jnp.geomspace(0.1, 10.0, 20)
 NODE = jnp.array(1, jnp.int32)
-
-
-class Outsider:
-    """A kernel of nobody's: a plain class with a cache of its own."""
-
-    def __init__(self, logdensity):
-        self.logdensity = logdensity
-
-    def init(self, x):
-        return mcmc.State(jnp.asarray(x), {"seen": jnp.zeros((), jnp.int32)}, None)
-
-    def step(self, key, state):
-        x = state.position + 0.1 * jax.random.normal(key, state.position.shape, state.position.dtype)
-        info = mcmc.Info(jnp.ones(()), jnp.zeros((), jnp.int32), jnp.zeros((), bool), None)
-        return mcmc.State(x, {"seen": state.cache["seen"] + 1}, None), info
-
-
-class Heir(mcmc.MALA):
-    """A subclass of a kernel."""
 
 
 def run(kernel, key, x):

@@ -30,10 +30,6 @@ def exact(dim, width=0.1):
     return dim * math.log(math.sqrt(2 * math.pi) * width / 2)
 
 
-def of_data(data):
-    return lambda x: -jnp.sum((x - data) ** 2) / 0.02
-
-
 # ---------------------------------------------------------------- the sums, in closed form
 
 
