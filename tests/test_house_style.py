@@ -20,6 +20,15 @@ FOREIGN = {
     "acceptance_rate", "is_divergent", "num_integration_steps", "logdensity_grad",  # infos of blackjax
 }  # fmt: skip
 
+# Names of arguments, fields and results that have another name here (CONTRIBUTING.md lists the ones to take).
+SYNONYMS = {
+    "batch_size": "batch, block or chunk", "chunk_size": "chunk", "block_size": "block", "num_steps": "steps",
+    "n_steps": "steps", "num_iterations": "iterations", "max_iter": "max_steps", "num_samples": "num", "n_samples": "num",
+    "warmup": "warm", "num_restarts": "restarts", "rng_key": "key", "lr": "rate", "learning_rate": "rate",
+    "tol": "tolerance", "p_value": "pvalue", "log_density": "logdensity", "log_likelihood": "loglikelihood",
+    "logprob": "log_prob",
+}  # fmt: skip
+
 # Rules that rooms do not meet yet: (rule, file) -> how many times.
 PENDING: dict[tuple[str, str], int] = {}
 
@@ -148,6 +157,17 @@ def bare_clauses(path):
             yield f"{name}: {text.splitlines()[0]}"
 
 
+def synonyms(path):
+    """Arguments and fields whose idea has another name in the house."""
+    for node in ast.walk(tree_of(path)):
+        names = []
+        if isinstance(node, ast.FunctionDef):
+            names = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        elif isinstance(node, ast.ClassDef):
+            names = [one.target.id for one in node.body if isinstance(one, ast.AnnAssign) and hasattr(one.target, "id")]
+        yield from (f"{node.name}: {name} is {SYNONYMS[name]} here" for name in names if name in SYNONYMS)
+
+
 def plain_imports(path):
     """Public names of a room that are imported otherwise than as `X as X`, and an `__all__` of one name a line."""
     if path.name != "__init__.py" or path.parent.name.startswith("_"):
@@ -164,7 +184,8 @@ def plain_imports(path):
 
 
 RULES = (
-    optional_names, class_names, long_functions, long_files, foreign_examples, inline_costs, bare_clauses, plain_imports,
+    optional_names, class_names, long_functions, long_files, foreign_examples, inline_costs, bare_clauses, synonyms,
+    plain_imports,
 )  # fmt: skip
 
 
