@@ -162,6 +162,11 @@ class Bound:
                 f"has none. Write it in jax.numpy (jnp.where for if), or wrap that part in jax.pure_callback."
             ) from error
 
+    def __getattr__(self, name):
+        if name == "function" or name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.function, name)  # what an object says about itself
+
     def _name(self):
         return getattr(self.function, "__qualname__", type(self.function).__qualname__)
 
@@ -310,9 +315,8 @@ def _is_unsortable(value: Any) -> bool:
 def _frozen(value: Any, structure: Any, leaves: tuple, names: Names) -> tuple:
     """A stand-in for a place without arrays: by value, where its code does not write into it and it is not large."""
     written = isinstance(value, list | dict | set) and CONTAINERS in names.stored
-    if structure is None or written or len(leaves) > LARGE:
-        return (_Same(value),)
-    return structure, tuple(map(_constant, leaves))
+    same = structure is None or written or len(leaves) > LARGE
+    return (_Same(value),) if same else (structure, tuple(map(_constant, leaves)))
 
 
 def _holds_renewed(value: Any) -> bool:

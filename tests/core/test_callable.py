@@ -316,3 +316,18 @@ def test_the_arguments_of_a_partial_keep_their_places():
             assert isinstance(seen, jax.tree_util.Partial)
             assert seen.args[0].keys() == weights.keys()
     assert float(seen.args[0]["w"]) == -2
+
+
+def test_what_an_object_says_about_itself_is_heard():
+    class Model(Plain):
+        excludes = (2,)
+
+        def __call__(self, x):
+            return x * self.w
+
+        def block(self, x):
+            return x + self.w
+
+    bound = tree(Model(TABLE))
+    assert bound.excludes == (2,) and not hasattr(bound, "schedule")
+    np.testing.assert_array_equal(jax.jit(lambda f: f.block(X))(bound), X + TABLE)
