@@ -9,7 +9,7 @@ import numpy as np
 
 from jsamp._core import _fields
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_count, check_number, is_traced, shown
+from jsamp._core._checks import check_count, check_scalar, is_traced, shown
 from jsamp._core._pytree import field, pytree
 from jsamp.tokens._decoding import Decoding, check_process
 from jsamp.tokens._process import Masked, check_grid
@@ -46,7 +46,7 @@ class Cap:
         Wang et al., "Remasking Discrete Diffusion Models with Inference-Time Scaling", 2025, arXiv:2503.00307.
     """
 
-    eta: Any = field(default=0.008, check=_fields.number(0, 1))
+    eta: Any = field(default=0.008, check=_fields.scalar(0, 1))
 
     def schedule(self, process, grid):
         """P(mask) and remasking along the grid."""
@@ -75,7 +75,7 @@ class Rescale:
         Wang et al., "Remasking Discrete Diffusion Models with Inference-Time Scaling", 2025, arXiv:2503.00307.
     """
 
-    eta: Any = field(default=0.015, check=_fields.number(0, 1))
+    eta: Any = field(default=0.015, check=_fields.scalar(0, 1))
 
     def schedule(self, process, grid):
         """P(mask) and remasking along the grid."""
@@ -112,10 +112,10 @@ class Loop:
         Wang et al., "Remasking Discrete Diffusion Models with Inference-Time Scaling", 2025, arXiv:2503.00307.
     """
 
-    eta: Any = field(default=0.02, check=_fields.number(0, 1))
-    on: Any = field(default=0.55, check=_fields.number(0, 1))
-    off: Any = field(default=0.05, check=_fields.number(0, 1))
-    alpha: Any = field(default=0.9, check=_fields.number(0, 1))
+    eta: Any = field(default=0.02, check=_fields.scalar(0, 1))
+    on: Any = field(default=0.55, check=_fields.scalar(0, 1))
+    off: Any = field(default=0.05, check=_fields.scalar(0, 1))
+    alpha: Any = field(default=0.9, check=_fields.scalar(0, 1))
 
     def __post_init__(self):
         if is_traced(self.eta, self.on, self.off, self.alpha):
@@ -269,7 +269,7 @@ def confidence(process: Masked, steps: int, *, temperature: Any) -> Decoding:
     """
     check_process("confidence", process)
     steps = check_count("confidence: steps", steps)
-    check_number("confidence: temperature", temperature, low=0)
+    check_scalar("confidence: temperature", temperature, low=0)
     left = np.cos(np.arange(steps + 1) * (np.pi / 2 / steps))
     left[-1] = 0.0
     times = process.time(left)

@@ -16,7 +16,7 @@ from jsamp._core._mesh import vary
 from jsamp._core._steering import check_steer, wrapped
 from jsamp._core._types import Key, Result
 from jsamp.tokens._decoding import Decoding
-from jsamp.tokens._protocol import as_transform, check_logits, check_mask, check_tokens
+from jsamp.tokens._protocol import as_transform, check_holds, check_logits, check_mask, check_tokens
 from jsamp.tokens._rows import MID, POST, State, choose, jump, remask, write
 
 
@@ -278,8 +278,7 @@ def _check_shapes(model: Any, x: Any, decoding: Decoding) -> int:
     logits = jax.eval_shape(model, jax.ShapeDtypeStruct((length,), x.dtype), jax.ShapeDtypeStruct((), jnp.float32))
     vocabulary = check_logits("decode: model", logits, (length, None))
     check_mask("decode", model, decoding.mask, vocabulary)
-    if max(vocabulary - 1, decoding.mask or 0) > jnp.iinfo(x.dtype).max:
-        raise ValueError(f"decode: x is {x.dtype}, which cannot hold {vocabulary} tokens. Use x.astype('int32').")
+    check_holds("decode: x", x, max(vocabulary - 1, decoding.mask or 0))
     site = None if decoding.site is None else concrete(decoding.site)
     if site is not None and site.size and site.max() >= length:
         raise ValueError(f"decode: the decoding names site {site.max()}, x has {length} sites.")

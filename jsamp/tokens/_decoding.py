@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._checks import check_choice, check_key, check_number, concrete, shown
+from jsamp._core._checks import check_choice, check_key, check_scalar, concrete, shown
 from jsamp._core._pytree import pytree, replace, static
 from jsamp._core._types import Key
 from jsamp.select._bits import uniform
 from jsamp.tokens._process import Masked
-from jsamp.tokens._protocol import check_tokens
+from jsamp.tokens._protocol import check_holds, check_tokens
 
 
 @pytree
@@ -172,8 +172,9 @@ def first_hitting(
     check_key(key, "first_hitting")
     check_process("first_hitting", process)
     check_choice("first_hitting: order", order, (1, 2))
-    check_number("first_hitting: start", start, low=0, high=1, open_low=True)
+    check_scalar("first_hitting: start", start, low=0, high=1, open_low=True)
     x = check_tokens("first_hitting: x", x, (1, 2))
+    check_holds("first_hitting: x", x, process.mask)
     known = concrete(x)
     masked = None if known is None else int((known == process.mask).sum(-1).max())
     sizes = np.ones(x.shape[-1], int) if groups is None else _group_sizes(groups, x.shape[-1], masked)

@@ -16,7 +16,7 @@ from jsamp._core._mesh import vary
 from jsamp._core._types import Key, Result
 from jsamp.select import draw_categorical
 from jsamp.select._bits import uniform
-from jsamp.tokens._protocol import as_transform, check_logits, check_tokens
+from jsamp.tokens._protocol import as_transform, check_holds, check_logits, check_tokens
 
 
 class GenerateInfo(NamedTuple):
@@ -43,27 +43,34 @@ class GenerateInfo(NamedTuple):
 
 
 def _check_prompt(who: str, prompt: Any) -> jax.Array:
-    prompt = jnp.asarray(prompt) if not isinstance(prompt, (str, bytes)) and prompt is not None else prompt
-    if not hasattr(prompt, "ndim"):
-        raise TypeError(f"{who}: prompt must be a token id or an array [n] of them, got {shown(prompt)}.")
-    prompt = check_tokens(f"{who}: prompt", jnp.atleast_1d(prompt))
+    prompt = jnp.atleast_1d(check_tokens(f"{who}: prompt", prompt, (0, 1)))
     known = concrete(prompt)
     if known is not None and np.any(known < 0):
         raise ValueError(f"{who}: prompt holds the id {int(known.min())}; ids are >= 0.")
     return prompt
 
 
-def _check_step(name: str, step: Any, carry: Any, token: Any) -> int:
-    """The vocabulary of an autoregressive model, or a refusal of what it returns."""
-    out = jax.eval_shape(step, carry, jax.ShapeDtypeStruct((), token.dtype))
+def _check_step(who: str, which: str, step: Any, carry: Any, prompt: Any, ahead: int | None = None) -> int:
+    """The vocabulary of an autoregressive model, or a refusal of what it returns: its block of `ahead` tokens, too."""
+    vocabulary = _check_call(f"{who}: {which}", step, carry, prompt.dtype, ())
+    check_holds(f"{who}: prompt", prompt, vocabulary - 1)
+    if ahead is not None and hasattr(step, "block"):
+        _check_call(f"{who}: {which}.block", step.block, carry, prompt.dtype, (ahead,), vocabulary)
+    return vocabulary
+
+
+def _check_call(name: str, call: Any, carry: Any, dtype: Any, rows: tuple[int, ...], vocabulary: Any = None) -> int:
+    out = jax.eval_shape(call, carry, jax.ShapeDtypeStruct(rows, dtype))
     if not isinstance(out, tuple) or len(out) != 2:
         raise TypeError(f"{name} must return (carry, logits), got {shown(out)}.")
-    kinds = [jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf)), tree) for tree in (carry, out[0])]
-    if kinds[0] != kinds[1]:
+    kind = lambda leaf, rows: (rows + jnp.shape(leaf), jnp.result_type(leaf))
+    wanted, got = jax.tree.map(lambda leaf: kind(leaf, rows), carry), jax.tree.map(lambda leaf: kind(leaf, ()), out[0])
+    if wanted != got:
+        stacked = ", stacked after each token" if rows else ""
         raise TypeError(
-            f"{name} must return a carry of the shapes and dtypes it is given; {kinds[1]} is not {kinds[0]}."
+            f"{name} must return a carry of the shapes and dtypes it is given{stacked}; {got} is not {wanted}."
         )
-    return check_logits(name, out[1], (None,))
+    return check_logits(name, out[1], (*rows, vocabulary))
 
 
 def read_prompt(step: Any, carry: Any, prompt: Any) -> Any:
@@ -121,7 +128,7 @@ def generate(
     prompt = _check_prompt("generate", prompt)
     step = as_tree("generate: step", step, "step(carry, token)")
     carry = as_arrays(carry)
-    vocabulary = _check_step("generate: step", step, carry, prompt)
+    vocabulary = _check_step("generate", "step", step, carry, prompt)
     if mark is not None:
         if not callable(getattr(mark, "choose", None)):
             raise TypeError(f"generate: mark must be js.tokens.Exponential or InverseTransform, got {shown(mark)}.")
@@ -240,7 +247,8 @@ def speculative(
     steps, sizes = [], []
     for name, step, part in zip(("draft", "target"), (draft, target), carries, strict=True):
         steps.append(as_tree(f"speculative: {name}", step, "step(carry, token)"))
-        sizes.append(_check_step(f"speculative: {name}", steps[-1], part, prompt))
+        block = ahead + 1 if name == "target" else None
+        sizes.append(_check_step("speculative", name, steps[-1], part, prompt, block))
     if sizes[0] != sizes[1]:
         raise ValueError(f"speculative: the draft has {sizes[0]} tokens, the target {sizes[1]}; they must be the same.")
     transform = as_transform("speculative", transform)

@@ -9,16 +9,20 @@ import jax.numpy as jnp
 
 from jsamp._core import _fields
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_count, check_number
+from jsamp._core._checks import check_count
 from jsamp._core._pytree import field, pytree, static
+from jsamp.tokens._protocol import check_logits
 
 
 def _as_model(name: str, model: Any) -> Any:
     return as_tree(name, model, "model(x, t)")
 
 
-def _wide(logits: Any) -> Any:
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+def _log_probs(name: str, model: Any, x: Any, t: Any) -> jax.Array:
+    """The normalised log-probabilities [L, V] of a model, float32 at least."""
+    logits = model(x, t)
+    check_logits(name, logits, (x.shape[0], None))
+    return jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
 
 
 @pytree
@@ -55,7 +59,7 @@ class ClassifierFree:
 
     cond: Any = field(convert=_as_model)
     uncond: Any = field(convert=_as_model)
-    scale: Any = field(default=1.0, check=check_number)
+    scale: Any = field(default=1.0, check=_fields.scalar())
 
     @property
     def excludes(self):
@@ -64,8 +68,10 @@ class ClassifierFree:
 
     def __call__(self, x, t):
         """The mixed log-probabilities."""
-        c = jax.nn.log_softmax(_wide(self.cond(x, t)))
-        u = jax.nn.log_softmax(_wide(self.uncond(x, t)))
+        c = _log_probs("ClassifierFree: cond", self.cond, x, t)
+        u = _log_probs("ClassifierFree: uncond", self.uncond, x, t)
+        if c.shape != u.shape:
+            raise ValueError(f"ClassifierFree: both models must have the same tokens, got {c.shape} and {u.shape}.")
         both = jnp.isfinite(c) & jnp.isfinite(u)
         mixed = jnp.where(both, u + self.scale * jnp.where(both, c - u, 0), -jnp.inf)
         return jax.nn.log_softmax(jnp.where(jnp.isnan(c) | jnp.isnan(u), jnp.nan, mixed))
@@ -105,7 +111,7 @@ class Reward:
 
     model: Any = field(convert=_as_model)
     reward: Any = field(convert=_fields.callable_as("reward(soft)"))
-    scale: Any = field(default=1.0, check=check_number)
+    scale: Any = field(default=1.0, check=_fields.scalar())
 
     @property
     def excludes(self):
@@ -114,14 +120,21 @@ class Reward:
 
     def __call__(self, x, t):
         """The tilted log-probabilities."""
-        log_p = jax.nn.log_softmax(_wide(self.model(x, t)))
+        log_p = _log_probs("Reward: model", self.model, x, t)
         vocabulary = log_p.shape[-1]
         # A mask inside the vocabulary is excluded, so it has no probability of its own.
         known = (x >= 0) & (x < vocabulary)
         for mask in self.excludes:
             known = known & (x != mask)
         soft = jnp.where(known[:, None], jax.nn.one_hot(x, vocabulary, dtype=log_p.dtype), jnp.exp(log_p))
-        return jax.nn.log_softmax(log_p + self.scale * jax.grad(self.reward)(soft))
+        tilt = self.scale * jax.grad(self._number)(soft)
+        return jax.nn.log_softmax(jnp.where(log_p == -jnp.inf, log_p, log_p + tilt))  # what is forbidden stays so
+
+    def _number(self, soft):
+        value = jnp.asarray(self.reward(soft))
+        if value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(f"Reward: reward(soft) must be one floating number, got {value.dtype}{list(value.shape)}.")
+        return value
 
 
 @pytree
@@ -147,6 +160,7 @@ class Exclude:
     def __call__(self, x, t):
         """The model's logits with -inf at the ids."""
         logits = self.model(x, t)
+        check_logits("exclude: model", logits, (x.shape[0], None))
         wrong = [i for i in self.excludes if i >= logits.shape[-1]]
         if wrong:
             raise ValueError(f"exclude: the model has no token {wrong[0]}, its logits have shape {logits.shape}.")

@@ -16,7 +16,7 @@ from jsamp.estimate import Estimate
 from jsamp.select._bits import uniform
 from jsamp.tokens._decoding import check_process
 from jsamp.tokens._process import Masked
-from jsamp.tokens._protocol import check_logits, check_mask, check_tokens
+from jsamp.tokens._protocol import check_holds, check_logits, check_mask, check_tokens
 
 SPREADS = ("stratified", "antithetic", "independent")
 
@@ -80,6 +80,7 @@ def nelbo(
     if spread == "antithetic" and num % 2:
         raise ValueError(f"nelbo: num must be even for spread='antithetic', got {num}.")
     x = check_tokens("nelbo: x", x)
+    check_holds("nelbo: x", x, process.mask)
     model = as_tree("nelbo: model", model, "model(x, t)")
     logits = jax.eval_shape(model, jax.ShapeDtypeStruct(x.shape, x.dtype), jax.ShapeDtypeStruct((), jnp.float32))
     vocabulary = check_logits("nelbo: model", logits, (x.shape[0], None))

@@ -14,7 +14,7 @@ from jsamp._core._checks import check_key, check_number, is_traced, shown
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Key
 from jsamp.select._bits import uniform
-from jsamp.tokens._protocol import check_tokens
+from jsamp.tokens._protocol import check_holds, check_tokens
 
 
 def _prepare(value: Any) -> tuple[Any, Any]:
@@ -207,6 +207,10 @@ class Masked:
         check_key(key, "Masked.corrupt")
         check_number("Masked.corrupt: t", t, low=0, high=1)
         x = check_tokens("Masked.corrupt: x", x, tuple(range(9)))
+        check_holds("Masked.corrupt: x", x, self.mask)
+        times = jnp.shape(t)
+        if len(times) > x.ndim or any(n not in (1, m) for n, m in zip(times[::-1], x.shape[::-1], strict=False)):
+            raise ValueError(f"Masked.corrupt: t must broadcast against x {x.shape}, got shape {times}.")
         prob = jnp.asarray(self.mask_prob(t), jnp.float32)
         return jnp.where(uniform(key, x.shape) < prob, self.mask, x).astype(x.dtype)
 

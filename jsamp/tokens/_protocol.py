@@ -60,14 +60,20 @@ def check_tokens(name: str, x: Any, ndim: tuple[int, ...] = (1,)) -> jax.Array:
         x = jnp.asarray(x)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of token ids, got {shown(x)}.") from error
+    if 0 in x.shape:
+        raise ValueError(f"{name} is empty: shape {x.shape}.")
     if not jnp.issubdtype(x.dtype, jnp.signedinteger):  # signed: -1 says that a token could not be drawn
         raise TypeError(f"{name} must be signed integer token ids, got {x.dtype}. Convert them: x.astype('int32').")
     if x.ndim not in ndim:
-        wanted = " or ".join("[P, L]" if n == 2 else "[L]" for n in ndim)
+        wanted = " or ".join(("one id", "[L]", "[P, L]")[n] for n in ndim)
         raise ValueError(f"{name} must be {wanted}, got shape {x.shape}. Use jax.vmap over further axes.")
-    if 0 in x.shape:
-        raise ValueError(f"{name} is empty: shape {x.shape}.")
     return jax.lax.convert_element_type(x, x.dtype)  # never weakly typed: a carry keeps its type
+
+
+def check_holds(name: str, x: jax.Array, largest: int) -> None:
+    """Refuse tokens of a dtype in which the largest id would become another one."""
+    if largest > jnp.iinfo(x.dtype).max:
+        raise ValueError(f"{name} is {x.dtype}, which cannot hold the id {largest}. Use x.astype('int32').")
 
 
 def check_logits(name: str, logits: Any, shape: tuple[int | None, ...]) -> int:
@@ -112,7 +118,9 @@ class Transforms:
     def __call__(self, logits: Any, tokens: Any) -> Any:
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         for part in self.parts:
-            logits = part(logits, tokens) if getattr(part, "uses_tokens", False) else part(logits)
+            found = part(logits, tokens) if getattr(part, "uses_tokens", False) else part(logits)
+            check_logits("transform", found, logits.shape)
+            logits = found
         return logits
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jsamp._core._checks import check_count, check_floating, check_scalar
 from jsamp._core._pytree import pytree, static
-from jsamp.tokens._protocol import check_usable
+from jsamp.tokens._protocol import check_tokens, check_usable
 
 
 @pytree
@@ -46,7 +46,9 @@ class Transform:
             return self.rule(logits, self.number)
         if tokens is None:
             raise ValueError("transform: this rule reads the tokens so far; call it as transform(logits, tokens).")
-        return self.rule(logits, jnp.asarray(tokens), self.number)
+        if logits.ndim != 1:
+            raise ValueError(f"transform: this rule takes logits [V], got shape {logits.shape}. Use jax.vmap.")
+        return self.rule(logits, check_tokens("transform: tokens", tokens), self.number)
 
 
 def _fraction(name: str, value: Any) -> None:
@@ -81,7 +83,8 @@ def _temperature(logits, value):
     value = jnp.asarray(value, logits.dtype)
     best = jax.nn.one_hot(jnp.argmax(logits, -1), logits.shape[-1], dtype=bool)
     cold = jnp.where(best, logits, -jnp.inf)
-    return jnp.where(value == 0, cold, logits / jnp.where(value == 0, 1, value))
+    scaled = jnp.where(logits > -jnp.inf, logits / jnp.where(value == 0, 1, value), logits)  # 1 / value may be 0
+    return jnp.where(value == 0, cold, scaled)
 
 
 def top_k(k: int) -> Transform:

@@ -70,6 +70,20 @@ class Remask:
         return hidden, self.sigma if self.sigma.ndim else np.full(len(grid) - 1, self.sigma), grid
 
 
+class Block:
+    """Counts its tokens, and reads several in one call; a plain object, of which `block` is asked."""
+
+    def __init__(self, step, stacked, vocabulary=5):
+        self.step, self.stacked, self.vocabulary = step, stacked, vocabulary
+
+    def __call__(self, carry, token):
+        return carry + 1, self.step((), token)[1]
+
+    def block(self, carry, tokens):
+        count = carry + 1 + jnp.arange(len(tokens)) if self.stacked else carry
+        return count, jnp.zeros((len(tokens), self.vocabulary))
+
+
 def refuse(call, match):
     return call, match
 
@@ -102,7 +116,7 @@ DECODE_REFUSALS = [
     decode_refused("signed integer token ids, got float32", x=X * 1.0),
     decode_refused("signed integer token ids, got uint8", x=X.astype(jnp.uint8)),
     decode_refused(
-        "x is int8, which cannot hold 300 tokens",
+        "x is int8, which cannot hold the id 299",
         x=(X % 5).astype(jnp.int8),
         model=lambda x, t: jnp.zeros((6, 300)),
         decoding=T.tau_leap(lambda x, t, logits: jnp.exp(logits), GRID),
@@ -123,12 +137,15 @@ DECODE_REFUSALS = [
     decode_refused("key must be a JAX key", key=3),
     decode_refused("lacks the hooks", steer=3),
     decode_refused("must be callable", transform="top_k"),
+    decode_refused(r"transform must return logits \[5\], got \(10,\)", transform=lambda v: jnp.concatenate([v, v])),
+    decode_refused("transform must return floating logits, got int32", transform=lambda v: v.astype(int)),
 ]
 
 REGISTRY = {
     "Cap": table(
         lambda: T.ancestral(PROCESS, GRID, remask=T.Cap(0.1)),
         refuse(lambda: T.Cap(1.5), "Cap: eta must be"), refuse(lambda: T.Cap("much"), "Cap: eta must be"),
+        refuse(lambda: T.Cap(np.array([0.1, 0.2])), "Cap: eta must be one number"),
     ),
     "ClassifierFree": Case(
         lambda: T.ClassifierFree(NETWORK, random_network(seed=4), 2.0), (X,), lambda thing, key, x: thing(x, 0.5),
@@ -136,6 +153,10 @@ REGISTRY = {
         refusals=[
             refuse(lambda: T.ClassifierFree(3, NETWORK), "ClassifierFree: cond must be callable"),
             refuse(lambda: T.ClassifierFree(NETWORK, NETWORK, jnp.nan), "ClassifierFree: scale must be finite"),
+            refuse(
+                lambda: T.ClassifierFree(NETWORK, lambda x, t: jnp.zeros((6, 1)))(X, 0.5),
+                r"both models must have the same tokens, got \(6, 5\) and \(6, 1\)",
+            ),
         ],
     ),
     "Confident": decoder(T.ancestral(PROCESS, GRID, remask=T.Confident())),
@@ -148,8 +169,13 @@ REGISTRY = {
     ),
     "Detection": Case(lambda: INVERSE, (TEXT,), lambda mark, key, x: T.detect(key, x, mark, edit=0.4, num=3),
                       stochastic=False, dtypes=None, returns=T.Detection),
-    "Exclude": Case(lambda: T.exclude(random_network(6), 5, 2), (X,), dtypes=None, mechanism="exclude",
-                    call=lambda thing, key, x: jax.nn.softmax(thing(x, 0.5))),
+    "Exclude": Case(
+        lambda: T.exclude(random_network(6), 5, 2), (X,), dtypes=None, mechanism="exclude",
+        call=lambda thing, key, x: jax.nn.softmax(thing(x, 0.5)),
+        refusals=[
+            refuse(lambda: T.exclude(lambda x, t: jnp.zeros((6, 3), int), 2)(X, 0.5), "floating logits, got int32"),
+        ],
+    ),
     "Exponential": marked(
         EXPONENTIAL,
         refuse(lambda: T.Exponential(3, 16, 9), "Exponential: key must be a JAX key"),
@@ -182,6 +208,8 @@ REGISTRY = {
             refuse(lambda: T.Masked(5, lambda t: 0.5), "Masked: alpha must act on every time"),
             refuse(lambda: PROCESS.corrupt(KEY, TEXT, 1.5), "corrupt: t must be"),
             refuse(lambda: PROCESS.corrupt(KEY, TEXT * 1.0, 0.5), "integer token ids"),
+            refuse(lambda: T.Masked(300).corrupt(KEY, TEXT.astype(jnp.int8), 0.5), "cannot hold the id 300"),
+            refuse(lambda: PROCESS.corrupt(KEY, TEXT[:1], jnp.ones(3)), r"broadcast against x \(1,\), got shape \(3,\)"),
         ],
     ),
     "Model": decoder(first(KEY, X), mechanism="first_hitting"),
@@ -191,7 +219,10 @@ REGISTRY = {
     "Reward": Case(
         lambda: T.Reward(NETWORK, jax.tree_util.Partial(lambda w, soft: jnp.sum(w * soft**2), 0.3), 2.0), (X,),
         lambda thing, key, x: thing(x, 0.5), smooth=True, dtypes=None,
-        refusals=[refuse(lambda: T.Reward(NETWORK, 3), "Reward: reward must be callable")],
+        refusals=[
+            refuse(lambda: T.Reward(NETWORK, 3), "Reward: reward must be callable"),
+            refuse(lambda: T.Reward(NETWORK, lambda soft: soft[:, 1])(X, 0.5), r"one floating number, got float32\[6\]"),
+        ],
     ),
     "SpeculativeInfo": Case(
         lambda: (STEP, LARGE), (TEXT,), stochastic=True, dtypes=None,
@@ -228,6 +259,7 @@ REGISTRY = {
         refusals=[
             refuse(lambda: T.confidence(PROCESS, 0, temperature=1.0), "steps must be >= 1"),
             refuse(lambda: T.confidence(PROCESS, 3, temperature=-1.0), "temperature must be"),
+            refuse(lambda: T.confidence(PROCESS, 3, temperature=np.ones(2)), "temperature must be one number"),
         ],
     ),
     "decode": [
@@ -266,6 +298,8 @@ REGISTRY = {
                 refuse(lambda: first(KEY, X, groups=(2.0, 2.0)), "positive integers"),
                 refuse(lambda: first(KEY, X, order=3), "order must be one of 1, 2"),
                 refuse(lambda: first(KEY, X, start=0.0), "start must be"),
+                refuse(lambda: first(KEY, X, start=np.full(6, 0.5)), "start must be one number"),
+                refuse(lambda: T.first_hitting(KEY, T.Masked(300), X.astype(jnp.int8)), "cannot hold the id 300"),
                 refuse(lambda: T.first_hitting(KEY, MASK, X), "process must be a js.tokens.Masked"),
                 refuse(lambda: T.first_hitting(X, PROCESS, X), "key must be a JAX key"),
             ],
@@ -288,7 +322,10 @@ REGISTRY = {
                 generate_refused("the mark is for 9 tokens, the model has 5", mark=EXPONENTIAL),
                 generate_refused("mark must be", mark=3),
                 generate_refused("stop must be in 0..4", stop=5),
-                generate_refused("prompt must be a token id", prompt="hello"),
+                generate_refused("prompt must be an array of token ids", prompt="hello"),
+                generate_refused("prompt must be an array of token ids", prompt=[[1], [1, 2]]),
+                generate_refused("prompt is int8, which cannot hold the id 299", prompt=np.int8(1),
+                                 step=lambda c, x: (c, jnp.zeros(300))),
                 generate_refused("prompt must be signed integer", prompt=0.5),
                 generate_refused("prompt holds the id -1", prompt=-1),
                 generate_refused("prompt is empty", prompt=jnp.zeros(0, int)),
@@ -306,11 +343,17 @@ REGISTRY = {
             refuse(lambda: T.nelbo(KEY, NETWORK, TEXT, PROCESS, num=1), "num must be >= 2"),
             refuse(lambda: T.nelbo(KEY, NETWORK, CROWD, PROCESS), r"x must be \[L\]"),
             refuse(lambda: T.nelbo(KEY, NETWORK, TEXT, T.Masked(2)), "mask id 2 is one of"),
+            refuse(lambda: T.nelbo(KEY, NETWORK, TEXT.astype(jnp.int8), T.Masked(300)), "cannot hold the id 300"),
         ],
     ),
     "repetition": Case(
         lambda: T.repetition(1.5), (LOGITS, TEXT), lambda thing, key, logits, x: thing(logits, x), smooth=True,
-        dtypes="raised", refusals=[refuse(lambda: T.repetition(0.0), "penalty must be")],
+        dtypes="raised",
+        refusals=[
+            refuse(lambda: T.repetition(0.0), "penalty must be"),
+            refuse(lambda: T.repetition(2.0)(LOGITS, TEXT * 1.0), "signed integer token ids"),
+            refuse(lambda: T.repetition(2.0)(jnp.ones((2, 3)), TEXT), r"takes logits \[V\], got shape \(2, 3\)"),
+        ],
     ),
     "speculative": Case(
         lambda: (STEP, LARGE), (TEXT,), stochastic=True, dtypes=None, mechanism="speculative",
@@ -322,6 +365,8 @@ REGISTRY = {
                 lambda: T.speculative(KEY, lambda c, x: (c, LOGITS), STEP, ((), ()), 5),
                 "the draft has 9 tokens, the target 5",
             ),
+            refuse(lambda: T.speculative(KEY, STEP, Block(STEP, False), ((), 0), 5), "stacked after each token"),
+            refuse(lambda: T.speculative(KEY, STEP, Block(STEP, True, 4), ((), 0), 5), r"must return logits \[5, 5\]"),
         ],
     ),
     "tau_leap": decoder(

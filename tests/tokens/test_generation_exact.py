@@ -184,6 +184,10 @@ def test_a_user_function_is_a_transform():
     assert_law(draws, np.array([0.0, 0.3, 0.2, 0.1]) / 0.6)
 
 
+def test_a_hot_temperature_forbids_what_was_forbidden():
+    assert T.temperature(1e38)(jnp.array([1.0, -jnp.inf])).tolist()[1] == -np.inf
+
+
 def test_repetition_in_decoding_sees_the_text():
     """A penalty that forbids what has occurred: a text of distinct tokens."""
     model = lambda x, t: jnp.full((4, 4), -1.0)
@@ -219,6 +223,12 @@ def test_a_reward_that_adds_up_over_sites_is_an_exact_tilt():
     text = T.decode(K1, model, x, T.first_hitting(K0, T.Masked(3), x)).x
     tilt = [np.array([0.5, 0.3, 0.2]) * np.exp(1.5 * np.asarray(weights[i])) for i in (1, 2)]
     assert_law(text[:, 1:], np.outer(tilt[0] / tilt[0].sum(), tilt[1] / tilt[1].sum()))
+
+
+def test_a_reward_without_a_slope_at_a_forbidden_token_leaves_it_forbidden():
+    model = T.exclude(lambda x, t: jnp.zeros((1, 3)), 2)
+    guided = T.Reward(model, lambda soft: jnp.sum(jnp.log(soft) * jnp.array([[0.5, 0.0, 1.0]])))
+    np.testing.assert_allclose(jax.nn.softmax(guided(jnp.array([3]), 1.0))[0], [np.e / (1 + np.e), 1 / (1 + np.e), 0])
 
 
 def test_a_nonlinear_reward_is_tilted_to_first_order():
