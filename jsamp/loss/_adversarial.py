@@ -76,7 +76,7 @@ class AdversarialSampling(p.Called):
     player = 0
 
     def __post_init__(self):
-        _checks.check_number("AdversarialSampling: edge_weight", self.edge_weight, low=0)
+        _checks.check_scalar("AdversarialSampling: edge_weight", self.edge_weight, low=0)
 
     def draw(self, key, batch):
         """Shift the points round the cube."""
@@ -154,7 +154,7 @@ class AdversarialDensity(p.Called):
     def __post_init__(self):
         if not isinstance(self.sampling, AdversarialSampling):
             raise TypeError("AdversarialDensity: sampling must be the solution's js.loss.AdversarialSampling.")
-        _checks.check_number("AdversarialDensity: beta", self.beta, low=0, open_low=True)
+        _checks.check_scalar("AdversarialDensity: beta", self.beta, low=0, open_low=True)
         _checks.check_choice("AdversarialDensity: proposals", self.proposals, ("density", "even"))
 
     def draw(self, key, batch):
@@ -171,7 +171,8 @@ class AdversarialDensity(p.Called):
             x = jax.vmap(lambda u: low + u * (high - low))(drawn.u)
         square = jax.lax.stop_gradient(self.sampling.square(solution, x))
         if self.relative:
-            square = square / jnp.mean(square)
+            mean = jnp.mean(square)  # 0 where the equation is solved at every point
+            square = square / jnp.where(mean > 0, mean, 1)
         log, slope = jax.vmap(jax.value_and_grad(lambda point: density(point)))(x)
         even = self.proposals == "even"
         weight = jnp.exp(log) if even else jnp.exp(log - jax.lax.stop_gradient(log))

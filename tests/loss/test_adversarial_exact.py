@@ -169,3 +169,9 @@ def test_every_coordinate_is_moved():
     flow = bent(2, 2)
     slope = jax.vmap(jax.grad(flow))(jax.random.uniform(jax.random.key(0), (20, 2)))
     assert (np.abs(np.asarray(slope)).max(0) > 0.01).all()
+
+
+def test_a_solved_equation_leaves_the_density_its_smoothness_alone():
+    loss = L.AdversarialDensity(L.AdversarialSampling(lambda u, x: u(x)), 0.1, relative=True)
+    even = L.BoxGrid(jnp.ones(4), [-1.0], [1.0])
+    assert loss(jax.random.key(0), (lambda x: 0.0 * x.sum(), even), jnp.full((2, 1), 0.5))[0] == 0
