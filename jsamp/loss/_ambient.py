@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _checks, _fields
+from jsamp._core._mesh import sharded_like
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like
 from jsamp.loss import _protocol as p
@@ -108,14 +109,15 @@ class Ambient(p.Called):
         _checks.check_number("Ambient: known levels", known, low=0)
         k_level, k_noise, k_low, k_path = jax.random.split(key, 4)
         wide = jnp.promote_types(dtype, jnp.float32)
-        sigma = self.times.ratio(quantiles(k_level, num, wide, True), known.astype(wide))
+        u, below = (sharded_like(quantiles(key, num, wide, True), x) for key in (k_level, k_low))
+        sigma = self.times.ratio(u, known.astype(wide))
         # A level far in the tail rounds to the known one: there the loss has no information and r is 1.
         sigma, known = jnp.maximum(sigma, known).astype(dtype), known.astype(dtype)
         drawn = AmbientDrawn(x, known, sigma, normal_like(k_noise, x))
         if self.consistency is None:
             return drawn
-        below = LogNormalTimes(self.times.mean, self.times.std, self.times.low, jnp.maximum(known, 1e-12).astype(wide))
-        lower = jnp.minimum(below.ratio(quantiles(k_low, num, wide, True)), known).astype(dtype)
+        most = jnp.maximum(known, 1e-12).astype(wide)
+        lower = jnp.minimum(self.times.ratio(below, high=most), known).astype(dtype)
         many = jax.tree.map(lambda v: jnp.zeros((num, 2, self.steps, *v.shape[1:]), v.dtype), x)
         return drawn._replace(lower=lower, path=normal_like(k_path, many))
 

@@ -109,6 +109,7 @@ class Interpolate(p.Called):
         k_time, k_noise = jax.random.split(key)
         dtype = jnp.result_type(*jax.tree.leaves(x1))
         t = draw_times("Interpolate", k_time, self.times, self.interpolant, num, dtype)
+        _checks.check_number("Interpolate: times", t, low=0, high=1)
         return InterpolateDrawn(x0, x1, t, normal_like(k_noise, x1))
 
     def value(self, model, drawn):

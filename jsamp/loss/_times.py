@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _fields
-from jsamp._core._checks import check_number, concrete
+from jsamp._core._checks import check_scalar, concrete, is_traced
 from jsamp._core._pytree import pytree
 from jsamp._core._types import Key
-from jsamp.noise._protocol import check_times, is_discrete
+from jsamp.noise._protocol import check_times, domain, is_discrete
 
 as_times = _fields.callable_as("times(schedule, u)")
 
@@ -49,7 +49,7 @@ class UniformTimes:
         ends = [v for v in (self.low, self.high) if v is not None]
         for name in ("low", "high"):
             if getattr(self, name) is not None:
-                check_number(f"UniformTimes: {name}", getattr(self, name))
+                check_scalar(f"UniformTimes: {name}", getattr(self, name))
         known = [bound for bound in map(concrete, ends) if bound is not None]
         if len(known) == 2 and np.any(known[0] >= known[1]):
             raise ValueError(f"UniformTimes: low must be below high, got {self.low} and {self.high}.")
@@ -74,7 +74,8 @@ class UniformTimes:
 class LogNormalTimes:
     """Draw the noise-to-signal ratio sigma / alpha from a lognormal law, truncated to [low, high].
 
-    log ratio ~ N(mean, std^2); t = schedule.time(-log ratio). On `js.noise.VE` the ratio is sigma.
+    log ratio ~ N(mean, std^2); t = schedule.time(-log ratio). On `js.noise.VE` the ratio is sigma. It is truncated to
+    the ratios of the schedule, too: no time is drawn at which a network cannot be asked.
 
     Args:
         mean: mean of the log ratio.
@@ -90,7 +91,7 @@ class LogNormalTimes:
 
     Example:
         >>> import jax.numpy as jnp, jsamp as js
-        >>> js.loss.LogNormalTimes(0.0, 1.0)(js.noise.VE(), jnp.array([0.5])).tolist()
+        >>> js.loss.LogNormalTimes(0.0, 1.0)(js.noise.VE(), jnp.array([0.5])).round(3).tolist()
         [1.0]
 
     Cost:
@@ -106,27 +107,37 @@ class LogNormalTimes:
     high: Any = np.inf
 
     def __post_init__(self):
-        check_number("LogNormalTimes: mean", self.mean)
-        check_number("LogNormalTimes: std", self.std, low=0, open_low=True)
-        check_number("LogNormalTimes: low", self.low, low=0)
+        check_scalar("LogNormalTimes: mean", self.mean)
+        check_scalar("LogNormalTimes: std", self.std, low=0, open_low=True)
+        check_scalar("LogNormalTimes: low", self.low, low=0)
         if not (isinstance(self.high, float) and self.high == np.inf):
-            check_number("LogNormalTimes: high", self.high, low=0)
+            check_scalar("LogNormalTimes: high", self.high, low=0)
         low, high = concrete(self.low), concrete(self.high)
         if low is not None and high is not None and not np.all(low < high):
             raise ValueError(f"LogNormalTimes: high must be above low, got {self.high} and {self.low}.")
 
-    def ratio(self, u, low=None):
-        """Return the ratios at quantiles u; `low` [n] raises the least ratio of each row."""
+    def ratio(self, u, low=None, high: Any = np.inf):
+        """Return the ratios at quantiles u; `low` [n] raises the least ratio of each row, `high` lowers the largest."""
         mean, std = jnp.asarray(self.mean, u.dtype), jnp.asarray(self.std, u.dtype)
         first = _share_below(jnp.asarray(self.low if low is None else jnp.maximum(low, self.low), u.dtype), mean, std)
-        last = _share_below(jnp.asarray(self.high, u.dtype), mean, std)
+        last = _share_below(jnp.minimum(jnp.asarray(self.high, u.dtype), high), mean, std)
         tiny = jnp.finfo(u.dtype).eps
         inside = jnp.clip(first + u * (last - first), tiny, 1 - tiny)
         return jnp.exp(mean + std * jax.scipy.special.ndtri(inside))
 
     def __call__(self, schedule, u):
         """Return the times at quantiles u."""
-        return jax.vmap(schedule.time)(-jnp.log(self.ratio(u)))
+        low, high = domain(schedule)
+        ends = [concrete(bound) for bound in (low, high)]
+        if any(end is not None and not np.isfinite(end) for end in ends):
+            return jax.vmap(schedule.time)(-jnp.log(self.ratio(u)))
+        ratios = (jnp.exp(-schedule.lam(jnp.asarray(bound, u.dtype))) for bound in (low, high))
+        least, most = map(jax.lax.stop_gradient, ratios)  # at a noiseless end the slope is infinite
+        if not is_traced(least, most, self.low, self.high) and not jnp.all((self.low < most) & (least < self.high)):
+            raise ValueError(
+                f"LogNormalTimes: the schedule has ratios from {least:g} to {most:g}, none of those drawn."
+            )
+        return jnp.clip(jax.vmap(schedule.time)(-jnp.log(self.ratio(u, least, most))), low, high)
 
 
 def _share_below(bound, mean, std):
@@ -149,8 +160,11 @@ def quantiles(key: Key, num: int, dtype: Any, stratified: bool) -> jax.Array:
 
 def draw_times(who: str, key: Key, times: Any, schedule: Any, num: int, dtype: Any, stratified: bool = True) -> Any:
     """Draw times [num] in the dtype of the data; in half precision they are formed in single."""
-    t = times(schedule, quantiles(key, num, jnp.promote_types(dtype, jnp.float32), stratified)).astype(dtype)
+    t = jnp.asarray(times(schedule, quantiles(key, num, jnp.promote_types(dtype, jnp.float32), stratified)))
+    if t.shape != (num,):
+        raise TypeError(f"{who}: times(schedule, u) must return times of the shape of u, ({num},), got {t.shape}.")
     known = concrete(t)
-    if known is not None and not np.all(known.astype(np.float32) >= 0):
+    if known is not None and not np.all(known >= 0):
         raise ValueError(f"{who}: times gave {known.min()}; noise levels and times must be >= 0 and finite.")
-    return t
+    check_times(f"{who}: a time", schedule, t, end=True)
+    return t.astype(dtype)

@@ -105,6 +105,19 @@ def test_times_follow_their_law_and_stratified_levels_fill_their_cells():
     assert t.min() >= 1 and t.max() <= 2 and np.unique((64 * (t - 1)).astype(int)).size < 64
 
 
+def test_no_level_is_drawn_that_the_schedule_has_not():
+    schedule, law, u = (
+        js.noise.Discrete.ddpm_linear(),
+        js.loss.LogNormalTimes(-3.0, 3.0),
+        jnp.linspace(0.001, 0.999, 99),
+    )
+    t = jax.jit(law)(schedule, u)
+    assert np.all((t >= 0) & (t <= 999))
+    log_ratio = -np.asarray(jax.vmap(schedule.lam)(jnp.concatenate([jnp.array([0.0, 999.0]), t])))
+    low, high, *below = np.asarray(jax.scipy.stats.norm.cdf((log_ratio + 3) / 3))
+    np.testing.assert_allclose((np.array(below) - low) / (high - low), u, atol=1e-4)
+
+
 def test_conditions_are_dropped_as_often_as_asked():
     loss = js.loss.Match(js.noise.VP(), drop=0.25, null=10)
     label = jnp.arange(4000) % 10
