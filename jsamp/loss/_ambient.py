@@ -95,7 +95,7 @@ class Ambient(p.Called):
         if not isinstance(self.times, LogNormalTimes):
             raise TypeError("Ambient: times must be a LogNormalTimes: its law is truncated for each row.")
         if self.consistency is not None:
-            _checks.check_number("Ambient: consistency", self.consistency, low=0)
+            _checks.check_scalar("Ambient: consistency", self.consistency, low=0)
 
     def draw(self, key, batch):
         """Draw levels above the known ones, and noise."""
@@ -229,7 +229,7 @@ class AmbientMask(p.Called):
 
     def __post_init__(self):
         check_schedule("AmbientMask: schedule", self.schedule)
-        _checks.check_number("AmbientMask: delta", self.delta, low=0, high=1 - 1e-6, open_low=True)
+        _checks.check_scalar("AmbientMask: delta", self.delta, low=0, high=1 - 1e-6, open_low=True)
 
     def draw(self, key, batch):
         """Draw what else is hidden, levels and noise."""

@@ -34,7 +34,7 @@ class Noised(NamedTuple):
 
 
 def _scale(name, scale):
-    _checks.check_number(f"{name}: scale", scale, low=0, open_low=True)
+    _checks.check_scalar(f"{name}: scale", scale, low=0, open_low=True)
 
 
 @pytree
@@ -181,7 +181,7 @@ def latent_loglik(generator: Any, x: Any, scale: Any, *, nodes: int = 64, latent
         models", 2023, arXiv:2105.04046.
     """
     _checks.check_callable("latent_loglik: generator", generator, "generator(z)")
-    _checks.check_number("latent_loglik: scale", scale, low=0, open_low=True)
+    _checks.check_scalar("latent_loglik: scale", scale, low=0, open_low=True)
     _checks.check_choice("latent_loglik: latent", latent, ("normal", "uniform"))
     _checks.check_count("latent_loglik: nodes", nodes)
     _checks.check_floating("latent_loglik: x", x)

@@ -154,7 +154,7 @@ class Consistency(p.Called):
             raise TypeError("Consistency: teacher must be a js.loss.Teacher(denoiser, build, steps), or None.")
         if self.target == "teacher" and self.teacher is None:
             raise ValueError("Consistency: target='teacher' needs a teacher, for example js.loss.Teacher(denoiser).")
-        _checks.check_number("Consistency: critic_weight", self.critic_weight, low=0)
+        _checks.check_scalar("Consistency: critic_weight", self.critic_weight, low=0)
         shape = np.shape(self.probabilities) if self.probabilities is not None else None
         if shape is not None and shape != (np.shape(self.grid)[0] - 1,):
             raise ValueError(f"Consistency: probabilities must be [{np.shape(self.grid)[0] - 1}], got {shape}.")
@@ -188,12 +188,12 @@ class Consistency(p.Called):
                 wanted = call(p.frozen(target), wanted, u)
             else:
                 wanted = jax.tree.map(jnp.subtract, p.scale_rows(t / (t - u), wanted), p.scale_rows(u / (t - u), x))
-        each = jax.vmap(distance)(found, jax.lax.stop_gradient(wanted))
+        each = p.each_number("Consistency: distance", jax.vmap(distance)(found, jax.lax.stop_gradient(wanted)))
         if self.weight is not None:
-            each = each * jax.vmap(self.weight)(t, u).astype(each.dtype)
+            each = each * p.each_number("Consistency: weight", jax.vmap(self.weight)(t, u)).astype(each.dtype)
         if critic is None:
             return p.finish(each)
-        fooled = -p.call("Consistency: critic", p.frozen(critic), self.batched, found, t, condition)
+        fooled = -_judge("Consistency: critic", p.frozen(critic), self.batched, found, t, condition)
         total = each + jnp.asarray(self.critic_weight, each.dtype) * fooled
         return p.finish(total, consistency=jnp.mean(each), critic=jnp.mean(fooled))
 
@@ -215,6 +215,10 @@ class Consistency(p.Called):
 def _twice_product(found, slope):
     parts = jax.tree.map(lambda f, s: jnp.sum(f * s), found, slope)
     return 2 * jnp.stack(jax.tree.leaves(parts)).sum() / size(found)
+
+
+def _judge(name, critic, batched, *rows):
+    return p.each_number(name, p.call(name, critic, batched, *rows))
 
 
 def _roles(name, model):
@@ -284,5 +288,5 @@ class ConsistencyCritic(p.Called):
         batched, t, condition = self.consistency.batched, drawn.t, drawn.condition
         x = jax.tree.map(jnp.add, drawn.x0, p.scale_rows(t, drawn.eps))
         made = jax.lax.stop_gradient(p.call_like("ConsistencyCritic", student, batched, x, t, condition))
-        judge = lambda x: p.call("ConsistencyCritic: critic", critic, batched, x, t, condition)
+        judge = lambda x: _judge("ConsistencyCritic: critic", critic, batched, x, t, condition)
         return p.finish(jax.nn.relu(1 - judge(drawn.x0)) + jax.nn.relu(1 + judge(made)))

@@ -68,10 +68,7 @@ def _noise(sample):
 
 
 def _each(who, function, rows):
-    found = p.call(who, function, False, rows)
-    if jnp.ndim(found) != 1:
-        raise TypeError(f"{who} must return a scalar for each row, got shape {jnp.shape(found)[1:]}.")
-    return found
+    return p.each_number(who, p.call(who, function, False, rows))
 
 
 @pytree
@@ -119,7 +116,9 @@ class MECO(p.Called):
     log_u: Any = -np.inf
 
     def __post_init__(self):
-        _checks.check_number("MECO: gamma", self.gamma, low=0, high=1, open_low=True)
+        _checks.check_scalar("MECO: gamma", self.gamma, low=0, high=1, open_low=True)
+        if not (isinstance(self.log_u, float) and self.log_u == -np.inf):
+            _checks.check_scalar("MECO: log_u", self.log_u)
 
     def draw(self, key, batch):
         """Draw as many rows of noise."""
@@ -191,6 +190,7 @@ class NCE(p.Called):
         if type(model) is not tuple or len(model) != 2 or not callable(model[0]) or callable(model[1]):
             raise TypeError("NCE: model must be the pair (log f, log_z), a callable and a number.")
         density, log_z = model
+        _checks.check_scalar("NCE: log_z", log_z)
 
         def logit(rows):
             return _each("NCE: model", density, rows) - log_z - _each("NCE: log_prob", self.log_prob, rows)

@@ -94,9 +94,7 @@ def _generated(who, loss, generator, drawn):
 
 def _judge(who, loss, critic, x, drawn):
     found = p.call(f"{who}: critic", critic, loss.batched, x, drawn.upper, drawn.noised)
-    if jnp.shape(found) != jnp.shape(drawn.upper):
-        raise TypeError(f"{who}: the critic must return one number for each row, got shape {jnp.shape(found)}.")
-    return found
+    return p.each_number(f"{who}: critic", found)
 
 
 @pytree
@@ -150,7 +148,7 @@ class GANCritic(p.Called):
     def __post_init__(self):
         check_schedule("GANCritic: schedule", self.schedule)
         check_times("GANCritic: grid", self.schedule, self.grid, end=True)
-        _checks.check_number("GANCritic: r1", self.r1, low=0)
+        _checks.check_scalar("GANCritic: r1", self.r1, low=0)
 
     def draw(self, key, batch):
         """Draw levels, noise and latents."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsamp._core import _checks, _fields
 from jsamp._core._pytree import field, pytree, static
@@ -43,10 +44,13 @@ def _labelled(who, batch):
     return LabelledDrawn(jax.tree.map(jnp.asarray, x), y, jax.tree.map(jnp.asarray, other))
 
 
-def _cross_entropy(logits, y):
+def _cross_entropy(who, logits, y):
     """Minus log of the probability of class y; logits [..., k], y broadcast over the leading axes."""
-    log = jax.nn.log_softmax(logits, axis=-1)
-    index = jnp.broadcast_to(y, log.shape[:-1])[..., None]
+    known, classes = _checks.concrete(y), logits.shape[-1]
+    if known is not None and np.any((known < 0) | (known >= classes)):
+        raise ValueError(f"{who}: classes must be in 0..{classes - 1}, got {known.min()}..{known.max()}.")
+    log, y = jax.nn.log_softmax(logits, axis=-1), y.astype(jnp.int32)
+    index = jnp.broadcast_to(jnp.where(y < 0, classes, y), log.shape[:-1])[..., None]  # NaN beyond the classes
     return -jnp.take_along_axis(log, index, axis=-1)[..., 0]
 
 
@@ -95,7 +99,7 @@ class DivDis(p.Called):
     weight: Any = 10.0
 
     def __post_init__(self):
-        _checks.check_number("DivDis: weight", self.weight, low=0)
+        _checks.check_scalar("DivDis: weight", self.weight, low=0)
 
     def draw(self, key, batch):
         """Check the batch; nothing is random."""
@@ -106,7 +110,7 @@ class DivDis(p.Called):
         logits = p.call("DivDis: model", model, False, drawn.x)
         if jnp.ndim(logits) != 3 or logits.shape[1] < 2:
             raise ValueError(f"DivDis: model(x) must be logits [heads >= 2, classes], got {jnp.shape(logits)[1:]}.")
-        fit = jnp.sum(_cross_entropy(logits, drawn.y[:, None]), axis=1)
+        fit = jnp.sum(_cross_entropy("DivDis", logits, drawn.y[:, None]), axis=1)
         chance = jax.nn.softmax(p.call("DivDis: model", model, False, drawn.unlabelled), axis=-1)
         # Joint frequencies [heads, heads, classes, classes], elementwise: full precision everywhere.
         joint = jnp.mean(chance[:, :, None, :, None] * chance[:, None, :, None, :], axis=0)
@@ -160,7 +164,7 @@ class DBAT(p.Called):
     player = 0
 
     def __post_init__(self):
-        _checks.check_number("DBAT: weight", self.weight, low=0)
+        _checks.check_scalar("DBAT: weight", self.weight, low=0)
 
     def draw(self, key, batch):
         """Check the batch; nothing is random."""
@@ -171,11 +175,16 @@ class DBAT(p.Called):
         if type(model) is not tuple or len(model) < 2:
             raise TypeError("DBAT: model must be a tuple (new, *earlier) with at least one earlier model.")
         new, *earlier = p.players("DBAT", model, "new", *(f"earlier {i}" for i in range(len(model) - 1)))
-        fit = _cross_entropy(p.call("DBAT: new", new, False, drawn.x), drawn.y)
+        logits = p.call("DBAT: new", new, False, drawn.x)
+        if jnp.ndim(logits) != 2:
+            raise ValueError(f"DBAT: new(x) must be logits [classes], got shape {jnp.shape(logits)[1:]}.")
+        fit = _cross_entropy("DBAT", logits, drawn.y)
         chance = jax.nn.softmax(p.call("DBAT: new", new, False, drawn.unlabelled), axis=-1)
         terms = []
         for other in earlier:
             known = jax.nn.softmax(p.call("DBAT: earlier", p.frozen(other), False, drawn.unlabelled), axis=-1)
+            if known.shape != chance.shape:
+                raise ValueError(f"DBAT: earlier models must return logits {chance.shape[1:]}, got {known.shape[1:]}.")
             index = jnp.argmax(known, axis=-1)[:, None]
             a, b = (jnp.take_along_axis(v, index, axis=-1)[:, 0] for v in (known, chance))
             terms.append(jnp.mean(-jnp.log(a * (1 - b) + b * (1 - a) + 1e-7)))
@@ -289,7 +298,7 @@ def dropout(rate: Any, width: int) -> Any:
     References:
         Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", 2014.
     """
-    _checks.check_number("dropout: rate", rate, low=0, high=1 - 1e-6)
+    _checks.check_scalar("dropout: rate", rate, low=0, high=1 - 1e-6)
     width = _checks.check_count("dropout: width", width)
     return jax.tree_util.Partial(_Mask(width), jnp.asarray(rate, jnp.float32))
 

@@ -48,8 +48,8 @@ def jump(model: Any, x: Any, t: Any, s: Any, *condition: Any) -> Any:
         Kim et al., "Consistency Trajectory Models: Learning Probability Flow ODE Trajectory of Diffusion", 2023,
         arXiv:2310.02279.
     """
-    _checks.check_number("jump: t", t, low=0, open_low=True)
-    _checks.check_number("jump: s", s, low=0)
+    _checks.check_scalar("jump: t", t, low=0, open_low=True)
+    _checks.check_scalar("jump: s", s, low=0)
     known = _checks.concrete(t), _checks.concrete(s)
     if known[0] is not None and known[1] is not None and known[1] > known[0]:
         raise ValueError(f"jump: s must be at most t, got s = {s} and t = {t}: jumps go down.")
@@ -148,7 +148,7 @@ class TrajectoryConsistency(p.Called):
         most = jnp.shape(self.grid)[0] - 1
         if self.reach is not None:
             _checks.check_count("TrajectoryConsistency: reach", self.reach, high=most)
-        _checks.check_number("TrajectoryConsistency: denoising", self.denoising, low=0)
+        _checks.check_scalar("TrajectoryConsistency: denoising", self.denoising, low=0)
 
     def draw(self, key, batch):
         """Draw three levels for each row, noise, the teacher's keys and the level of the denoising term."""

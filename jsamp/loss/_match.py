@@ -70,7 +70,7 @@ class EDMWeight:
     sigma_data: Any = 0.5
 
     def __post_init__(self):
-        _checks.check_number("EDMWeight: sigma_data", self.sigma_data, low=0, open_low=True)
+        _checks.check_scalar("EDMWeight: sigma_data", self.sigma_data, low=0, open_low=True)
 
     def __call__(self, schedule, t):
         """Return the weight at time t."""
@@ -83,14 +83,16 @@ def as_weight(name: str, weight: Any) -> Any:
     """Return a weight: a non-negative number, or a callable tree of (schedule, t)."""
     if callable(weight):
         return as_tree(name, weight, "weight(schedule, t)")
-    _checks.check_number(name, weight, low=0)
+    _checks.check_scalar(name, weight, low=0)
     return weight
 
 
 def weigh(weight: Any, schedule: Any, t: Any) -> Any:
     """Return the weight at one time."""
-    value = weight(schedule, t) if callable(weight) else weight
-    return jnp.asarray(value, t.dtype)
+    value = jnp.asarray(weight(schedule, t) if callable(weight) else weight, t.dtype)
+    if value.shape:
+        raise TypeError(f"weight(schedule, t) must return one number for one time, got shape {value.shape}.")
+    return value
 
 
 def head(predicts: str, schedule: Any, t: Any, x0: Any, eps: Any) -> tuple[Any, Any]:
@@ -166,7 +168,7 @@ class Match(p.Called):
     def __post_init__(self):
         check_schedule("Match: schedule", self.schedule)
         _checks.check_choice("Match: predicts", self.predicts, tuple(CONVERSIONS))
-        _checks.check_number("Match: drop", self.drop, low=0, high=1)
+        _checks.check_scalar("Match: drop", self.drop, low=0, high=1)
         for leaf in jax.tree.leaves(self.null):
             _checks.check_finite("Match: null", leaf, remedy="Give the condition that means none, for example 10.")
         known = _checks.concrete(self.drop)

@@ -123,6 +123,9 @@ class MMDFinetune(p.Called):
         real, made = self._features(drawn.x), self._features(made)
         if real.shape[1:] != made.shape[1:]:
             raise TypeError(f"MMDFinetune: samples have {made.shape[1]} features, real rows {real.shape[1]}.")
+        tile = jax.eval_shape(self.kernel, made, real[:2])
+        if getattr(tile, "shape", None) != (made.shape[0], 2):
+            raise TypeError(f"MMDFinetune: kernel(x [n, d], y [m, d]) must return [n, m], got {tile} for m = 2.")
         return p.finish(each_mmd(self.kernel, made, real))
 
     def _features(self, x):

@@ -137,6 +137,13 @@ def call(name: str, model: Any, batched: bool, *rows: Any) -> Any:
     return model(*rows) if batched else jax.vmap(lambda *row: model(*row))(*rows)
 
 
+def each_number(name: str, found: Any) -> jax.Array:
+    """Return what a function says of each row [n], or refuse what is not one number for each: it would broadcast."""
+    if jnp.ndim(found) != 1:
+        raise TypeError(f"{name} must return one number for each row, got shape {jnp.shape(found)[1:]} for each.")
+    return found
+
+
 def call_like(name: str, model: Any, batched: bool, x: Any, *rows: Any) -> Any:
     """`call`, with the output refused unless it has the structure and shapes of x, in the dtypes of x."""
     return match(f"{name}: the model's output", call(f"{name}: model", model, batched, x, *rows), x)

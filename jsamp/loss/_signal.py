@@ -89,7 +89,7 @@ class Regeneration(p.Called):
     def __post_init__(self):
         check_schedule("Regeneration: schedule", self.schedule)
         _checks.check_choice("Regeneration: predicts", self.predicts, ("score", "eps", "x0"))
-        _checks.check_number("Regeneration: mix", self.mix, low=0, high=1)
+        _checks.check_scalar("Regeneration: mix", self.mix, low=0, high=1)
 
     def draw(self, key, batch):
         """Draw times and noise."""
@@ -211,7 +211,7 @@ class ForwardModelMatch(p.Called):
 
     def __post_init__(self):
         check_schedule("ForwardModelMatch: schedule", self.schedule)
-        _checks.check_number("ForwardModelMatch: extra_weight", self.extra_weight, low=0)
+        _checks.check_scalar("ForwardModelMatch: extra_weight", self.extra_weight, low=0)
 
     def draw(self, key, batch):
         """Draw times and noise."""

@@ -83,6 +83,7 @@ class Teacher:
             denoiser = denoiser(condition)
             if not hasattr(denoiser, "schedule"):
                 raise TypeError("Teacher: denoiser must be a denoiser, or a callable condition -> denoiser.")
+            _check_time_is_sigma(denoiser.schedule)
         return denoiser
 
 

@@ -57,6 +57,10 @@ MATCH_REFUSALS = [
     (on(L.Match(VP), X, lambda x, t: x[:1]), "shape of x"),
     (on(L.Match(VP), X, 3), "model must be callable"),
     (on(L.Match(VE, times=lambda schedule, u: -u), X), "must be >= 0"),
+    (on(L.Match(VP, times=lambda schedule, u: 5 + u), X), "a time is 5.* outside the schedule"),
+    (on(L.Match(VP, times=lambda schedule, u: 0.5), X), r"times of the shape of u, \(4,\), got \(\)"),
+    (lambda: L.Match(VP, weight=np.ones(4)), "weight must be one number"),
+    (on(L.Match(VP, weight=lambda schedule, t: jnp.ones(1)), X), r"one number for one time, got shape \(1,\)"),
 ]
 
 MASK = jnp.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [1.0, 1.0]])
@@ -99,6 +103,7 @@ BRIDGE_REFUSALS = [
     (on(L.Interpolate(BRIDGE), X), r"pair \(x0, x1\)"),
     (on(L.Interpolate(js.noise.Interpolant("mirror")), (X, X)), "x1 alone"),
     (on(L.Interpolate(BRIDGE), (X, X[:, :1])), "one shape"),
+    (on(L.Interpolate(BRIDGE, times=lambda path, u: 2 + u), (X, X)), r"times must be finite and in \[0, 1\]"),
 ]
 REPAIR_REFUSALS = [
     (make(L.Regeneration, schedule=SIGNALS, predicts="v"), "predicts must be one of"),
@@ -143,6 +148,11 @@ def jumper(x, t, s):
 def critic(x, t, *given):
     """A smooth judge of one row."""
     return jnp.sum(jnp.tanh(x)) + 0.1 * t
+
+
+def column(x, t, *given):
+    """A judge that returns [1], which would broadcast against the other rows."""
+    return critic(x, t)[None]
 
 
 def generator(x, t, z):
@@ -213,15 +223,23 @@ CONSISTENCY_REFUSALS = [
     (make(L.Consistency, grid=LEVEL_GRID, critic_weight=-1.0), "critic_weight must be finite"),
     (on(L.Consistency(LEVEL_GRID), X, (net,)), "must be the student"),
     (on(L.Consistency(LEVEL_GRID), X, (net, 3)), "target must be callable"),
+    (on(L.Consistency(LEVEL_GRID), X, (net, net, column)), r"critic must return one number .* got shape \(1,\)"),
+    (on(L.Consistency(LEVEL_GRID, distance=lambda a, b: (a - b) ** 2), X), "distance must return one number"),
+    (on(L.Consistency(LEVEL_GRID, weight=lambda t, u: jnp.ones(1)), X), "weight must return one number"),
+    (on(L.Consistency(LEVEL_GRID, L.Teacher(lambda c: PRIOR)), (X, LABEL)), "schedule must have alpha = 1"),
 ]
 MECO_REFUSALS = [
     (make(L.MECO, sample=draw_normal, log_prob=WIDE, gamma=0.0), "gamma must be finite"),
     (make(L.MECO, sample=3, log_prob=WIDE), "sample must be callable"),
     (on(L.MECO(lambda key: jnp.ones(3), WIDE), X, density), "one row like those"),
-    (on(L.MECO(draw_normal, WIDE), X, lambda x: x), "must return a scalar"),
+    (make(L.MECO, sample=draw_normal, log_prob=WIDE, log_u=np.nan), "log_u must be finite"),
+    (on(L.MECO(draw_normal, WIDE), X, lambda x: x), "must return one number for each row"),
 ]
 LABELLED = (X, CLASSES, Y)
-BAD_LABELLED = [((X, CLASSES), "unlabelled x"), ((X, Y[:, 0], Y), "must be integers"), ((X, CLASSES[:2], Y), "4 rows")]
+BAD_LABELLED = [
+    ((X, CLASSES), "unlabelled x"), ((X, Y[:, 0], Y), "must be integers"), ((X, CLASSES[:2], Y), "4 rows"),
+    ((X, CLASSES - 1, Y), r"classes must be in 0..1, got -1..0"),
+]  # fmt: skip
 
 
 def direction(function, *denoisers):
@@ -273,6 +291,7 @@ REGISTRY = {
         refusals=[
             (make(L.ConsistencyCritic, consistency=3), "must be the student's"),
             (on(L.ConsistencyCritic(L.Consistency(LEVEL_GRID)), X, STUDENTS), "got a tuple of 2"),
+            (on(L.ConsistencyCritic(L.Consistency(LEVEL_GRID)), X, (net, net, column)), "critic must return one number"),
         ],
     ),
     "TrajectoryConsistency": loss_case(
@@ -289,6 +308,7 @@ REGISTRY = {
         refusals=[
             (lambda: L.jump(jumper, X[0], 1.0, 2.0), "jumps go down"),
             (lambda: L.jump(jumper, X[0], 0.0, 0.0), "t must be finite"),
+            (lambda: L.jump(jumper, X, jnp.ones(4), 0.5), "t must be one number"),
         ],
     ),
     "MMDFinetune": loss_case(
@@ -299,6 +319,7 @@ REGISTRY = {
             (on(L.MMDFinetune(sampler), X[:1]), "at least 2 rows"),
             (on(L.MMDFinetune(sampler, lambda x: x.sum()), X), "must be one vector"),
             (on(L.MMDFinetune(sampler), jnp.ones((4, 3))), "samples have 2 features"),
+            (on(L.MMDFinetune(sampler, kernel=lambda a, b: jnp.ones((len(a), 1))), X, net), r"must return \[n, m\]"),
         ],
     ),
     "GANCritic": loss_case(
@@ -418,7 +439,10 @@ REGISTRY = {
     "MECO": loss_case(lambda: L.MECO(draw_normal, WIDE), X, density, dtypes="wide", refusals=MECO_REFUSALS),
     "NCE": loss_case(
         lambda: L.NCE(draw_normal, WIDE), X, (density, jnp.float32(0.3)), dtypes="wide", mechanism="energy",
-        refusals=[(on(L.NCE(draw_normal, WIDE), X, density), "must be the pair")],
+        refusals=[
+            (on(L.NCE(draw_normal, WIDE), X, density), "must be the pair"),
+            (on(L.NCE(draw_normal, WIDE), X, (density, jnp.zeros(4))), "log_z must be one number"),
+        ],
     ),
     "DivDis": loss_case(
         L.DivDis, LABELLED, logits, stochastic=False, mechanism="population",
@@ -433,6 +457,8 @@ REGISTRY = {
         refusals=[
             (make(L.DBAT, weight=-1.0), "weight must be finite"),
             (on(L.DBAT(), LABELLED, head(0)), "at least one earlier"),
+            (on(L.DBAT(), LABELLED, (logits, logits)), r"new\(x\) must be logits \[classes\], got shape \(2, 2\)"),
+            (on(L.DBAT(), LABELLED, (head(0), lambda x: jnp.ones(3))), r"must return logits \(2,\), got \(3,\)"),
             *((on(L.DBAT(), batch, (head(0), head(1))), match) for batch, match in BAD_LABELLED),
         ],
     ),
@@ -544,6 +570,7 @@ REGISTRY = {
             (lambda: L.LogNormalTimes(low=2.0, high=1.0), "high must be above"),
             (lambda: L.LogNormalTimes(low=-1.0), "low must be finite"),
             (lambda: L.LogNormalTimes(high=KEY), "high must be a number, got a random key"),
+            (lambda: L.LogNormalTimes(low=100.0)(VE, jnp.ones(1) / 2), "the schedule has ratios from 0 to 80"),
         ],
     ),
     "Loss": Case(lambda: lambda x: x if isinstance(L.Match(VP), L.Loss) else None, (X,)),
