@@ -41,7 +41,6 @@ from jsamp.fit._learn import learn_plan as learn_plan
 from jsamp.fit._likelihood import SurrogateInfo as SurrogateInfo
 from jsamp.fit._likelihood import likelihood_surrogate as likelihood_surrogate
 from jsamp.fit._minimise import MinimiseInfo as MinimiseInfo
-from jsamp.fit._minimise import MinimiseState as MinimiseState
 from jsamp.fit._minimise import minimise as minimise
 from jsamp.fit._mixture import Mixture as Mixture
 from jsamp.fit._mixture import MixtureInfo as MixtureInfo
@@ -53,6 +52,7 @@ from jsamp.fit._ppp import Partition as Partition
 from jsamp.fit._ppp import PPPInfo as PPPInfo
 from jsamp.fit._ppp import ppp as ppp
 from jsamp.fit._protocol import Surrogate as Surrogate
+from jsamp.fit._resume import MinimiseState as MinimiseState
 from jsamp.fit._scores import PlanScore as PlanScore
 from jsamp.fit._scores import sample_score as sample_score
 from jsamp.fit._scores import trajectory_score as trajectory_score

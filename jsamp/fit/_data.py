@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ from jsamp._core import _checks
 from jsamp._core._types import Key
 
 
-def batches(key: Key, data: Any, batch: Any) -> Callable[[int], Any]:
+def batches(key: Key, data: Any, batch: Any) -> _Rows | _Same:
     """Return step -> (tree, order, position, size): a batch, or arrays with where in their order to take it."""
     if callable(data) and not hasattr(data, "__next__"):
         _no_batch(batch)
@@ -50,6 +49,8 @@ def _rows(data):
                 f"minimise: data must be arrays [n, ...], got {_checks.shown(leaf)}. Convert lists by jnp.asarray, "
                 f"data frames by .to_numpy()."
             )
+        if not (jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == bool):
+            raise TypeError(f"minimise: data must hold numbers, got an array of {leaf.dtype}. Encode it first.")
         if not isinstance(leaf, np.memmap):  # a map may be larger than memory: its batches are checked instead
             _refuse_nan(leaf, "data")
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(data)}
@@ -131,6 +132,8 @@ class _Endless:
 class _Same:
     """Batches of one structure, of one dtype and of one shape but for their number of rows."""
 
+    rows = size = 0  # they are not known
+
     def __init__(self, source):
         self.source, self.wanted = source, None
 
@@ -143,6 +146,8 @@ class _Same:
         for leaf in jax.tree.leaves(batch):
             if not hasattr(leaf, "dtype") or np.ndim(leaf) < 1:
                 raise TypeError(f"minimise: batch {step} of data must hold arrays [n, ...], got {leaf!r}.")
+            if np.shape(leaf)[0] == 0:
+                raise ValueError(f"minimise: batch {step} of data has no rows: shape {np.shape(leaf)}. Leave it out.")
             if isinstance(leaf, np.ndarray):  # a check of what is on the device would wait for it at every step
                 _refuse_nan(leaf, f"batch {step} of data")
         found = jax.tree.map(lambda leaf: f"{leaf.dtype}[n, {', '.join(map(str, leaf.shape[1:]))}]", batch)

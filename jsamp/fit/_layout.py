@@ -87,3 +87,11 @@ def as_decay(who: str, decay: Any) -> Any:
     if isinstance(decay, (bool, str, list)) or np.ndim(decay) or not 0 <= float(decay) < 1:
         raise ValueError(f"{who} must be a number in [0, 1) or a function of the step, got {decay!r}.")
     return float(decay)
+
+
+def decay_at(name: str, decay: Any, step: jax.Array) -> jax.Array:
+    """The decay of a moving average at one step, or a refusal of a function that gives no number."""
+    value = jnp.asarray(decay(step) if callable(decay) else decay, jnp.float32)
+    if value.shape:
+        raise TypeError(f"{name}(step) must be one number, got shape {value.shape}.")
+    return value

@@ -17,29 +17,7 @@ from jsamp._core._progress import bar
 from jsamp._core._types import Key, Result
 from jsamp.fit import _layout
 from jsamp.fit._data import batches
-
-
-class MinimiseState(NamedTuple):
-    """Hold everything that continues a run: pass it as `state=`.
-
-    Args:
-        step: updates made.
-        model: the model, or tuple of players, after them.
-        loss: the tuple of losses, with what they remember.
-        optimiser: the tuple of optimiser states.
-        average: moving average of the trained arrays, or None.
-
-    Example:
-        >>> import jsamp as js
-        >>> js.fit.MinimiseState(0, None, (), (), None).step
-        0
-    """
-
-    step: Any
-    model: Any
-    loss: Any
-    optimiser: Any
-    average: Any
+from jsamp.fit._resume import MinimiseState, check_same_run, origin_of, resumed
 
 
 class MinimiseInfo(NamedTuple):
@@ -85,9 +63,10 @@ def minimise(
 
     Step k uses the key `fold_in(key, k)`. Arrays are drawn without replacement in a fresh order each epoch (rows left
     over at its end wait for the next order). A run continued from `info.state` is bit for bit the run that was not
-    interrupted. Gradients flow to the floating arrays of the model; Python numbers, integers and functions inside it
-    stay as they are, as do variables of an nnx module that are not `nnx.Param`. Data in arrays, and batches in numpy
-    arrays, are refused when they hold NaN; that of JAX batches and of the loss is left visible in `info.loss`.
+    interrupted; an iterator goes on where it stands. Gradients flow to the floating arrays of the model; Python
+    numbers, integers and functions inside it stay as they are, as do variables of an nnx module that are not
+    `nnx.Param`. Data in arrays, and batches in numpy arrays, are refused when they hold NaN; that of JAX batches and of
+    the loss is left visible in `info.loss`.
 
     Several players: a tuple of models, a tuple of losses, each of which names its player, and one optimiser or a tuple.
     Within a step the losses act in turn, each on what the ones before it left.
@@ -110,14 +89,16 @@ def minimise(
         trainable: (path, array) -> bool; False freezes an array. The path is as `jax.tree_util.keystr` gives it.
         keep: (model, aux) -> tree to record at every step; model is before the update.
         progress: draw a tqdm bar when tqdm is installed.
-        state: None, or the `info.state` of a run to go on with; it replaces `model`, and `loss` where it remembers.
+        state: None, or the `info.state` of a run to go on with; it replaces `model`, and `loss` where it remembers. On
+            other data, or with another key, go on from `state._replace(origin=None)`.
 
     Returns:
         `Result(model, MinimiseInfo)`. Ctrl-C ends the run and returns what there is.
 
     Raises:
         TypeError: for a loss, optimiser, model or batch of the wrong kind.
-        ValueError: for data without rows, a batch larger than the data, NaN in the data, a model without arrays.
+        ValueError: for data or a batch without rows, a batch larger than the data, NaN in the data, a model without
+            arrays, a state of another run.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax, jsamp as js
@@ -145,15 +126,17 @@ def minimise(
             _checks.check_callable(f"minimise: {name}", value, form)
     given = model
     if state is not None:
-        state = _resumed(state, steps)
+        state = resumed(state, steps)
         model = state.model
     program = _program(model, losses, optimisers, ema, follow, trainable, keep)
     source = batches(key, data, batch)
+    origin = origin_of(key, source)
     if state is None:
         run = program.begin(model, losses)
     else:
-        _check_same_run(given, jax.eval_shape(program.held, program.numbers(model)), state)
+        check_same_run(given, jax.eval_shape(program.held, program.numbers(model)), state, origin)
         run = state
+    run = run._replace(origin=origin)
     run, values, kept, stopped = _loop(key, program, source, run, steps, progress)
     made = jnp.asarray(np.asarray(jax.device_get(values), np.float32))  # jnp.stack would take up each value by itself
     kept = jax.tree.map(lambda *leaves: jnp.stack(leaves), *kept) if kept else None
@@ -174,24 +157,6 @@ def _players(loss: Any, optimiser: Any) -> tuple[tuple, tuple]:
         if not (callable(getattr(one, "init", None)) and callable(getattr(one, "update", None))):
             raise TypeError(f"minimise: optimiser must have init and update, as optax.adam(1e-3) has; got {type(one)}.")
     return losses, optimisers
-
-
-def _resumed(state: Any, steps: int) -> MinimiseState:
-    if not isinstance(state, MinimiseState):
-        raise TypeError(f"minimise: state must be the info.state of an earlier run, got {type(state).__name__}.")
-    if int(state.step) > steps:
-        raise ValueError(f"minimise: the state is at step {int(state.step)}, the whole run is {steps} steps.")
-    return state._replace(step=int(state.step))
-
-
-def _check_same_run(model: Any, held: Any, state: MinimiseState) -> None:
-    """Refuse the state of a run of another model than this, or of optimisers and an average that hold other arrays."""
-    shapes = lambda tree: [(np.shape(leaf), jnp.result_type(leaf)) for leaf in jax.tree.leaves(tree)]
-    parts = _layout.take_apart(state.model)[1], state.optimiser, state.average
-    own = _layout.take_apart(model)[1], *held
-    for name, wanted, got in zip(("model", "optimiser", "ema"), own, parts, strict=True):
-        if shapes(wanted) != shapes(got):
-            raise ValueError(f"minimise: the state is of a run with another {name}. Resume with what began the run.")
 
 
 @jax.jit
@@ -319,6 +284,8 @@ def _scalar(found):
         raise TypeError("minimise: loss(key, model, batch) must return a pair (scalar, aux).")
     if jnp.shape(found[0]) != ():
         raise TypeError(f"minimise: the loss must be a scalar, got shape {jnp.shape(found[0])}. Take its mean.")
+    if not jnp.issubdtype(jnp.result_type(found[0]), jnp.floating):
+        raise TypeError(f"minimise: the loss must be floating point, got {jnp.result_type(found[0])}.")
     return found
 
 
@@ -339,12 +306,12 @@ def _averages(program, step, numbers, average):
     mix = lambda decay, old, new: old + (1 - decay).astype(old.dtype) * (new.astype(old.dtype) - old)
     if program.ema is not None:
         count = step.astype(jnp.float32)
-        decay = program.ema(step) if callable(program.ema) else jnp.minimum(program.ema, (1 + count) / (10 + count))
-        decay = jnp.asarray(decay, jnp.float32)
+        warm = jnp.where(callable(program.ema), jnp.inf, (1 + count) / (10 + count))
+        decay = jnp.minimum(_layout.decay_at("minimise: ema", program.ema, step), warm)
         average = [mix(decay, old, numbers[k]) for k, old in zip(program.averaged_places(), average, strict=True)]
     if program.followers is not None:
         count, start = program.followers
-        decay = jnp.asarray(program.follow(step) if callable(program.follow) else program.follow, jnp.float32)
+        decay = _layout.decay_at("minimise: follow", program.follow, step)
         for k in range(count):
             old = numbers[start + k]
             if isinstance(old, jax.Array) and jnp.issubdtype(old.dtype, jnp.inexact):
@@ -393,5 +360,6 @@ def _loop(key, program, source, run, steps, progress):
     for k in places:
         given[k] = carry[1][k]
     _, _, losses, states, average = carry
-    state = MinimiseState(carry[0], program.layout.build(given), losses, jax.tree.unflatten(form, states), average)
+    optimiser = jax.tree.unflatten(form, states)
+    state = MinimiseState(carry[0], program.layout.build(given), losses, optimiser, average, run.origin)
     return state, values[:done], [record for record in kept[:done] if record is not None], stopped

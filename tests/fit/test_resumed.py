@@ -19,7 +19,8 @@ def network(weight):
 
 def trained(weight=0.5, optimiser=None, **options):
     loss, optimiser = js.loss.Match(VP, predicts="x0"), optax.adam(0.1) if optimiser is None else optimiser
-    return fit.minimise(KEY, loss, network(weight), X, optimiser=optimiser, steps=2, batch=4, **options).info
+    options = {"key": KEY, "loss": loss, "model": network(weight), "data": X, "batch": 4, **options}
+    return fit.minimise(optimiser=optimiser, steps=2, **options).info
 
 
 @pytest.mark.parametrize(
@@ -29,6 +30,17 @@ def trained(weight=0.5, optimiser=None, **options):
 def test_a_training_run_is_resumed_with_its_own_parts(other, name):
     with pytest.raises(ValueError, match=f"the state is of a run with another {name}"):
         trained(**other, state=trained().state)
+
+
+@pytest.mark.parametrize(
+    ("other", "name"),
+    [({"key": jax.random.key(9)}, "key"), ({"data": X[:6]}, "number of rows"), ({"batch": 2}, "batch size")],
+)
+def test_a_training_run_is_resumed_with_its_own_stream(other, name):
+    state = trained().state
+    with pytest.raises(ValueError, match=f"the state is of a run with another {name}"):
+        trained(**other, state=state)
+    assert trained(**other, state=state._replace(origin=None)).loss.shape == (0,)
 
 
 def test_a_model_of_nan_is_refused():
