@@ -80,6 +80,34 @@ def test_losses_follow_the_rows_of_an_explicit_mesh():
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+LOSSES = {
+    "Ambient": lambda x: js.loss.Ambient(consistency=0.5, steps=2)(KEY, NET, (x, x[:, 0] ** 2)),
+    "AdversarialDensity": lambda x: DENSITY(KEY, (lambda point: point[0], FLOW), jax.nn.sigmoid(x[:, :1])),
+    "GANCritic": lambda x: js.loss.GANCritic(SCHEDULE, [1.0, 0.5, 0.0], 1)(KEY, (lambda x, t, z: z * x, JUDGE), x),
+    "MMDFinetune": lambda x: js.loss.MMDFinetune(lambda key, w: w * jax.random.normal(key, (3,)))(KEY, 0.5, x),
+}
+KEY, NET, JUDGE = jax.random.key(1), lambda x, t: 0.5 * x + t, lambda x, t, above: jnp.sum(x * above)
+FLOW = js.loss.box_flow(KEY, [-1.0], [1.0], layers=1, width=2, bins=3)
+DENSITY = js.loss.AdversarialDensity(js.loss.AdversarialSampling(lambda solution, x: solution(x)), 0.1)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_losses_that_draw_for_each_row_do_so_on_an_explicit_mesh(name):
+    explicit = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    x, loss = jax.random.normal(jax.random.key(0), (16, 3)), jax.jit(LOSSES[name])
+    found = loss(jax.device_put(x, jax.NamedSharding(explicit, jax.P("data"))))[0]
+    np.testing.assert_allclose(found, loss(x)[0], rtol=1e-5)
+
+
+def test_an_eager_loss_needs_no_mesh_around_it():
+    explicit = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    x, loss = jax.random.normal(jax.random.key(0), (16, 3)), js.loss.Match(SCHEDULE)
+    rows = jax.device_put(x, jax.NamedSharding(explicit, jax.P("data")))
+    np.testing.assert_allclose(loss(KEY, NET, rows)[0], loss(KEY, NET, x)[0], rtol=1e-5)
+    with pytest.raises(ValueError, match=r"Match: rows sharded .* inside jax.jit, or in `with jax.set_mesh"):
+        jax.grad(lambda w: loss(KEY, lambda x, t: w * x, rows)[0])(0.5)
+
+
 def test_the_check_sees_a_gather(mesh):
     """A result that is asked for everywhere has to be gathered, and the check above would say so."""
     weights, x = placed(mesh)

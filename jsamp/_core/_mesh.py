@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -34,9 +35,35 @@ def sharded_like(tree: Any, rows: Any) -> Any:
     return jax.tree.map(lambda leaf: move(leaf) if here(leaf) else leaf, tree)
 
 
+@contextlib.contextmanager
+def on_mesh_of(who: str, rows: Any) -> Iterator[None]:
+    """Run eager code on the explicit mesh over which concrete rows are sharded, or say that JAX must be told of it."""
+    first = next((leaf for leaf in jax.tree.leaves(rows) if isinstance(leaf, jax.Array)), None)
+    if first is None or is_traced(first) or not jnp.ndim(first) or mesh_axis(first) is None:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ValueError):  # inside a transformation it cannot be set
+            stack.enter_context(jax.set_mesh(first.sharding.mesh))  # pyright: ignore
+        try:
+            yield
+        except ValueError as error:
+            if "jax.set_mesh" not in str(error):
+                raise
+            raise ValueError(
+                f"{who}: rows sharded over an explicit mesh need it around a transformation outside jax.jit. Call it "
+                f"inside jax.jit, or in `with jax.set_mesh(mesh):`."
+            ) from error
+
+
 def everywhere(x: jax.Array) -> jax.NamedSharding:
     """The sharding that gives every device of x's explicit mesh a whole copy."""
     return jax.NamedSharding(jax.typeof(x).sharding.mesh, jax.P())
+
+
+def whole(rows: jax.Array) -> jax.Array:
+    """The rows, whole on every device where they are sharded over an axis of an explicit mesh."""
+    return rows if mesh_axis(rows) is None else jax.reshard(rows, everywhere(rows))
 
 
 def over_mesh(fun: Callable[..., Any], axis_name: Any, *rows: Any, out_specs: Any = None) -> Any:

@@ -146,7 +146,7 @@ def _forward(height, below, y, moved):
 def _backward(height, below, u, moved):
     """The quantile function of one coordinate: the stable root of a quadratic."""
     bins = height.shape[0] - 1
-    k = jnp.clip(jnp.searchsorted(below, u, side="right") - 1, 0, bins - 1)
+    k = jnp.clip(jnp.sum(below <= u) - 1, 0, bins - 1)
     rest, rise = jnp.maximum(u - below[k], 0) * bins, height[k + 1] - height[k]
     root = jnp.sqrt(jnp.maximum(height[k] ** 2 + 2 * rise * rest, 0))
     return jnp.where(moved, (k + jnp.clip(2 * rest / (height[k] + root), 0, 1)) / bins, u)

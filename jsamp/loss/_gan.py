@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks, _fields
+from jsamp._core._mesh import sharded_like
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import lincomb, normal_like
 from jsamp.loss import _protocol as p
@@ -62,14 +63,15 @@ def _draw(who, loss, key, batch):
     count = np.shape(loss.grid)[0] - 1
     index = jnp.minimum((quantiles(k_level, num, jnp.float32, True) * count).astype(jnp.int32), count - 1)
     grid = jnp.asarray(loss.grid, dtype)
-    upper, lower = grid[index], grid[index + 1]
+    upper, lower = sharded_like((grid[index], grid[index + 1]), x0)
+    noises = [sharded_like(normal_like(k, x0), x0) for k in (k_low, k_high, k_made)]
     real = jax.vmap(lambda t, *trees: lincomb((loss.schedule.alpha(t), loss.schedule.sigma(t)), trees))(
-        lower, x0, normal_like(k_low, x0)
+        lower, x0, noises[0]
     )
     keep, spread = jax.vmap(lambda t, u: _transition(loss.schedule, t, u))(upper, lower)
-    noised = jax.vmap(lambda a, s, *trees: lincomb((a, s), trees))(keep, spread, real, normal_like(k_high, x0))
+    noised = jax.vmap(lambda a, s, *trees: lincomb((a, s), trees))(keep, spread, real, noises[1])
     z = jax.random.normal(k_latent, (num, loss.latent), dtype)
-    return GANDrawn(real, noised, upper, lower, z, normal_like(k_made, x0))
+    return GANDrawn(real, noised, upper, lower, z, noises[2])
 
 
 def _transition(schedule, upper, lower):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jsamp._core import _checks, _fields
 from jsamp._core._callable import as_tree
+from jsamp._core._mesh import whole
 from jsamp._core._pytree import field, pytree
 from jsamp.estimate._pairs import is_small, measured, own_sums, pair_sums, squared
 from jsamp.loss import _protocol as p
@@ -120,12 +121,13 @@ class MMDFinetune(p.Called):
         made = jax.vmap(lambda key: self.sampler(key, model))(drawn.keys)
         dtype = jnp.result_type(*jax.tree.leaves(drawn.x))
         made = jax.tree.map(lambda leaf: leaf.astype(dtype), made)
-        real, made = self._features(drawn.x), self._features(made)
+        real, made = whole(self._features(drawn.x)), whole(self._features(made))
         if real.shape[1:] != made.shape[1:]:
             raise TypeError(f"MMDFinetune: samples have {made.shape[1]} features, real rows {real.shape[1]}.")
-        tile = jax.eval_shape(self.kernel, made, real[:2])
-        if getattr(tile, "shape", None) != (made.shape[0], 2):
-            raise TypeError(f"MMDFinetune: kernel(x [n, d], y [m, d]) must return [n, m], got {tile} for m = 2.")
+        rows = (jax.ShapeDtypeStruct((n, made.shape[1]), made.dtype) for n in (3, 2))
+        tile = jax.eval_shape(self.kernel, *rows)
+        if getattr(tile, "shape", None) != (3, 2):
+            raise TypeError(f"MMDFinetune: kernel(x [3, d], y [2, d]) must return [3, 2], got {tile}.")
         return p.finish(each_mmd(self.kernel, made, real))
 
     def _features(self, x):

@@ -27,7 +27,7 @@ import numpy as np
 
 from jsamp._core import _checks
 from jsamp._core._like import match
-from jsamp._core._mesh import sharded_like
+from jsamp._core._mesh import on_mesh_of, sharded_like
 from jsamp._core._tree import size
 from jsamp._core._types import Key
 
@@ -81,7 +81,8 @@ class Called:
 
     def __call__(self: Any, key: Key, model: Any, batch: Any) -> tuple[Any, Any]:
         """Draw, then evaluate."""
-        return self.value(model, sharded_like(self.draw(key, batch), batch))
+        with on_mesh_of(type(self).__name__, batch):
+            return self.value(model, sharded_like(self.draw(key, batch), batch))
 
 
 def check_batch(name: str, batch: Any) -> int:

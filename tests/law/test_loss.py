@@ -319,7 +319,7 @@ REGISTRY = {
             (on(L.MMDFinetune(sampler), X[:1]), "at least 2 rows"),
             (on(L.MMDFinetune(sampler, lambda x: x.sum()), X), "must be one vector"),
             (on(L.MMDFinetune(sampler), jnp.ones((4, 3))), "samples have 2 features"),
-            (on(L.MMDFinetune(sampler, kernel=lambda a, b: jnp.ones((len(a), 1))), X, net), r"must return \[n, m\]"),
+            (on(L.MMDFinetune(sampler, kernel=lambda a, b: jnp.ones((len(a), 1))), X, net), r"must return \[3, 2\]"),
         ],
     ),
     "GANCritic": loss_case(
