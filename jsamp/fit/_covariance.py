@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jsamp._core import _fields
 from jsamp._core._pytree import field, pytree, static
@@ -49,9 +50,11 @@ class Matern:
 
     def __call__(self, X, X2):
         """Covariances [n, m] of rows [n, d] and [m, d]."""
+        if np.shape(self.lengths) not in ((), (1,), X.shape[1:]):
+            raise ValueError(f"Matern: lengths must be a number or [{X.shape[1]}], got {np.shape(self.lengths)}.")
         lengths = jnp.broadcast_to(jnp.asarray(self.lengths, X.dtype), X.shape[1:])
         gaps = (X[:, None] - X2[None]) / lengths[None, None]
-        square = 5 * jnp.sum(gaps**2, -1)
+        square = jnp.minimum(5 * jnp.sum(gaps**2, -1), 1e8)  # the exponential is 0 there, so the rest must be finite
         apart = square > 0
         s = jnp.where(apart, jnp.sqrt(jnp.where(apart, square, 1)), 0)  # the root has no slope at zero
         return self.scale * (1 + s + square / 3) * jnp.exp(-s)

@@ -47,8 +47,9 @@ class NetworkPosterior:
     def mean_var(self, Xq: Array) -> tuple[jax.Array, jax.Array]:
         """Mean and variance [q] over the draws, of the function at rows [q, d]."""
         Xq = p.queries("NetworkPosterior.mean_var", Xq, self.weights[0]["W"][0].T)
-        values = _values(self, self.weights, Xq)
-        return jnp.mean(values, 0), jnp.var(values, 0)
+        each = _outputs(self.network, self.weights, Xq)  # far from zero their spread is lost in the user's units
+        center, scale = jnp.asarray(self.center), jnp.asarray(self.scale)
+        return center + scale * jnp.mean(each, 0), scale**2 * jnp.var(each, 0)
 
     def sample(self, key: Key, Xq: Array, num: int) -> jax.Array:
         """Draw functions at rows [q, d], with replacement from the draws of the weights: [num, q]."""
@@ -57,13 +58,13 @@ class NetworkPosterior:
         num = _checks.check_count("NetworkPosterior.sample: num", num)
         size = self.weights[0]["b"].shape[0]
         pick = jax.random.randint(key, (num,), 0, size)
-        return _values(self, jax.tree.map(lambda leaf: leaf[pick], self.weights), Xq)
+        picked = jax.tree.map(lambda leaf: leaf[pick], self.weights)
+        return self.center + self.scale * _outputs(self.network, picked, Xq)
 
 
 @jax.jit
-def _values(posterior, weights, Xq):
-    each = jax.vmap(lambda w: posterior.network(w, Xq))(weights)
-    return posterior.center + posterior.scale * each
+def _outputs(network, weights, Xq):
+    return jax.vmap(lambda w: network(w, Xq))(weights)
 
 
 @pytree
@@ -133,7 +134,7 @@ class Ensemble:
         data = p.padded("Ensemble.fit", X, y, self.capacity)
         keys = jax.random.split(jax.random.fold_in(key, 0), self.members)
         start, masks = _members(keys, self.network, data, self.share)
-        given = (self.network, data, masks, variance_of(self.noise, data))
+        given = (self.network, data, masks, variance_of("Ensemble.fit", self.noise, data))
         found = settle(key, _MEMBERS, given, start, adam(self.rate, self.steps), self.steps)
         return NetworkPosterior(self.network, found, data.center, data.scale)
 
@@ -209,7 +210,7 @@ class HMCNetwork:
         """Fit rows [n, d] of the unit cube and values [n]."""
         _checks.check_key(key, "HMCNetwork.fit")
         data = p.padded("HMCNetwork.fit", X, y, self.capacity)
-        network, variance = self.network, variance_of(self.noise, data)
+        network, variance = self.network, variance_of("HMCNetwork.fit", self.noise, data)
         keys = jax.random.split(key, 4)
         mode = mode_of(keys[0], network, data, variance, self.pretrain, 1e-2)
         start, curvature = tangent_draw(keys[1], network, mode, data, variance)
@@ -275,7 +276,7 @@ class SGHMCNetwork:
         """Fit rows [n, d] of the unit cube and values [n]."""
         _checks.check_key(key, "SGHMCNetwork.fit")
         data = p.padded("SGHMCNetwork.fit", X, y, self.capacity)
-        network, variance = self.network, variance_of(self.noise, data)
+        network, variance = self.network, variance_of("SGHMCNetwork.fit", self.noise, data)
         keys = jax.random.split(key, 3)
         mode = mode_of(keys[0], network, data, variance, self.pretrain, 1e-2)
         start, curvature = tangent_draw(keys[1], network, mode, data, variance)

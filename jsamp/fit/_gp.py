@@ -209,7 +209,7 @@ def divide(kernel, data, noise, mean, fitted, who):
     if noise is None:
         log_noise = jnp.asarray(math.log(NOISE), dtype)
     else:
-        log_noise = 2 * jnp.log(jnp.maximum(jnp.asarray(noise, dtype) / data.scale, 1e-12))
+        log_noise = 2 * jnp.log(jnp.maximum(p.in_spreads(who, noise, data), 1e-12))
     if noise is not None and not _checks.is_traced(noise) and float(noise) == 0 and fitted is not None:
         _check_distinct(who, data)
     model = _Unknown(logs if fitted else None, log_noise if noise is None else None)

@@ -32,11 +32,11 @@ class LogPosterior:
         return -prior / 2 - square / (2 * self.variance)
 
 
-def variance_of(noise, data):
+def variance_of(who, noise, data):
     """Noise variance of standardised values; None is a tenth of their spread."""
     if noise is None:
         return jnp.asarray(1e-2, data.X.dtype)
-    return (jnp.asarray(noise, data.X.dtype) / data.scale) ** 2
+    return p.in_spreads(who, noise, data, least=1e-6) ** 2  # slopes go as its inverse
 
 
 def _minus(posterior, weights):
@@ -139,7 +139,7 @@ class LaplaceNetwork:
         """Fit rows [n, d] of the unit cube and values [n]."""
         _checks.check_key(key, "LaplaceNetwork.fit")
         data = p.padded("LaplaceNetwork.fit", X, y, self.capacity)
-        variance = variance_of(self.noise, data)
+        variance = variance_of("LaplaceNetwork.fit", self.noise, data)
         mode = mode_of(key, self.network, data, variance, self.steps, self.rate)
         return _linearised(self.network, mode, data, variance)
 

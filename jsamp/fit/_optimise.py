@@ -46,7 +46,8 @@ class OptimiseInfo(NamedTuple):
     Args:
         value: the lowest value found.
         state: an `OptimiseState`: all points and values, in order.
-        posterior: the last surrogate posterior, on the unit cube, or None when none was needed.
+        posterior: the last surrogate posterior, on the unit cube, or None when none was needed. Where values spread by
+            less than 1e-12 or more than 1e12 it is of values divided by a power of two.
         stopped: "" or "interrupted" after Ctrl-C.
 
     Example:
@@ -250,7 +251,7 @@ def _propose(key, surrogate, X, y, options):
     """Points [q, d] of the unit cube for the next round, and the posterior they come from."""
     q, kind, raw, restarts, steps = options
     known = np.isfinite(y)
-    X, y = np.clip(X[known], 0, 1), y[known]
+    X, y = np.clip(X[known], 0, 1), y[known] / _unit(y[known])
     keys = jax.random.split(key, 4)
     posterior = surrogate.fit(keys[0], X.astype(np.float32), y)
     best = jnp.asarray(y.min(), jnp.float32)
@@ -261,6 +262,14 @@ def _propose(key, surrogate, X, y, options):
         None, _Acquisition(posterior, best, keys[3], kind), points, restarts=restarts, steps=steps
     )
     return np.asarray(found.x, np.float64).reshape(count, dim), posterior
+
+
+def _unit(y):
+    """A power of two by which values are divided, so that squares of their spread stay floats; 1 for most."""
+    top = np.abs(y).max()
+    spread = np.ptp(y / top) if top > 0 else 0.0
+    power = np.log2(top) + np.log2(spread) if spread > 0 else 0.0
+    return 1.0 if abs(power) < 40 else 2.0 ** np.floor(power)
 
 
 def _candidates(keys, best, raw, count, dim):

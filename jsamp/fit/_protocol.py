@@ -69,15 +69,34 @@ def padded(who: str, X: Any, y: Any, capacity: int | None) -> Padded:
     size = max(LEAST, 1 << (num - 1).bit_length()) if capacity is None else capacity
     if num > size:
         raise ValueError(f"{who}: {num} rows exceed the capacity of {size}. Construct it with a larger one.")
-    center, scale = values.mean(), values.std()
+    with np.errstate(over="ignore"):
+        center, scale = values.mean(), values.std()
     # Values that differ by rounding alone are one value.
     scale = scale if scale > 1e-12 * max(abs(center), 1e-300) else 1.0
+    numbers = jnp.finfo(dtype)
+    if not 1e3 * float(numbers.tiny) ** 0.5 < scale < 1e-3 * float(numbers.max) ** 0.5:
+        raise ValueError(
+            f"{who}: y spreads by {scale:.3g}, whose square, the variance of what is predicted, leaves {dtype}. "
+            f"Divide y by {np.abs(values).max():.0e}."
+        )
     filled = np.full((size, dim), 0.5)
     filled[:num] = rows
     standard = np.pad((values - center) / scale, (0, size - num))
     mask = (np.arange(size) < num).astype(np.float64)
     with np.errstate(over="ignore"):
         return Padded(*(jnp.asarray(v, dtype) for v in (filled, standard, mask, center, scale)))
+
+
+def in_spreads(who: str, noise: Any, data: Padded, least: float = 0.0) -> jax.Array:
+    """Return a noise in units of the values' spread, or refuse one of which a fit cannot take the square."""
+    ratio = jnp.asarray(noise, data.X.dtype) / data.scale
+    known = _checks.concrete(ratio)
+    if known is not None and not least <= known <= 1e12:
+        raise ValueError(
+            f"{who}: noise must be between {least:g} and 1e+12 times the spread of y, {float(data.scale):.3g}; got "
+            f"{_checks.shown(noise)}."
+        )
+    return ratio
 
 
 def queries(who: str, Xq: Any, like: Any) -> jax.Array:

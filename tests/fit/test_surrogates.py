@@ -228,3 +228,23 @@ def test_lists_are_taken_as_arrays_are():
     fitted = js.fit.GP(fitted=False)
     one, other = fitted.fit(None, X, X[:, 0]), fitted.fit(None, X.tolist(), X[:, 0].tolist())
     np.testing.assert_allclose(one.mean_var(X[:3])[0], other.mean_var(X[:3])[0], rtol=1e-5)
+
+
+def test_far_from_the_data_a_gaussian_process_is_its_prior():
+    posterior = js.fit.GP(js.fit.Matern(0.5, 2.0), noise=0.1, mean=0.3, fitted=False, capacity=16).fit(None, X, Y)
+    mean, var = posterior.mean_var(np.full((1, X.shape[1]), 1e30))
+    np.testing.assert_allclose(mean, 0.3, rtol=1e-5)
+    np.testing.assert_allclose(var, 2 * np.var(Y), rtol=1e-5)
+
+
+def test_the_spread_of_networks_survives_far_from_zero():
+    weights = [{"W": jnp.ones((2, 1, 1)), "b": jnp.array([[0.0], [2.0]])}]
+    posterior = js.fit.NetworkPosterior(js.fit.Network(depth=0), weights, 1e9, 1.0)
+    assert posterior.mean_var(jnp.zeros((1, 1)))[1].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e30])
+def test_an_optimisation_does_not_mind_the_unit_of_its_values(unit):
+    options = {"budget": 6, "initial": 4, "raw": 16, "restarts": 1, "steps": 5}
+    found = js.fit.optimise(jax.random.key(0), lambda x: unit * (x[0] - 2) ** 2, ([0.0], [5.0]), **options)
+    assert found.info.value < 0.1 * unit

@@ -162,6 +162,9 @@ SURROGATES = {
             (lambda: js.fit.GP(lambda X, X2: X), "must have diag"),
             (lambda: js.fit.GP(noise=-1.0), "noise must be"),
             (lambda: js.fit.GP(noise=0.0, capacity=8).fit(None, ROWS[[0, 0]], VALUES[:2]), "equal rows"),
+            (lambda: js.fit.GP(capacity=8).fit(None, ROWS, 1e-30 * VALUES), "y spreads by .* Divide y by .*e-30"),
+            (lambda: js.fit.GP(noise=1e30, capacity=8).fit(None, ROWS, VALUES), "noise must be between 0 and"),
+            (lambda: js.fit.Matern([1.0] * 5)(ROWS, ROWS), r"Matern: lengths must be a number or \[\d\], got \(5,\)"),
         ],
     ),
     "nngp": learner(js.fit.nngp, stochastic=False),
@@ -174,7 +177,10 @@ SURROGATES = {
     ),
     "Ensemble": learner(
         lambda **o: js.fit.Ensemble(TINY, members=2, steps=2, **o),
-        refusals=[(lambda: js.fit.Ensemble(share=0.0), "share must be")],
+        refusals=[
+            (lambda: js.fit.Ensemble(share=0.0), "share must be"),
+            (lambda: js.fit.Ensemble(noise=0.0, capacity=8).fit(KEY, ROWS, VALUES), "noise must be between 1e-06 and"),
+        ],
     ),
     "HMCNetwork": learner(
         lambda **o: js.fit.HMCNetwork(TINY, num=2, warm=2, pretrain=2, max_steps=2, **o),
