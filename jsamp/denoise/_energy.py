@@ -47,7 +47,7 @@ def _raise_score(denoiser: Any, scale: Any, t: Any, prediction: Any, slope: Any)
 
 @pytree
 class Classifier(Wrapper):
-    """Classifier guidance: raise the score by the gradient of a classifier of noisy data.
+    """Raise the score by the gradient of a classifier of noisy data: classifier guidance.
 
     x0 <- x0 + scale (sigma^2 / alpha) g and eps <- eps - scale sigma g, g the gradient in x of log p(label | x, t).
     With an exact classifier, scale 1 is the conditional law and scale w is classifier-free guidance of weight w. For a
@@ -95,7 +95,7 @@ class Classifier(Wrapper):
 
 @pytree
 class Minority(Wrapper):
-    """Minority guidance: draw rare samples on purpose, by a classifier of how rare a sample is.
+    """Draw rare samples on purpose, by a classifier of how rare a sample is: minority guidance.
 
     The classifier's classes are levels of the minority score of clean data (`js.estimate.minority_score`, cut by
     `js.estimate.quantile_labels`): 0 the commonest, the last the rarest. Train it on noised data with these labels; the
@@ -142,7 +142,7 @@ class Minority(Wrapper):
 
 @pytree
 class Energy(Wrapper):
-    """Guidance by any energy of the predicted signal: losses, rewards, physics, classifiers of clean data.
+    """Guide by any energy of the predicted signal: losses, rewards, physics, classifiers of clean data.
 
     The score is lowered by scale g. through="model": g is the gradient of energy(x0(x)) in x, through the network.
     through="x0": the network's eps is held still, so x0 moves as x / alpha and g = energy'(x0) / alpha: no transpose of
@@ -196,7 +196,7 @@ class Energy(Wrapper):
 
 @pytree
 class Reward(Wrapper):
-    """Reward-directed generation: samples whose reward is `target`, as if the model were trained on (x, reward) pairs.
+    """Draw samples whose reward is `target`, as if the model were trained on (x, reward) pairs.
 
     The condition is reward(x0) + N(0, noise^2) = target, with the reward linearised at the predicted x0 and the
     network's own uncertainty C = (sigma^2 / alpha) dx0/dx: x0 <- x0 + C b (target - reward(x0)) / (b^T C b + noise^2),

@@ -28,7 +28,7 @@ def _doubt(probabilities: Any, label: Any) -> Any:
 
 @pytree
 class GradientFree:
-    """Gradient-free classifier guidance: push away from the class that a classifier of clean images confuses.
+    """Push away from the class that a classifier of clean images confuses: gradient-free classifier guidance.
 
     The classifier reads the predicted clean signal, p = softmax(classifier(x0)). It chooses the reference class r and
     the strength: x0 = reference.x0 + (1 + scale strength(p)) (main.x0 - reference.x0). By default r is the likeliest

@@ -44,7 +44,7 @@ class Guidance:
 
 @pytree
 class ClassifierFree(Guidance):
-    """Classifier-free guidance: extrapolate from an unconditional prediction to a conditional one.
+    """Extrapolate from an unconditional prediction to a conditional one: classifier-free guidance.
 
     x0 = u.x0 + scale (c.x0 - u.x0), and the same for eps. `scale=1` is plain conditional and 0 unconditional, bit for
     bit; more than 1 sharpens. With exact scores this is not the tilted law p_c^w p_u^(1-w), for an ODE or an SDE.
@@ -92,7 +92,7 @@ class ClassifierFree(Guidance):
 
 @pytree
 class Auto(Guidance):
-    """Autoguidance: extrapolate from a weaker version of the same model, under the same condition.
+    """Extrapolate from a weaker version of the same model, under the same condition: autoguidance.
 
     x0 = weak.x0 + scale (main.x0 - weak.x0). The weak model (smaller, trained less, or with degraded attention) errs
     where the main one errs, only more, so the difference points at the data without a loss of modes. For Gaussians of
@@ -136,7 +136,7 @@ class Auto(Guidance):
 
 @pytree
 class Compose(Guidance):
-    """Several conditions at once: x0 = u.x0 + sum_k scale_k (c_k.x0 - u.x0). A negative scale pushes away from one.
+    """Combine several conditions: x0 = u.x0 + sum_k scale_k (c_k.x0 - u.x0). A negative scale pushes away from one.
 
     Args:
         conds: conditional denoisers.
@@ -191,7 +191,7 @@ class Compose(Guidance):
 
 @pytree
 class CFGpp(Guidance):
-    """CFG++ on any solver: the unconditional prediction drives the noise, the guided one the signal.
+    """Let the unconditional prediction drive the noise and the guided one the signal, on any solver: CFG++.
 
     A step of the solver with the unconditional prediction, then the kick alpha_next scale (c.x0 - u.x0), which no
     history stores. Under DDIM this is classifier-free guidance of weight scale / (1 - exp(-h)) on a step of h in

@@ -20,7 +20,7 @@ TIE = 1e-5
 
 @pytree
 class Interval:
-    """Guidance within an interval of noise levels only; outside it the plain denoiser alone is evaluated.
+    """Guide within an interval of noise levels only; outside it the plain denoiser alone is evaluated.
 
     Guided where low < sigma / alpha <= high; a level within 1e-5 of an end, relatively, is at that end. Outside the
     interval the guided evaluation does not happen:

@@ -68,7 +68,7 @@ def _squared(tree):
 
 @pytree
 class DPS(Measurement):
-    """Diffusion posterior sampling: follow the gradient of the misfit of the predicted x0, through the network.
+    """Follow the gradient of the misfit of the predicted x0, through the network: diffusion posterior sampling.
 
     `likelihood="norm"`, the published method: the prediction stays as it is, and after each step x moves by
     -scale d|y - A(x0(x))|/dx. This is a `Kick`, defined once per step: it has no limit as steps shrink, so `scale` goes
@@ -151,7 +151,7 @@ class DPS(Measurement):
 
 @pytree
 class PiGDM(Measurement):
-    """Pseudo-inverse guidance: the likelihood of y when x0 is known up to an isotropic Gaussian.
+    """Weigh y as if x0 were known up to an isotropic Gaussian: pseudo-inverse guidance.
 
     r^2 = sigma^2 s^2 / (sigma^2 + alpha^2 s^2) is the variance of x0 given x_t for data of standard deviation
     s = `data_std`, and g = (dx0/dx)^T A^T (r^2 A A^T + noise^2 I)^-1 (y - A x0). step="bayes" raises the score by g, a
@@ -228,7 +228,7 @@ class PiGDM(Measurement):
 
 @pytree
 class TMPD(Measurement):
-    """Tweedie moment projection: the likelihood of y with the network's own uncertainty about x0.
+    """Weigh y by the network's own uncertainty about x0: Tweedie moment projection.
 
     C = (sigma^2 / alpha) dx0/dx is the covariance of x0 given x_t, and x0 <- x0 + C A^T (A C A^T + noise^2 I)^-1
     (y - A x0), a rate. Exact for every Gaussian: then this is the denoiser of the posterior.
@@ -311,7 +311,7 @@ def moment_matched(name: str, guidance: Any, x: Any, t: Any, key: Key | None, so
 
 @pytree
 class DDNM(Measurement):
-    """Null-space projection: the predicted x0 with its measured part replaced, x0 + scale A^+ (y - A x0).
+    """Replace the measured part of the predicted x0, x0 + scale A^+ (y - A x0): null-space projection.
 
     No gradient through the network. With scale 1 every prediction has A x0 = y, so a plan that ends at zero noise
     returns a sample that fits the measurement exactly. For measurements without noise: a good default for inpainting

@@ -15,7 +15,7 @@ from jsamp.denoise._operator import check_operator
 
 @pytree
 class MMPS(Measurement):
-    """Moment matching posterior sampling: `TMPD`'s likelihood, solved by a few steps of conjugate gradients.
+    """Solve `TMPD`'s likelihood by a few steps of conjugate gradients: moment matching posterior sampling.
 
     x0 <- x0 + C A^T v with v the iterate of conjugate gradients on (A C A^T + noise^2 I) v = y - A x0, C = (sigma^2 /
     alpha) dx0/dx. One step already scales with the uncertainty of x0 and is stable with a trained network; steps stop

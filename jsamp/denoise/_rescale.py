@@ -33,7 +33,7 @@ def _check_parts(name: str, guided: Any) -> None:
 
 @pytree
 class Rescale:
-    """Guidance with the standard deviation of the conditional prediction given back: less overexposure at high scale.
+    """Give guidance the standard deviation of the conditional prediction back: less overexposure at high scale.
 
     In the chosen space, out = phi guided std(cond) / std(guided) + (1 - phi) guided, with the standard deviations
     over the numbers of one sample. The published code rescales what the network returns, so `space` matters.
@@ -102,7 +102,7 @@ class Rescale:
 
 @pytree
 class APG(Guidance):
-    """Adaptive projected guidance: bound the difference of predictions and damp its part along the prediction.
+    """Bound the difference of predictions and damp its part along the prediction: adaptive projected guidance.
 
     diff = c.x0 - u.x0 (plus momentum times the average of earlier ones), shortened to length `norm_threshold`, is split
     into the parts along and across c.x0; x0 = c.x0 + (scale - 1) (across + eta along). `eta=1` without threshold and
@@ -180,7 +180,7 @@ class APG(Guidance):
 
 @pytree
 class CFGZero(Guidance):
-    """CFG-Zero*: guidance of a flow whose unconditional velocity is first scaled to the conditional one.
+    """Guide a flow whose unconditional velocity is first scaled to the conditional one: CFG-Zero*.
 
     With velocities v = dx/dt of both predictions, s = <v_c, v_u> / |v_u|^2 over one sample, and
     v = s v_u + scale (v_c - s v_u). At times above `zero_init` the velocity is zero: an early flow network says little.

@@ -42,7 +42,7 @@ def _check_std(name: str, value: Any) -> None:
 
 @pytree
 class Twisted(Wrapper):
-    """Guidance by a likelihood of the predicted x0: the proposal of the twisted diffusion sampler.
+    """Guide by a likelihood of the predicted x0: the proposal of the twisted diffusion sampler.
 
     x0 <- x0 + scale (sigma^2 / alpha) g and eps <- eps - scale sigma g, with g the gradient in x of
     loglikelihood(D(x), var) and var = sigma^2 s^2 / (sigma^2 + alpha^2 s^2), the variance of x0 given x_t when x0 has

@@ -79,7 +79,7 @@ def _check_levels(name, value):
 
 @pytree
 class DenoisingLangevinGibbs:
-    """A chain on (x, sigma) of noised data: stay near the data, and denoise only the last stretch.
+    """Walk on (x, sigma) of noised data: stay near the data, and denoise only the last stretch.
 
     The joint is p_sigma(x) p(sigma), p_sigma the data law noised by sigma (VE), p(sigma) uniform over `sigmas`. One
     step is a block of `skip` moves; a move is a Langevin move of x given sigma, then sigma given x. Each block hands

@@ -146,7 +146,7 @@ class LongMoves:
 
 @pytree
 class HMC(LongMoves):
-    """Hamiltonian Monte Carlo: leapfrog trajectories of varying length, accepted on the energy change.
+    """Run leapfrog trajectories of varying length, accepted on the energy change: Hamiltonian Monte Carlo.
 
     Step i integrates for a time T = (0.4 + 1.2 u_i) `length`, u_i the van der Corput sequence of the step count, in
     L = ceil(T / step_size) leapfrog steps, at least one and at most `max_steps`. A fixed length resonates (it can cut

@@ -23,7 +23,7 @@ def drift(x: Any, grad: Any, metric: Any, step_size: Any, noise: Any) -> Any:
 
 @pytree
 class ULA:
-    """Unadjusted Langevin: one gradient per draw, no rejection, a bias of order `step_size`.
+    """Follow the gradient with noise, unadjusted Langevin: one gradient per draw, a bias of order `step_size`.
 
     x <- x + h A g(x) + sqrt(2 h) A^(1/2) xi with h = `step_size`, A = `metric` and g the gradient of the log-density:
     h is the time step of dX = g dt + sqrt(2) dW. On N(0, s^2) the stationary variance is s^2 / (1 - h / (2 s^2)), and
@@ -94,7 +94,7 @@ def _correction(x, y, gx, gy, metric, h):
 
 @pytree
 class MALA:
-    """Metropolis-adjusted Langevin: `ULA` made exact, with a preconditioner.
+    """Make `ULA` exact, with a preconditioner: Metropolis-adjusted Langevin.
 
     y = x + h A g(x) + sqrt(2 h) A^(1/2) xi, accepted with log ratio
     l(y) - l(x) - (y - x).(g(x) + g(y)) / 2 - (h / 4) (g(y)^T A g(y) - g(x)^T A g(x)),
@@ -151,7 +151,7 @@ class MALA:
 
 @pytree
 class Barker:
-    """Barker's proposal: as cheap as MALA, and it does not break when the step size is wrong.
+    """Propose by Barker's rule: as cheap as MALA, and it does not break when the step size is wrong.
 
     Each coordinate draws z ~ N(0, h A) and goes to x + z with probability sigmoid(z g), else to x - z; the log ratio
     is l(y) - l(x) + sum log sigmoid(-d g(y)) - log sigmoid(d g(x)), d = y - x.

@@ -18,7 +18,7 @@ from jsamp.mcmc._microcanonical import turn, unit
 
 @pytree
 class MAMS(LongMoves):
-    """Metropolis-adjusted microcanonical sampler: `MCLMC` made exact.
+    """Make `MCLMC` exact: the Metropolis-adjusted microcanonical sampler.
 
     Every draw starts in a fresh direction u, |u| = 1, moves at unit speed for a distance that varies from draw to draw
     as that of `HMC` does (mean `length`), in steps of turn, drift, turn, and is accepted with log ratio

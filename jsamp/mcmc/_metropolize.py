@@ -167,7 +167,7 @@ class ReconstructionScore:
 
 @pytree
 class AutoencoderMH:
-    """Metropolis-Hastings from a trained auto-encoder: samples of its smoothed data law, with no density in sight.
+    """Sample the smoothed data law of an auto-encoder by Metropolis-Hastings, with no density in sight.
 
     A symmetric Gaussian proposal of standard deviation `step_size`, accepted on the line integral of
     `ReconstructionScore` by `nodes` Gauss-Legendre points. The paper accepts on the first-order energy change, whose

@@ -41,7 +41,7 @@ def turn(u, grad, eps):
 
 @pytree
 class MCLMC:
-    """Microcanonical Langevin: constant-speed motion with slight turning noise, one gradient per draw, no rejection.
+    """Move at constant speed with slight turning noise, one gradient per draw, unadjusted: microcanonical Langevin.
 
     The velocity u has unit length; it turns towards the gradient over half a step, the position drifts by
     `step_size` u, it turns again, and u + nu xi is renormalised with nu^2 = (exp(2 step_size / length) - 1) / d.

@@ -123,7 +123,7 @@ def _settle(x, grad, memory):
 
 @pytree
 class SGLD:
-    """Stochastic gradient Langevin: `ULA` with a minibatch gradient and a temperature.
+    """Run `ULA` with a minibatch gradient and a temperature: stochastic gradient Langevin.
 
     x <- x + h g + sqrt(2 h T) xi. With gradient noise of variance V the stationary variance on N(0, s^2) is
     (2 h T + h^2 V) / (1 - (1 - h / s^2)^2).
@@ -179,7 +179,7 @@ class SGLD:
 
 @pytree
 class pSGLD:
-    """Preconditioned SGLD: per-coordinate step sizes from a running mean of squared gradients.
+    """Precondition `SGLD`: per-coordinate step sizes from a running mean of squared gradients.
 
     V <- rate V + (1 - rate) (g / num_data)^2, G = 1 / (floor + sqrt(V)), x <- x + h G g + sqrt(2 h T G) xi. The
     curvature term of G is dropped, as in the paper's practice, at the price of a small bias.
@@ -246,7 +246,7 @@ class pSGLD:
 
 @pytree
 class SGHMC:
-    """Stochastic gradient HMC: momentum with friction that pays for the gradient noise.
+    """Move with momentum and a friction that pays for the gradient noise: stochastic gradient HMC.
 
     v <- (1 - friction) v + h g + sqrt(2 (friction - noise) h T) xi, x <- x + v.
 
@@ -310,7 +310,7 @@ class SGHMC:
 
 @pytree
 class SGNHT:
-    """Stochastic gradient Nosé-Hoover thermostat: a friction that finds the noise of the gradients by itself.
+    """Find the noise of the gradients by a friction that adapts: the stochastic gradient Nosé-Hoover thermostat.
 
     v <- (1 - xi) v + h g + sqrt(2 friction h T) n, x <- x + v, xi <- xi + |v|^2 / d - h T, with n ~ N(0, I). The
     friction xi grows while the velocity is hotter than h T. With gradient noise of an unknown variance V it settles

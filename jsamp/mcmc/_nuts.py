@@ -112,7 +112,7 @@ def _turning(left, right, rho):
 
 @pytree
 class NUTS:
-    """The No-U-Turn sampler: trajectories that stop by themselves, multinomial draws, iterative and bounded.
+    """Run trajectories that stop by themselves, with multinomial draws, iterative and bounded: the No-U-Turn sampler.
 
     The trajectory doubles until its ends turn towards each other, up to 2^`max_depth` - 1 leapfrog steps. Subtrees
     are built leaf by leaf with O(max_depth) checkpoints; the draw is uniform by weight within a subtree and biased

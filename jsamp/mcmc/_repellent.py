@@ -66,7 +66,7 @@ class _Remembering:
 
 @pytree
 class SelfRepellentWalk(_Remembering):
-    """A random walk on a graph that avoids nodes it has visited too often: the variance falls like 1 / alpha.
+    """Walk on a graph and avoid nodes that were visited too often: the variance falls like 1 / alpha.
 
     From node i, go to j with probability proportional to P_ij (x_j / mu_j)^(-alpha), x the visit frequencies so far.
     The law of a visit still converges to mu. `walk_variance` predicts the asymptotic variance.
@@ -107,7 +107,7 @@ class SelfRepellentWalk(_Remembering):
 
 @pytree
 class HistoryDrivenWalk(_Remembering):
-    """A Metropolis walk whose target avoids its own history: the same variance reduction at O(1) per move.
+    """Walk by Metropolis on a target that avoids its own history: the same variance reduction at O(1) per move.
 
     The chain P proposes, and the move to j is accepted with min(1, ((x_j / mu_j) / (x_i / mu_i))^(-alpha)): the target
     mu (x / mu)^(-alpha) is modified, not the transition, so no neighbourhood is normalised. The asymptotic variance is
@@ -168,7 +168,7 @@ class Token(NamedTuple):
 
 @pytree
 class TokenSGD:
-    """Stochastic gradient descent carried by a token that walks over a graph of data owners.
+    """Carry stochastic gradient descent by a token that walks over a graph of data owners.
 
     After each move of the walk, theta <- theta - scale (n + 1)^(-decay) gradient(theta, node). With a self-repellent
     walk whose own decay is smaller than this one, the error falls like 1 / alpha^2 (SA-SRRW).

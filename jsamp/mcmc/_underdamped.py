@@ -49,7 +49,7 @@ class _Splitting:
 
 @pytree
 class BAOAB(_Splitting):
-    """Underdamped Langevin by the BAOAB splitting: exact positions on a Gaussian, second order elsewhere.
+    """Run underdamped Langevin by the BAOAB splitting: exact positions on a Gaussian, second order elsewhere.
 
     Half kick, half drift, Ornstein-Uhlenbeck, half drift, half kick, with the momentum in whitened coordinates.
     On N(0, s^2) the position variance is s^2 exactly for every step_size < 2 s (the momentum's is not).
@@ -93,7 +93,7 @@ class BAOAB(_Splitting):
 
 @pytree
 class OBABO(_Splitting):
-    """Underdamped Langevin by the OBABO splitting: exact momenta on a Gaussian, second order in positions.
+    """Run underdamped Langevin by the OBABO splitting: exact momenta on a Gaussian, second order in positions.
 
     Half refreshment, one leapfrog step, half refreshment. On N(0, s^2) with unit mass the position variance is
     s^2 / (1 - h^2 / (4 s^2)). With an accept step it becomes `GHMC`.
@@ -134,7 +134,7 @@ class OBABO(_Splitting):
 
 @pytree
 class GHMC:
-    """Generalised HMC: partial momentum refreshment, one leapfrog step, accept or flip. Exact.
+    """Refresh part of the momentum, take one leapfrog step, accept or flip: generalised HMC. Exact.
 
     r <- e^(-friction h) r + sqrt(1 - e^(-2 friction h)) xi, leapfrog, accepted on the change of energy; a rejection
     reverses the momentum. The invariant law is the target times N(0, I) for the whitened momentum.

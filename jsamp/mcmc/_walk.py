@@ -18,7 +18,7 @@ from jsamp.mcmc._metric import check_metric, push
 
 @pytree
 class RandomWalk:
-    """Random-walk Metropolis: y = x + step_size A^(1/2) xi.
+    """Propose y = x + step_size A^(1/2) xi and accept or reject: random-walk Metropolis.
 
     Args:
         logdensity: log-density of one sample up to a constant; no gradient is taken.
@@ -74,7 +74,7 @@ class RandomWalk:
 
 @pytree
 class IndependentMH:
-    """Metropolis-Hastings with proposals that do not look at where the chain is, such as draws of a fitted law.
+    """Accept or reject proposals that do not look at where the chain is, such as draws of a fitted law.
 
     y ~ q is accepted with min(1, w(y) / w(x)), w = target / q. Good when q is wider than the target; where q is too
     narrow the weights are unbounded, and the chain sticks.
@@ -154,7 +154,7 @@ class _Bracket(NamedTuple):
 
 @pytree
 class Slice:
-    """Slice sampling along a random direction: no step size to tune, only a width of the right order.
+    """Sample the slice along a random direction: no step size to tune, only a width of the right order.
 
     Draw a height under the density, a direction L xi / |xi|, step out an interval of `width` until both ends lie
     outside the slice (at most `max_steps` widths, shared at random between the sides), then shrink it.
@@ -259,7 +259,7 @@ def _check_mean(name, value):
 
 @pytree
 class EllipticalSlice:
-    """Elliptical slice sampling for a Gaussian prior times a likelihood: nothing to tune, never rejects.
+    """Sample a Gaussian prior times a likelihood along ellipses: nothing to tune, never rejects.
 
     A prior draw nu spans an ellipse through x; an angle is drawn and the bracket shrunk towards x until the
     likelihood exceeds its random threshold.

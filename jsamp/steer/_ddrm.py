@@ -30,7 +30,7 @@ def _check_op(name: str, op: Any) -> None:
 
 @pytree
 class DDRM(Hooks):
-    """Denoising diffusion restoration: each singular direction of the measurement has a step of its own.
+    """Step along each singular direction of the measurement on its own: denoising diffusion restoration.
 
     y = A x0 + noise N(0, 1), A = U diag(s) V^T; in the basis V and divided by alpha, with D the prediction, c the
     state, r = U^T y / s, and u = sigma / alpha where the row lands (v where it starts), a step is

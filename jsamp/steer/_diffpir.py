@@ -31,7 +31,7 @@ def _weight(name: str, value: Any) -> Any:
 
 @pytree
 class DiffPIR(Hooks):
-    """Denoising diffusion for plug-and-play restoration: each prediction is fitted to y, and noised to the next level.
+    """Fit each prediction to y and noise it to the next level: denoising diffusion for plug-and-play restoration.
 
     y = A x0 + noise N(0, 1), D the prediction and eps its noise, a = alpha and s = sigma where a row evaluates:
     u   = argmin |y - A u|^2 / noise^2 + weight (a / s)^2 |u - D|^2 = D + A^T (A A^T + r^2)^-1 (y - A D),

@@ -60,7 +60,7 @@ def noised(key: Key, info: Any, known: Any) -> Any:
 
 @pytree
 class Repaint(Hooks):
-    """Inpainting by replacement: before each evaluation the known numbers are those of a freshly noised y.
+    """Inpaint by replacement: before each evaluation the known numbers are those of a freshly noised y.
 
     x <- mask (alpha y + sigma z) + (1 - mask) x wherever another evaluation follows; the first evaluation and the
     result are left as they are. With a plan from `js.solve.jumps`, which goes back up in noise and down again, known
@@ -202,7 +202,7 @@ class ILVR(Hooks):
 
 @pytree
 class Project(Hooks):
-    """Hard data consistency: the finished sample is moved to the nearest x with A x = y, x + A^+ (y - A x).
+    """Move the finished sample to the nearest x with A x = y, x + A^+ (y - A x): hard data consistency.
 
     Args:
         op: the measurement A, a `LinearOp` or a linear function.

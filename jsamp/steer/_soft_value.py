@@ -34,7 +34,7 @@ class SoftValueReport(NamedTuple):
 
 @pytree
 class SoftValue(Hooks):
-    """Reward without gradients: each step draws M children of one parent, and one is kept by its value.
+    """Draw M children of one parent in each step, and keep one by its value: reward without gradients.
 
     x is [M, ...]: axis 0 is the group. After each evaluation one child is drawn with probability proportional to
     exp(value / temperature), and all M go on from it. With the soft value temperature log E[exp(reward(x0) /

@@ -35,7 +35,7 @@ def _check_discrete(name: str, schedule: Any) -> None:
 
 @pytree
 class TimeShift(Hooks):
-    """Time-shift sampling: replace a row's time by the one, within a window, whose noise variance the sample has.
+    """Replace a row's time by the one, within a window, whose noise variance the sample has: time-shift sampling.
 
     With V(i) = sigma^2 at index i, and var(x) the variance over the numbers of one sample (unbiased), t_s is the index
     nearest in V to var(x) among those within window // 2 of the nominal one; V increases, so it is a clipped inverse.
