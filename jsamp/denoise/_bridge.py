@@ -167,7 +167,7 @@ class BridgeMixture:
         return self._at(x, t)[1]
 
     def score(self, x: Tree, t: Any) -> Any:
-        """Gradient of the log-density at x [..., d]."""
+        """Compute the gradient of the log-density at x [..., d]."""
         return -self._at(x, t)[3]
 
     def logdensity(self, x: Tree, t: Any) -> Any:

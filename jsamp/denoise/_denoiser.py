@@ -127,7 +127,7 @@ class Denoiser:
         _check_conditions(self.model, {**self.conditions, **dict(self.options)})
 
     def given(self, **conditions: Tree) -> Denoiser:
-        """The same network under other conditions.
+        """Put the network under other conditions.
 
         Args:
             **conditions: new values by name; the others stay.

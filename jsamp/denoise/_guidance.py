@@ -86,7 +86,7 @@ class ClassifierFree(Guidance):
         construct(self, joint=join("ClassifierFree", cond=cond, uncond=uncond), scale=scale)
 
     def combine(self, t, *found):
-        """The extrapolation u + scale (c - u)."""
+        """Extrapolate: u + scale (c - u)."""
         return extrapolate(self.scale, t, *found)
 
 
@@ -130,7 +130,7 @@ class Auto(Guidance):
         construct(self, joint=join("Auto", main=main, weak=weak), scale=scale)
 
     def combine(self, t, *found):
-        """The extrapolation weak + scale (main - weak)."""
+        """Extrapolate: weak + scale (main - weak)."""
         return extrapolate(self.scale, t, *found)
 
 
@@ -178,7 +178,7 @@ class Compose(Guidance):
         construct(self, joint=join("Compose", **names, uncond=uncond), scales=scales)
 
     def combine(self, t, *found):
-        """The sum u + sum of scale (c - u)."""
+        """Sum up u + sum of scale (c - u)."""
         *conds, uncond = found
         total = uncond
         for scale, cond in zip(self.scales, conds, strict=True):
@@ -231,7 +231,7 @@ class CFGpp(Guidance):
         construct(self, joint=join("CFGpp", cond=cond, uncond=uncond), scale=scale)
 
     def combine(self, t, *found):
-        """The unconditional prediction, with the kick scale (c - u)."""
+        """Return the unconditional prediction, with the kick scale (c - u)."""
         cond, uncond = found
         kick = scaled(self.scale, t, jax.tree.map(jnp.subtract, cond.x0, uncond.x0))
         return Guided(uncond.x0, uncond.eps, Kick(x0=kick), aux_of(cond))
@@ -283,7 +283,7 @@ class PerStep:
         construct(self, times=times, numbers=numbers, values=_fields.as_numbers(values), row=np.int32(-1))
 
     def at_row(self, index: Any) -> PerStep:
-        """The weight as it is on row `index` of the plan."""
+        """Fix the weight at row `index` of the plan."""
         return replace(self, row=jnp.asarray(index, jnp.int32))
 
     def __call__(self, t):

@@ -43,7 +43,7 @@ class SVD:
     ut: Model = field(convert=_fields.callable_as("ut(array)"))
 
     def inverse(self, y: Any, noise: Any = None) -> Any:
-        """A^T (A A^T + noise^2 I)^+ y; without noise the pseudo-inverse of A."""
+        """Compute A^T (A A^T + noise^2 I)^+ y; without noise the pseudo-inverse of A."""
         c = self.ut(y)
         s = jnp.asarray(self.values, c.dtype)
         seen = s > 0
@@ -123,7 +123,7 @@ class LinearOp:
 
     @classmethod
     def dense(cls, matrix: Any, shape: tuple[int, ...] | None = None) -> LinearOp:
-        """A matrix [m, n] on x of n numbers in `shape` (default [n]), with its singular values when not traced."""
+        """Multiply by a matrix [m, n], x in `shape` (default [n]), with its singular values when not traced."""
         if np.ndim(matrix) != 2:
             raise ValueError(f"LinearOp.dense: matrix must be [m, n], got shape {np.shape(matrix)}.")
         check_number("LinearOp.dense: matrix", matrix)
@@ -147,13 +147,13 @@ class LinearOp:
         return self.apply(x)
 
     def transpose(self, y: Any, like: Any) -> Any:
-        """A^T y. `like` has the shapes of x, from which a missing adjoint is derived."""
+        """Compute A^T y. `like` has the shapes of x, from which a missing adjoint is derived."""
         if self.adjoint is not None:
             return self.adjoint(y)
         return jax.linear_transpose(self.apply, like)(y)[0]
 
     def inverse(self, y: Any, like: Any, noise: Any = None, *, iterations: int | None = None) -> Any:
-        """A^T (A A^T + noise^2 I)^+ y; without noise the pseudo-inverse A^+ y.
+        """Compute A^T (A A^T + noise^2 I)^+ y; without noise the pseudo-inverse A^+ y.
 
         By `pinv` when there is no noise, else by the singular values; where they are not known, by an exact solve for
         up to 64 numbers of y and 64 steps of conjugate gradients for more, or by `iterations` of them.

@@ -152,7 +152,7 @@ class Thresholdout:
         return state, Answer(jnp.where(ok, value, jnp.nan), over, ok)
 
     def privacy(self, n: Any, delta: float = 0.0) -> Any:
-        """The epsilon of the whole dialogue: 2 B / (sigma n), or sqrt(32 B log(2 / delta)) / (sigma n) with a delta."""
+        """Compute epsilon of the dialogue: 2 B / (sigma n), or sqrt(32 B log(2 / delta)) / (sigma n) with a delta."""
         _checks.check_number("Thresholdout.privacy: n", n, low=1)
         _checks.check_number("Thresholdout.privacy: delta", delta, low=0, high=1)
         if delta == 0:

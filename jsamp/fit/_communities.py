@@ -69,7 +69,7 @@ class Communities(NamedTuple):
         return rank[first][jnp.asarray(self.labels)].astype(jnp.int32)
 
     def linkage(self) -> np.ndarray:
-        """The tree as scipy's linkage matrix [K - 1, 4], for `scipy.cluster.hierarchy.dendrogram`.
+        """Write the tree as scipy's linkage matrix [K - 1, 4], for `scipy.cluster.hierarchy.dendrogram`.
 
         Distances are 1 - density; the last column counts bottom communities.
         """

@@ -98,7 +98,7 @@ class MCLMC:
         return replace(self, length=jnp.sqrt(jnp.asarray(_tree.size(x), k.dtype_of(x))))
 
     def accept_statistic(self, info, x):
-        """One half where the squared energy error is 5e-4 per dimension; nothing at a wall."""
+        """Return one half where the squared energy error is 5e-4 per dimension; nothing at a wall."""
         return jnp.where(info.diverged, 0, 1 / (1 + info.aux**2 / (ENERGY_VARIANCE * _tree.size(x))))
 
     def step(self, key, state):

@@ -157,7 +157,7 @@ class NUTS:
         return k.State(x, k.evaluate(self, x), None)
 
     def step(self, key, state):
-        """One trajectory."""
+        """Run one trajectory."""
         x, point, _ = state
         seed = words(key).reshape(-1)[:2]
         r, _ = k.noise(key, x)

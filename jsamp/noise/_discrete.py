@@ -162,7 +162,7 @@ class Discrete(LogAlpha):
         return xp, (xp.where(finite | (share == 0), left, right) + share * rise)[()]
 
     def time(self, lam):
-        """The real index whose half log-SNR is lam; refused where the table does not reach so much noise."""
+        """Find the real index whose half log-SNR is lam; refused where the table does not reach so much noise."""
         self._check_reach(lam)
         xp, lam, table = prepare(lam, self.log_alpha)
         if lam.dtype.itemsize < 4:  # neighbours of the table are equal in half precision

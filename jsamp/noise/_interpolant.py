@@ -77,7 +77,7 @@ class Interpolant:
         return self.path in ("linear", "trigonometric", "encoding-decoding")
 
     def alpha(self, t):
-        """Coefficient of x0."""
+        """Compute the coefficient of x0."""
         xp, t = prepare(t)
         if not self.two_sided:
             return xp.zeros_like(t)[()]
@@ -88,7 +88,7 @@ class Interpolant:
         return xp.where(t <= 0.5, xp.cos(np.pi * t) ** 2, 0 * t)[()]
 
     def beta(self, t):
-        """Coefficient of x1."""
+        """Compute the coefficient of x1."""
         xp, t = prepare(t)
         if self.path in ("linear", "one-sided"):
             return t
@@ -101,7 +101,7 @@ class Interpolant:
         return xp.where(t > 0.5, xp.cos(np.pi * t) ** 2, 0 * t)[()]
 
     def gamma(self, t):
-        """Coefficient of the noise."""
+        """Compute the coefficient of the noise."""
         xp, t, scale = prepare(t, self.scale)
         if self.path == "one-sided":
             return 1 - t
@@ -124,7 +124,7 @@ class Interpolant:
         return scale**2 * t * (1 - t) if self._kind() == "brownian" else self.gamma(t) ** 2
 
     def gamma_gamma_dot(self, t):
-        """Product of gamma and its derivative, finite at both ends."""
+        """Compute the product of gamma and its derivative, finite at both ends."""
         xp, t, scale = prepare(t, self.scale)
         if self.path == "one-sided":
             return t - 1

@@ -83,7 +83,7 @@ class OUVE:
         return -scale / 2 - total * t - safe_log(xp, sigma_from_log_alpha(xp, -total * t))
 
     def time(self, lam):
-        """The time whose half log-SNR is lam."""
+        """Find the time whose half log-SNR is lam."""
         xp, lam, _, total, scale = self._parts(lam)
         return -log_alpha_from_lam(xp, lam + scale / 2) / total
 

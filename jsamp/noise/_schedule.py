@@ -115,7 +115,7 @@ class VP(LogAlpha):
         return xp, -(t**2) * (high - low) / 4 - t * low / 2
 
     def time(self, lam):
-        """The time whose half log-SNR is lam."""
+        """Find the time whose half log-SNR is lam."""
         xp, lam, low, high = prepare(lam, self.beta_min, self.beta_max)
         decay = -log_alpha_from_lam(xp, lam)
         return 4 * decay / (low + xp.sqrt(low**2 + 4 * (high - low) * decay))
@@ -175,7 +175,7 @@ class Cosine:
         return safe_log(xp, self.alpha(t)) - safe_log(xp, self.sigma(t))
 
     def time(self, lam):
-        """The time whose half log-SNR is lam."""
+        """Find the time whose half log-SNR is lam."""
         xp, lam, s = prepare(lam, self.offset)
         quarter = np.pi / 2 / (1 + s)
         log_alpha = log_alpha_from_lam(xp, lam)
@@ -240,7 +240,7 @@ class VE:
         return -safe_log(xp, t)
 
     def time(self, lam):
-        """The noise level whose half log-SNR is lam: exp(-lam)."""
+        """Find the noise level whose half log-SNR is lam: exp(-lam)."""
         xp, lam = prepare(lam)
         return xp.exp(-lam)
 
@@ -288,7 +288,7 @@ class Flow:
         return safe_log(xp, 1 - t) - safe_log(xp, t)
 
     def time(self, lam):
-        """The time whose half log-SNR is lam."""
+        """Find the time whose half log-SNR is lam."""
         xp, lam = prepare(lam)
         return xp.exp(-xp.logaddexp(0.0, lam)) if xp is np else jax.nn.sigmoid(-lam)
 

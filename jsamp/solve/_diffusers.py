@@ -61,7 +61,7 @@ class Pretrained(NamedTuple):
     unused: tuple[str, ...]
 
     def denoiser(self, model: Any) -> Any:
-        """The checkpoint's network as a denoiser: its prediction, its time steps, its clipping of x0."""
+        """Make the checkpoint's network a denoiser: its prediction, its time steps, its clipping of x0."""
         if self.precondition is not None:
             model = _preconditioned(model, **self.precondition)
         made = Denoiser(model, self.schedule, predicts=self.predicts, time_map=self.time_map)  # pyright: ignore

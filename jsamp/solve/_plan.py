@@ -149,7 +149,7 @@ class Plan:
         return tuple(WORDS[name] for name in names if getattr(self, name) is not None)
 
     def astype(self, dtype: Any) -> Plan:
-        """The plan with its floating columns as `dtype`, a floating one."""
+        """Convert the floating columns to `dtype`, a floating one."""
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(
                 f"Plan.astype: dtype must be floating point, got {dtype!r}. Integers would empty the table."

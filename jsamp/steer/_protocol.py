@@ -144,17 +144,17 @@ class Chain:
         return [None if key is None else jax.random.fold_in(key, i) for i in range(len(self.steers))]
 
     def init(self, key, x, plan):
-        """One state each."""
+        """Begin one state for each."""
         return tuple(s.init(k, x, plan) for s, k in zip(self.steers, self._keys(key), strict=True))
 
     def wrap(self, g, denoiser):
-        """Each wraps what the one before returned, so the last is outermost."""
+        """Let each wrap what the one before returned, so the last is outermost."""
         for steer, own in zip(self.steers, g, strict=True):
             denoiser = wrapped(steer, own, denoiser)
         return denoiser
 
     def time(self, g, x, t):
-        """Each maps the time the one before returned."""
+        """Let each map the time that the one before returned."""
         for steer, own in zip(self.steers, g, strict=True):
             t = steer.time(own, x, t)
         return t

@@ -77,7 +77,7 @@ class Decoding:
         return self.left is None and self.rates is None
 
     def rows(self) -> Decoding:
-        """The columns alone, float32, for `lax.scan`."""
+        """Return the columns alone, float32, for `lax.scan`."""
         return _tree.cast(replace(self, rates=None), jnp.float32)
 
     def __len__(self) -> int:

@@ -41,7 +41,7 @@ class Linear:
         return self.rate * t
 
     def time(self, mask_prob):
-        """The time at which P(mask) has this value."""
+        """Find the time at which P(mask) has this value."""
         _, mask_prob = _prepare(mask_prob)
         return mask_prob / self.rate
 
@@ -60,7 +60,7 @@ class Cosine:
         return xp.sin(t * (np.pi / 2))
 
     def time(self, mask_prob):
-        """The time at which P(mask) has this value."""
+        """Find the time at which P(mask) has this value."""
         xp, mask_prob = _prepare(mask_prob)
         return xp.arcsin(mask_prob) * (2 / np.pi)
 
@@ -83,7 +83,7 @@ class Given:
         return 1 - self(t) if own is None else own(t)
 
     def time(self, mask_prob):
-        """The time at which P(mask) has this value."""
+        """Find the time at which P(mask) has this value."""
         own = getattr(self.function, "time", None)
         if own is not None:
             return own(mask_prob)
@@ -179,16 +179,16 @@ class Masked:
         return self.alpha.mask_prob(t)
 
     def time(self, mask_prob: Any) -> Any:
-        """The time at which P(mask) has this value."""
+        """Find the time at which P(mask) has this value."""
         return self.alpha.time(mask_prob)
 
     def alpha_inverse(self, alpha: Any) -> Any:
-        """The time at which P(clean) has this value."""
+        """Find the time at which P(clean) has this value."""
         _, alpha = _prepare(alpha)
         return self.alpha.time(1 - alpha)
 
     def weight(self, t: Any) -> Any:
-        """The rate -alpha'(t) / (1 - alpha(t)) at which a mask turns into its token: the weight of the NELBO."""
+        """Give the rate -alpha'(t) / (1 - alpha(t)) at which a mask turns into its token: the weight of the NELBO."""
         t = jnp.asarray(t, jnp.result_type(float, t))
         mask_prob, slope = jax.jvp(self.mask_prob, (t,), (jnp.ones_like(t),))
         return slope / mask_prob

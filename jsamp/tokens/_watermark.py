@@ -36,7 +36,7 @@ def _row_logits(who: str, logits: Any, vocabulary: int) -> jax.Array:
 
 
 def _costs(mark: Any, tokens: Any) -> jax.Array:
-    """Costs [m, length] of aligning each token with each row of the key, one row at a time."""
+    """Compute costs [m, length] of aligning each token with each row of the key, one row at a time."""
     rows = jax.lax.map(lambda j: mark.cost(j, tokens), jnp.arange(mark.length), batch_size=64)
     return rows.T
 
@@ -53,7 +53,7 @@ class _Mark:
         check_key(self.key, type(self).__name__)
 
     def fresh(self, key):
-        """The same kind of mark under another key."""
+        """Put the same kind of mark under another key."""
         return replace(self, key=key)
 
 
@@ -92,7 +92,7 @@ class Exponential(_Mark):
     """
 
     def choose(self, j, logits):
-        """The token at key row j (modulo length) for the model's logits [V]; -1 for NaN or all -inf."""
+        """Choose the token at key row j (modulo length) for the model's logits [V]; -1 for NaN or all -inf."""
         logits = _row_logits("Exponential", logits, self.vocabulary)
         clocks = log_clock_from_words(*_words(self.key, jnp.mod(j, self.length), jnp.arange(self.vocabulary)))
         finite = logits > -jnp.inf
@@ -100,11 +100,11 @@ class Exponential(_Mark):
         return jnp.where(jnp.isfinite(jnp.max(logits)), index, -1).astype(jnp.int32)
 
     def cost(self, j, tokens):
-        """Log U of each token [m] in key row j."""
+        """Compute log U of each token [m] in key row j."""
         return jnp.log(uniform_from_words(*_words(self.key, j, tokens)))
 
     def costs(self, tokens):
-        """Costs [m, length] of aligning each token with each row of the key."""
+        """Compute costs [m, length] of aligning each token with each row of the key."""
         return _costs(self, tokens)
 
 
@@ -146,7 +146,7 @@ class InverseTransform(_Mark):
         return jnp.lexsort((low, high))
 
     def choose(self, j, logits):
-        """The token at key row j (modulo length) for the model's logits [V]; -1 for NaN or all -inf."""
+        """Choose the token at key row j (modulo length) for the model's logits [V]; -1 for NaN or all -inf."""
         logits = _row_logits("InverseTransform", logits, self.vocabulary)
         order, top = self._order(), jnp.max(logits)
         weight = jnp.exp(logits - jnp.where(jnp.isfinite(top), top, 0))[order]
@@ -158,12 +158,12 @@ class InverseTransform(_Mark):
         return jnp.where(jnp.isfinite(top), token, -1).astype(jnp.int32)
 
     def cost(self, j, tokens):
-        """Distance of each token [m] from u of key row j, both as places in the secret order."""
+        """Measure the distance of each token [m] from u of key row j, both as places in the secret order."""
         rank = jnp.argsort(self._order())[tokens]
         return jnp.abs(uniform_from_words(*_words(self.key, j, jnp.uint32(0))) - rank / self.vocabulary)
 
     def costs(self, tokens):
-        """Costs [m, length] of aligning each token with each row of the key."""
+        """Compute costs [m, length] of aligning each token with each row of the key."""
         rank = jnp.argsort(self._order())[tokens] / self.vocabulary
         rows = jax.vmap(lambda j: uniform_from_words(*_words(self.key, j, jnp.uint32(0))))(jnp.arange(self.length))
         return jnp.abs(rows[None, :] - rank[:, None])
