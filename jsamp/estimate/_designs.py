@@ -161,30 +161,42 @@ def _primes(count: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _radical_inverse(key: Key | None, base: int, index: jax.Array, last: int) -> jax.Array:
-    """Digits of index in the base, mirrored behind the point; with a key each digit's place is permuted."""
-    digits = 1
-    while base**digits <= max(last, 1):
-        digits += 1
-    # Scrambled digits go on behind those of the index: all points need the same number of them.
-    digits = digits if key is None else max(digits, math.ceil(24 * math.log(2) / math.log(base)))
-    places = np.arange(digits)
-    power = [min(base ** int(p), 2**32 - 1) for p in places]
-    digit = (index[:, None] // np.asarray(power, np.uint32)[None]) % np.uint32(base)
-    if key is not None:
-        orders = jax.vmap(lambda k: jax.random.permutation(k, base))(jax.random.split(key, digits))
-        digit = orders[places[None], digit]
-    return jnp.sum(digit.astype(jnp.float32) * (float(base) ** -(places + 1.0)).astype(np.float32)[None], 1)
+def _digit_counts(bases: np.ndarray, last: int, scrambled: bool) -> np.ndarray:
+    """How many digits index `last` has in each base; scrambled digits go on behind those, as float32 holds them."""
+    counts = []
+    for base in map(int, bases):
+        digits = 1
+        while base**digits <= max(last, 1):
+            digits += 1
+        counts.append(max(digits, math.ceil(24 * math.log(2) / math.log(base))) if scrambled else digits)
+    return np.asarray(counts)
 
 
 @functools.partial(jax.jit, static_argnames=("dim", "num", "start"))
 def _halton(key, dim, num, start):
-    index = start + jnp.arange(num, dtype=jnp.uint32)
-    columns = [
-        _radical_inverse(None if key is None else jax.random.fold_in(key, j), base, index, start + num - 1)
-        for j, base in enumerate(_primes(dim))
-    ]
-    return jnp.clip(jnp.stack(columns, 1), np.float32(2.0**-25), np.float32(1 - 2.0**-24))
+    """Digits of every index in every base, mirrored behind the point; with a key each digit's place is permuted."""
+    bases = np.asarray(_primes(dim))
+    counts = _digit_counts(bases, start + num - 1, key is not None)
+    places, column = np.arange(counts.max())[:, None], jnp.arange(dim)[None]
+    share = np.where(places < counts, bases ** -(places + 1.0), 0).astype(np.float32)
+    base = jnp.asarray(bases, jnp.uint32)[None]
+    if key is None:
+        orders = jnp.zeros((len(places), 1, 1), jnp.float32)
+    else:
+        clocks = jax.random.uniform(key, (len(places), dim, bases[-1]))
+        inside = np.arange(bases[-1]) < bases[:, None]
+        orders = jnp.argsort(jnp.where(inside, clocks, 2), -1).astype(jnp.float32)
+
+    def add(carry, level):
+        rest, total = carry
+        order, share = level
+        digit = (rest % base).astype(jnp.int32)
+        value = digit.astype(jnp.float32) if key is None else order[column, digit]
+        return (rest // base, total + value * share), None
+
+    index = jnp.broadcast_to((start + jnp.arange(num, dtype=jnp.uint32))[:, None], (num, dim))
+    (_, points), _ = jax.lax.scan(add, (index, jnp.zeros((num, dim))), (orders, share[:, None]))
+    return jnp.clip(points, np.float32(2.0**-25), np.float32(1 - 2.0**-24))
 
 
 def halton(dim: int, num: int, *, key: Key | None = None, start: int = 0) -> jax.Array:
