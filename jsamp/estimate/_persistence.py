@@ -41,6 +41,12 @@ def _survival(r, speed, t):
     return jnp.where(t < edge, inner, _plain(r, speed, jnp.maximum(t, edge)))
 
 
+def _decay(r, speed, t):
+    """The rate at which D falls before time t."""
+    last, before = _plain(r, speed, t), _plain(r, speed, 0.9 * t)
+    return jnp.log(jnp.maximum(before, 1e-36) / jnp.maximum(last, 1e-37)) / (0.1 * t)
+
+
 def _grid(r, speed):
     """Quadrature nodes and weights up to the horizon where D is negligible, D there, and its decay rate."""
     horizon = jax.lax.while_loop(
@@ -53,9 +59,7 @@ def _grid(r, speed):
     t = jnp.asarray((edges[:-1, None] + width[:, None] * nodes[None]).reshape(-1), speed.dtype) * horizon
     w = jnp.asarray((width[:, None] * weights[None]).reshape(-1), speed.dtype) * horizon
     value = jax.vmap(lambda t: _survival(r, speed, t))(t)
-    last, before = _plain(r, speed, horizon), _plain(r, speed, 0.9 * horizon)
-    decay = jnp.log(jnp.maximum(before, 1e-36) / jnp.maximum(last, 1e-37)) / (0.1 * horizon)
-    return t, w, value, horizon, decay
+    return t, w, value, horizon, _decay(r, speed, horizon)
 
 
 @jax.jit
@@ -66,6 +70,8 @@ def _checked(r):
     step = 0.3 / speed
     quotient = 2 * (1 - r(step)) / step**2
     bound = jnp.max(jnp.abs(jax.vmap(r)(t)))
+    # A power law falls at a rate of its own at every time: the rate has halved at twice the time.
+    decay = jnp.where(decay > 0.8 * _decay(r, speed, horizon / 2), decay, 0)
     rise = jnp.max(jnp.diff(value))
     return r(zero), curve, quotient, bound, rise, jnp.min(value), horizon * speed, decay / speed, jax.grad(r)(zero)
 

@@ -343,6 +343,7 @@ PERSISTENCE = {
         refusals=[
             (lambda: estimate.slepian_survival(3, 1.0), "must be callable"), (lambda: estimate.slepian_survival(plane, -1.0), "t must be"), (lambda: estimate.slepian_survival(lambda t: 2 * plane(t), 1.0), r"r\(0\) must be 1"),
             (lambda: estimate.slepian_survival(lambda t: jnp.exp(-t), 1.0), "rougher"), (lambda: estimate.slepian_survival(lambda t: jnp.exp(-(t**2) / 2) * jnp.cos(3 * t), 1.0), "monotone"),
+            (lambda: estimate.slepian_exponent(lambda t: 1 / (1 + t**2)), "too slowly"),  # a power law
         ],
     ),
     "slepian_exponent": Case(lambda: lambda s: s * estimate.slepian_exponent(plane), (jnp.ones(()),), dtypes=None, mechanism="slepian", check_vma=False),
