@@ -14,6 +14,7 @@ from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Estimate
 from jsamp.noise._protocol import check_times
+from jsamp.select._rows import power_of_two
 
 
 def _flat(who, name, function, x):
@@ -76,17 +77,24 @@ def asymmetry(key: Key | None, field: Any, x: Any, *, probes: int | None = None)
     probes = _probes("asymmetry", key, probes)
     if probes is None:
         jacobian = jax.jacfwd(flat)(point)
+        jacobian = jacobian * power_of_two(jacobian)
         top, whole = jnp.sum((jacobian - jacobian.T) ** 2), 4 * jnp.sum(jacobian**2)
         value = jnp.where(whole > 0, top / jnp.where(whole > 0, whole, 1), 0)
         return Estimate(value, jnp.zeros_like(value), jnp.full_like(value, x.size))
     _, pull = jax.vjp(flat, point)
 
-    def one(v):
+    def both(v):
         v = v + 0 * point  # on a mesh signs vary as the point does
-        forward = jax.jvp(flat, (point,), (v,))[1]
-        return jnp.sum((forward - pull(v)[0]) ** 2), 4 * jnp.sum(forward**2)
+        return jnp.stack([jax.jvp(flat, (point,), (v,))[1], pull(v)[0]])
 
-    top, whole = jax.lax.map(one, _signs(key, probes, x))
+    signs = _signs(key, probes, x)
+    unit = power_of_two(both(signs[0]))
+
+    def one(v):
+        forward, backward = both(v) * unit
+        return jnp.sum((forward - backward) ** 2), 4 * jnp.sum(forward**2)
+
+    top, whole = jax.lax.map(one, signs)
     scale = jnp.mean(whole)
     safe = jnp.where(scale > 0, scale, 1)
     value = jnp.where(scale > 0, jnp.mean(top) / safe, 0)

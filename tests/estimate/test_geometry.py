@@ -26,6 +26,13 @@ def test_asymmetry_of_linear_fields():
     assert 0 < float(estimate.asymmetry(None, square, x[:, None] * jnp.arange(1.0, 4.0)[None]).value) < 1
 
 
+@pytest.mark.parametrize("unit", [1e25, 1e-25])
+def test_asymmetry_has_no_unit(unit):
+    turn = lambda x: unit * jnp.stack([-x[1], x[0]])
+    assert float(estimate.asymmetry(None, turn, jnp.ones(2)).value) == 1
+    assert float(estimate.asymmetry(KEY, turn, jnp.ones(2), probes=3).value) == 1
+
+
 def test_gauge_residual_is_the_divergence_of_p_r():
     """r = K s moves nothing; r = s does: div s + |s|^2 = laplace p / p."""
     score = lambda x: -(x - jnp.array([0.5, 0.0, 0.0])) / SPREAD**2
