@@ -241,7 +241,8 @@ def bridge(p_at_p: Any, q_at_p: Any, p_at_q: Any, q_at_q: Any) -> Estimate:
 
     The optimal bridge: r = mean_q[p / (s p + t r q)] / mean_p[q / (s p + t r q)] with s, t the shares of draws, solved
     by iteration in logs. With q normalised the value is the log-evidence of p. Its error assumes independent draws;
-    thin a chain first, or multiply by sqrt(n / ess).
+    thin a chain first, or multiply by sqrt(n / ess). An error near sqrt 2 (ess 0.5) is the largest that there can be:
+    hardly a draw of one law lies where the other has mass, and the value is not to be trusted to any error.
 
     Args:
         p_at_p: [n] log p (unnormalised) at draws of p.
