@@ -11,7 +11,7 @@ from jax import lax
 
 from jsamp._core._checks import check_choice, check_count, check_scalar, is_traced
 from jsamp._core._mesh import over_mesh
-from jsamp.select._rows import check_axis, check_matrix, check_weights, refuse_non_finite
+from jsamp.select._rows import check_axis, check_matrix, check_weights, over_largest, refuse_non_finite
 from jsamp.select._whiten import column_scale, gram_of, map_rows, matmul, squared_norms, whiten
 
 METHODS = ("auto", "cholqr2", "shifted3", "qr")
@@ -160,7 +160,7 @@ def root_leverage(A: Any, p: float, *, weights: Any = None, axis_name: Any = Non
     A = check_matrix("root_leverage: A", A, tall=axis_name is None, finite=False)
     if weights is not None:
         weights = check_weights(weights, jnp.shape(A)[0], "root_leverage")
-        weights = ((weights / jnp.max(weights)) ** (2 / p)).astype(A.dtype)
+        weights = (over_largest(weights, axis_name) ** (2 / p)).astype(A.dtype)
     score = _leverage(A, weights, None, "auto", axis_name, _block_of(A))
     refuse_non_finite("root_leverage: A", A, score)
     positive = score > 0

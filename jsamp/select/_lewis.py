@@ -13,7 +13,7 @@ from jax import lax
 from jsamp._core._checks import check_count, check_scalar, is_traced
 from jsamp._core._mesh import over_mesh
 from jsamp.select._leverage import leverage_rows
-from jsamp.select._rows import check_axis, check_matrix, check_weights
+from jsamp.select._rows import check_axis, check_matrix, check_weights, over_largest
 from jsamp.select._whiten import BLOCK
 
 
@@ -119,5 +119,5 @@ def lewis(
     if iterations is None:
         iterations = 1 if rate < 1e-6 else math.ceil(math.log(tolerance / 10) / math.log(rate)) + 1
     check_count("lewis: iterations", iterations, low=0)
-    weights = None if weights is None else (weights / jnp.max(weights)).astype(A.dtype)  # only ratios matter
+    weights = None if weights is None else over_largest(weights, axis_name).astype(A.dtype)
     return _lewis(A, weights, float(p), iterations, axis_name, block)

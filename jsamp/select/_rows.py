@@ -135,6 +135,12 @@ def check_weights(weights: Any, n: int, who: str) -> jax.Array | None:
     return weights
 
 
+def over_largest(weights: jax.Array, axis_name: Any) -> jax.Array:
+    """Row weights over the largest of all shards, where only their ratios matter."""
+    top = jax.lax.stop_gradient(jnp.max(weights))
+    return weights / (top if axis_name is None else jax.lax.pmax(top, axis_name))
+
+
 def check_labels(name: str, value: Any, num: int, n: int | None = None) -> jax.Array:
     """Integers [n] in 0..num-1: the stratum, class or group of every row."""
     value = as_array(name, value)

@@ -35,8 +35,13 @@ def sharded(fun, mesh, *arrays):
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 def test_eight_devices_give_the_scores_of_one(kind):
     mesh = jax.make_mesh((8,), ("rows",), axis_types=(getattr(jax.sharding.AxisType, kind),))
+    weights = np.exp(A[:, 1] + np.arange(1600) / 200).astype(np.float32)  # the largest on one device
+    weighted = {
+        "heavy root": lambda a, w, axis=None: select.root_leverage(a, 1.5, weights=w, axis_name=axis),
+        "heavy lewis": lambda a, w, axis=None: select.lewis(a, 1.0, weights=w, axis_name=axis).weight,
+    }
     with jax.set_mesh(mesh):
-        got = {
+        got = {name: sharded(lambda a, w, f=f: f(a, w, "rows"), mesh, A, weights) for name, f in weighted.items()} | {
             "leverage": sharded(lambda a: select.leverage(a, axis_name="rows"), mesh, A),
             "bad": sharded(lambda a: select.leverage(a, axis_name="rows"), mesh, BAD),
             "qr": sharded(lambda a: select.leverage(a, axis_name="rows", method="qr"), mesh, A),
@@ -46,7 +51,7 @@ def test_eight_devices_give_the_scores_of_one(kind):
             "light": sharded(lambda a: select.lightweight(a, axis_name="rows"), mesh, A),
             "probs": sharded(lambda s: select.inclusion_probs(s, 50, axis_name="rows"), mesh, A[:, 0] ** 2),
         }
-    one = {
+    one = {name: f(A, weights) for name, f in weighted.items()} | {
         "leverage": select.leverage(A),
         "bad": select.leverage(BAD),
         "qr": select.leverage(A),
