@@ -16,7 +16,7 @@ from jsamp._core._checks import (
     is_traced,
     shown,
 )
-from jsamp._core._fields import Convert, callable_as, count, number, one_of
+from jsamp._core._fields import Convert, callable_as, count, number, one_of, scalar
 from jsamp.denoise._protocol import check_denoiser
 
 __all__ = [
@@ -26,10 +26,12 @@ __all__ = [
     "denoiser",
     "finite",
     "label",
+    "mask",
     "noise_std",
     "number",
     "on_host",
     "one_of",
+    "scalar",
     "weight",
 ]
 
@@ -68,6 +70,16 @@ def weight(name: str, value: Any) -> Any:
 def as_numbers(value: Any) -> Any:
     """Return a list of numbers as an array."""
     return np.asarray(value) if isinstance(value, list) else value
+
+
+def mask(value: Any) -> Any:
+    """Return the booleans and integers of a mask as floats, which multiply an x of any dtype."""
+
+    def one(leaf):
+        kind = np.asarray(leaf).dtype.kind if not is_traced(leaf) else leaf.dtype.kind
+        return (jnp if is_traced(leaf) else np).asarray(leaf, np.float32) if kind in "biu" else leaf
+
+    return jax.tree.map(one, value)
 
 
 def noise_std(name: str, value: Any) -> Any:

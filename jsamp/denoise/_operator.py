@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jsamp._core._checks import check_callable, check_count, check_number, concrete, is_traced
+from jsamp._core._like import broadcast
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._types import Key, Model
 from jsamp.denoise import _fields
@@ -94,11 +95,12 @@ class LinearOp:
 
     @classmethod
     def mask(cls, mask: Any) -> LinearOp:
-        """Keep the numbers of x where the mask is 1, put 0 elsewhere: inpainting. The mask has the structure of x."""
+        """Keep the numbers of x where the mask, of the structure of x, is 1 or True; put 0 elsewhere: inpainting."""
         for leaf in jax.tree.leaves(mask):
             known = concrete(leaf)
             if known is not None and not np.all((known == 0) | (known == 1)):
                 raise ValueError("LinearOp.mask: mask must hold 0 and 1 only. Weighted: LinearOp(lambda x: w * x).")
+        mask = _fields.mask(mask)
         keep = jax.tree_util.Partial(_keep, mask)
         flat = [jnp.ravel(leaf) if is_traced(leaf) else np.ravel(leaf) for leaf in jax.tree.leaves(mask)]
         values = (jnp if is_traced(mask) else np).concatenate(flat).astype(float)
@@ -183,7 +185,7 @@ class LinearOp:
 
 
 def _keep(mask, x):
-    return jax.tree.map(lambda m, v: jnp.asarray(m, v.dtype) * v, mask, x)
+    return jax.tree.map(jnp.multiply, broadcast("LinearOp.mask: mask", mask, x), x)
 
 
 def _join(x):

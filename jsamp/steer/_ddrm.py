@@ -15,7 +15,7 @@ from jsamp._core._pytree import field, pytree
 from jsamp._core._types import Key, Tree
 from jsamp.denoise import LinearOp, _fields
 from jsamp.steer._protocol import Hooks
-from jsamp.steer._replace import one_row_steps
+from jsamp.steer._replace import measured, one_row_steps
 
 
 class _Before(NamedTuple):
@@ -77,13 +77,13 @@ class DDRM(Hooks):
 
     stochastic = property(lambda self: True, doc="Every step draws.")
 
-    def _spectrum(self, dtype):
+    def _spectrum(self, x, dtype):
         """Find which singular values are positive, and divide the measurement and its noise by them."""
-        svd = self.op.svd
+        svd, y = self.op.svd, measured("DDRM", self.op, self.y, x)
         s = jnp.asarray(svd.values, dtype)
         seen = s > 0
         safe = jnp.where(seen, s, 1)
-        known = jnp.where(seen, jnp.asarray(svd.ut(self.y), dtype) / safe, 0)
+        known = jnp.where(seen, jnp.asarray(svd.ut(y), dtype) / safe, 0)
         return seen, known, jnp.where(seen, jnp.asarray(self.noise, dtype) / safe, 0)
 
     def start(self, key: Key, plan: Any, like: Any) -> Any:
@@ -110,7 +110,7 @@ class DDRM(Hooks):
                     f"DDRM: noise / singular value is {worst:.4g}, above the noise {float(top):.4g} of the plan's "
                     f"first row: a variance would be negative. Start at more noise, or set small singular values to 0."
                 )
-        seen, known, error = self._spectrum(dtype)
+        seen, known, error = self._spectrum(like, dtype)
         spread = jnp.sqrt(jnp.asarray(level, dtype) ** 2 - error**2)
         z = self.op.svd.vt(_tree.normal_like(key, like))
         x = self.op.svd.v(jnp.where(seen, known, 0) + spread * z)
@@ -132,7 +132,7 @@ class DDRM(Hooks):
     def post(self, key, g, x, info):
         """Take the step direction by direction."""
         svd, dtype = self.op.svd, info.alpha.dtype
-        seen, known, error = self._spectrum(dtype)
+        seen, known, error = self._spectrum(x, dtype)
         v, u = info.sigma / info.alpha, info.sigma_next / info.alpha_next
         c = svd.vt(jax.tree.map(lambda a: a / info.alpha, g.x))
         d, z = svd.vt(g.x0), svd.vt(_tree.normal_like(key, x))

@@ -30,6 +30,11 @@ def one_row_steps(who: str, plan: Any) -> None:
         )
 
 
+def measured(who: str, op: Any, y: Any, x: Any) -> Any:
+    """Return the measurement in the dtypes that the operator gives, or refuse what it cannot give."""
+    return match(f"{who}: y", y, jax.eval_shape(op, x), remedy="Here x is what op makes of it.")
+
+
 SHAPE = "A mask of pixels [H, W] for x [H, W, C] is mask[..., None] times ones of C channels, or has the shape of x."
 
 
@@ -68,7 +73,7 @@ class Repaint(Hooks):
     the past stale: plans with history take first-order steps.
 
     Args:
-        mask: 1 where y is known, 0 elsewhere; of the structure of x, or of its trailing shape.
+        mask: 1 where y is known, 0 elsewhere, or booleans; of the structure of x, or of its trailing shape.
         y: the known signal, of the same form; anything where the mask is 0, NaN too.
         soft: accept a mask between 0 and 1 (static).
 
@@ -101,6 +106,7 @@ class Repaint(Hooks):
     stochastic = property(lambda self: True, doc="The known part is noised afresh at each row.")
 
     def __post_init__(self):
+        put(self, mask=_fields.mask(self.mask))
         for leaf in jax.tree.leaves(self.mask):
             check_number("Repaint: mask", leaf, low=0, high=1)
             known = concrete(leaf)
@@ -116,7 +122,7 @@ class Repaint(Hooks):
 
     def _like(self, x):
         """Mask and y broadcast to x."""
-        return broadcast("Repaint: mask", self.mask, x, remedy=SHAPE), broadcast("Repaint: y", self.y, x, remedy=SHAPE)
+        return broadcast("Repaint: mask", self.mask, x, remedy=SHAPE), broadcast("Repaint: y", self.y, x)
 
     def post(self, key, g, x, info):
         """Paste the known part at the level of the next evaluation."""
@@ -230,12 +236,10 @@ class Project(Hooks):
     def init(self, key, x, plan):
         """Refuse a measurement that the operator cannot give."""
         check_plan("Project", plan)
-        seen = jax.eval_shape(self.op, x)
-        match("Project: y", jax.tree.map(lambda y: jnp.zeros(jnp.shape(y), jnp.result_type(y)), self.y), seen)
+        measured("Project", self.op, self.y, x)
         return ()
 
     def final(self, g, x):
         """Move the sample to the nearest consistent one."""
-        seen = self.op(x)
-        misfit = jax.tree.map(jnp.subtract, match("Project: y", self.y, seen), seen)
+        misfit = jax.tree.map(jnp.subtract, measured("Project", self.op, self.y, x), self.op(x))
         return jax.tree.map(jnp.add, x, self.op.inverse(misfit, x)), None

@@ -303,6 +303,17 @@ def test_ddrm_meets_a_noiseless_measurement():
     np.testing.assert_allclose(op(x), y, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [bool, int, np.uint8])
+def test_a_mask_may_hold_booleans_or_integers(kind):
+    plan, y, known = js.solve.ddpm(VP, js.noise.time_grid(VP, 5)), jnp.array([0.5, 0.0]), np.array([1.0, 0.0])
+    for steer in (js.steer.Repaint, lambda mask, y: js.steer.DDRM(js.denoise.LinearOp.mask(mask), y)):
+        runs = [
+            js.sample(jax.random.key(0), LAW, jnp.ones(2), plan, steer=steer(m, y)).x
+            for m in (known, known.astype(kind))
+        ]
+        np.testing.assert_array_equal(*runs)
+
+
 def test_refusals():
     plan, x = js.solve.ddpm(VP, js.noise.time_grid(VP, 5)), jnp.zeros(2)
     run = lambda steer, plan=plan: js.sample(jax.random.key(0), LAW, x, plan, steer=steer)
@@ -314,6 +325,11 @@ def test_refusals():
         js.steer.ILVR(jnp.ones(2), lambda x: 0.5 * x)
     pool = js.denoise.LinearOp.pool((2,), (2,))
     mask = js.denoise.LinearOp.mask(jnp.array([1.0, 0.0]))
+    for make in (js.steer.DDRM, js.steer.Project):
+        with pytest.raises(TypeError, match=rf"{make.__name__}: y must have the shape .*\(2,\); got \(3,\)"):
+            run(make(mask, jnp.ones(3)))
+    with pytest.raises(ValueError, match=r"LinearOp\.mask: mask must have the trailing shape"):
+        run(js.steer.Project(js.denoise.LinearOp.mask(jnp.ones(3)), jnp.ones(3)))
     for steer in (js.steer.Repaint(jnp.ones(2), x), js.steer.ILVR(x, pool), js.steer.DDRM(mask, x)):
         with pytest.raises(ValueError, match="stages or a corrector"):
             run(steer, js.solve.heun(VP, js.noise.time_grid(VP, 4)))
@@ -327,7 +343,7 @@ def test_refusals():
         weak.start(jax.random.key(0), plan, x)
     with pytest.raises(TypeError, match="plan must be a Plan"):
         js.solve.jumps(3)
-    for wrong in ({"length": 5}, {"length": 0}, {"num": 0}):
+    for wrong in ({"length": 5}, {"length": 0}, {"repeats": 0}):
         with pytest.raises(ValueError, match="jumps"):
             js.solve.jumps(plan, **wrong)
     with pytest.raises(ValueError, match="one row per step"):
