@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core import _tree
-from jsamp._core._checks import check_number
+from jsamp._core._checks import check_scalar, shown
 
 
 def particles(who: str, x: Any, *, low: int = 2) -> int:
@@ -31,10 +31,12 @@ def check_noise(who: str, plan: Any) -> None:
 
 def check_rows(who: str, every: Any, start: Any, stop: Any) -> None:
     """Refuse rows that are not counts."""
-    check_number(f"{who}: every", every, low=1)
-    check_number(f"{who}: start", start, low=0)
-    if stop is not None:
-        check_number(f"{who}: stop", stop, low=0)
+    for name, value, low in (("every", every, 1), ("start", start, 0), ("stop", stop, 0)):
+        if value is None and name == "stop":
+            continue
+        check_scalar(f"{who}: {name}", value, low=low)
+        if not jnp.issubdtype(jnp.result_type(value), jnp.integer):
+            raise TypeError(f"{who}: {name} counts rows and must be an integer, got {shown(value)}.")
 
 
 def active(info: Any, every: Any, start: Any, stop: Any) -> Any:
@@ -45,6 +47,8 @@ def active(info: Any, every: Any, start: Any, stop: Any) -> Any:
 
 def per_particle(who: str, values: Any, count: int, dtype: Any) -> Any:
     """Return one number for each particle, or refuse."""
+    if not hasattr(values, "dtype") or jnp.iscomplexobj(values):
+        raise TypeError(f"{who} must return an array of real numbers, [{count}]; got {shown(values)}.")
     values = jnp.asarray(values, dtype)
     if values.shape != (count,):
         raise ValueError(f"{who} must return one number for each particle, [{count}]; got shape {values.shape}.")

@@ -115,7 +115,7 @@ class SMC(Hooks):
 
     potential: Any = field(convert=_fields.callable_as("potential(x, prediction, info)", optional=True))
     final_value: Model = field(convert=_fields.callable_as("final(x0)"))
-    ess: Any = field(check=_fields.number(0, 1))
+    ess: Any = field(check=_fields.scalar(0, 1))
     every: Any
     start: Any
     stop: Any

@@ -79,7 +79,7 @@ class SoftValue(Hooks):
 
     value: Model = field(convert=_fields.callable_as("value(x, prediction, info)"))
     final_value: Any = field(convert=_fields.callable_as("final(x0)", optional=True))
-    temperature: Any = field(check=_fields.number(0))
+    temperature: Any = field(check=_fields.scalar(0))
     start: Any
     stop: Any
 

@@ -189,6 +189,13 @@ def test_refusals():
         run(good, x, js.solve.ddim(VP, GRID))
     with pytest.raises(ValueError, match=r"potential must return .* \[4\]; got shape \(\)"):
         run(js.steer.SMC(lambda x, p, i: jnp.float32(0), reward), x)
+    for unclear in (None, [0.0] * 4, jnp.ones(4) * 1j):
+        with pytest.raises(TypeError, match="potential must return an array of real numbers"):
+            run(js.steer.SMC(lambda x, p, i, unclear=unclear: unclear, reward), x)
+    with pytest.raises(TypeError, match="every counts rows"):
+        smc(MEAN, every=2.5)
+    with pytest.raises(ValueError, match="ess must be one number"):
+        smc(MEAN, ess=[0.5, 0.5])
     with pytest.raises(ValueError, match="final must return"):
         run(js.steer.SMC(lambda x, p, i: x[:, 0], lambda x0: x0), x)
     with pytest.raises(TypeError, match="brings no twist"):

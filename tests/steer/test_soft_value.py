@@ -231,6 +231,8 @@ def test_refusals():
 
     with pytest.raises(ValueError, match="temperature"):
         js.steer.SoftValue(value, temperature=-1.0)
+    with pytest.raises(ValueError, match="temperature must be one number"):
+        js.steer.SoftValue(value, temperature=jnp.ones(2))
     with pytest.raises(ValueError, match="no noise"):
         run(steer(True), plan=js.solve.ddim(VP, js.noise.time_grid(VP, 5)))
     with pytest.raises(ValueError, match=r"value must return one number for each particle, \[4\]"):
