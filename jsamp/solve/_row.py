@@ -24,6 +24,7 @@ from jsamp._core import _tree
 from jsamp._core._like import dtype_of
 from jsamp._core._pytree import replace
 from jsamp._core._steering import wrapped
+from jsamp._core._types import Key
 from jsamp.denoise import Kick, Prediction
 from jsamp.denoise._protocol import at_row, check_prediction, kick_of
 from jsamp.solve._columns import ACCEPT, KEEP, MIX
@@ -139,7 +140,7 @@ def _kick(key, row, x, kick, steer, g, info, reset):
 # ---------------------------------------------------------------- pieces
 
 
-def fold(key, number):
+def fold(key: Key | None, number: Any) -> Any:
     """Fold a number into a key; None stays None."""
     return None if key is None else jax.random.fold_in(key, number)
 
