@@ -160,7 +160,10 @@ def _register(cls: type) -> None:
 
 
 def _is_structure(value: Any) -> bool:
-    """Whether a value can be no leaf: a boolean, a name, a function, a class."""
+    """Whether a value can be no leaf: a boolean, a name, a function, a class.
+
+    An int is a leaf, unlike in models (`_callable.is_number`): an object of a user's own may count in it.
+    """
     opaque = lambda: any(leaf is value for leaf in jax.tree.leaves(value))
     return isinstance(value, bool | str) or (callable(value) and opaque())
 
