@@ -46,10 +46,10 @@ class RowBlocks:
 
     Args:
         rows: anything with `shape` and slices along axis 0.
-        size: rows per block.
+        block: rows per block.
 
     Raises:
-        ValueError: for size < 1.
+        ValueError: for block < 1.
 
     Example:
         >>> import numpy as np, jsamp as js
@@ -61,20 +61,20 @@ class RowBlocks:
     """
 
     rows: Any
-    size: int = static(default=65536)
+    block: int = static(default=65536)
 
     def __post_init__(self):
-        check_count("RowBlocks: size", self.size)
+        check_count("RowBlocks: block", self.block)
         if not getattr(self.rows, "shape", ()) or not hasattr(self.rows, "__getitem__") or hasattr(self.rows, "iloc"):
             raise TypeError(f"RowBlocks: rows must have a shape and slices along axis 0, got "
                             f"{type(self.rows).__name__}. Pass a numpy array or memmap (df.to_numpy()).")  # fmt: skip
 
     def __len__(self) -> int:
-        return -(-self.rows.shape[0] // self.size)
+        return -(-self.rows.shape[0] // self.block)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for start in range(0, self.rows.shape[0], self.size):
-            yield np.asarray(self.rows[start : start + self.size])
+        for start in range(0, self.rows.shape[0], self.block):
+            yield np.asarray(self.rows[start : start + self.block])
             _forget(self.rows)
 
 

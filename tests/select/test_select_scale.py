@@ -230,7 +230,7 @@ def test_streams_refuse_what_they_cannot_read():
         select.leverage_stream([A.astype(int)])
     with pytest.raises(ValueError, match="rows, d"):
         select.leverage_stream([A[0]])
-    with pytest.raises(ValueError, match="size"):
+    with pytest.raises(ValueError, match="block"):
         select.RowBlocks(A, 0)
     with pytest.raises(ValueError, match="num"):
         select.Reservoir(0)
