@@ -78,7 +78,8 @@ def learn_length(key: Key, kernel: Any, x: Any, target: Any, *, num: int, axis: 
     step, length = (jnp.log(jnp.asarray(number, dtype)) for number in (kernel.step_size, kernel.length))
     # The step size is known but for what the length changes: no excursion to ten times its size.
     zero = jnp.zeros((), dtype)
-    first = _Learning(state, nfe, averaging(step)._replace(center=step), length, zero, zero)
+    driven = averaging(step, protocol.tuning_of(kernel).damping)._replace(center=step)
+    first = _Learning(state, nfe, driven, length, zero, zero)
     keys = jax.vmap(fold_in, (None, 0))(key, jnp.arange(num))
     counts = jnp.arange(1, num + 1).astype(dtype)
     w, _ = jax.lax.scan(body, first, (counts, keys))

@@ -19,22 +19,25 @@ class Averaging(NamedTuple):
     drift: Any
     count: Any
     center: Any
+    damping: Any
 
 
-def averaging(log_step: Any) -> Averaging:
-    """Start from a guess, shrinking towards ten times its size."""
+def averaging(log_step: Any, damping: Any) -> Averaging:
+    """Start from a guess, shrinking towards ten times its size, and less far where a larger damping holds it there."""
     zero = jnp.zeros_like(log_step)
-    return Averaging(log_step, zero, zero, zero, log_step + math.log(10.0))
+    damping = zero + damping
+    return Averaging(log_step, zero, zero, zero, log_step + 0.05 * math.log(10.0) / damping, damping)
 
 
 def average(a: Averaging, accept: Any, target: Any) -> Averaging:
-    """Take in one acceptance; with the customary gamma = 0.05, t0 = 10, kappa = 0.75."""
+    """Take in one acceptance; gamma is the damping, 0.05 as a rule, with the customary t0 = 10, kappa = 0.75."""
     count = a.count + 1
     rate = 1 / (count + 10)
     drift = (1 - rate) * a.drift + rate * (target - accept)
-    log_step = a.center - jnp.sqrt(count) / 0.05 * drift
+    log_step = a.center - jnp.sqrt(count) / a.damping * drift
     weight = count**-0.75
-    return Averaging(log_step, weight * log_step + (1 - weight) * a.log_mean, drift, count, a.center)
+    log_mean = weight * log_step + (1 - weight) * a.log_mean
+    return a._replace(log_step=log_step, log_mean=log_mean, drift=drift, count=count)
 
 
 def mean_accept(kernel, before, info, target, axis, dtype):

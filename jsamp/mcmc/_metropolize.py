@@ -205,6 +205,7 @@ class AutoencoderMH:
     nodes: int = static(default=8, convert=_checks.check_count)
 
     accept_target = 0.234
+    tuning_damping = 0.3
 
     def init(self, x, key=None):
         """Start at x."""

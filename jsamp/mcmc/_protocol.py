@@ -34,6 +34,8 @@ These names are optional. A user's own kernel may have them as fields, class att
     metric                   none       tune                  a field: the covariance-like matrix that tuning estimates
     dense_metric             True       tune                  whether the metric may be a `DenseMetric`
     accept_target            None       tune                  the acceptance to tune to; None: `target=` is needed
+    tuning_damping           0.05       tune                  how slowly the step size moves, gamma of dual averaging:
+                                                              more where single acceptances are near 0 or 1
     accept_statistic(info, x)  .accept  tune                  the number that is driven to that target, at position x
     before_tuning(x)         itself     tune                  the kernel with first guesses for a position like x
     while_tuning()           itself     tune                  the kernel while the step size is still a guess
@@ -313,6 +315,7 @@ class Tuning(NamedTuple):
     metric: bool  # whether it has a metric
     dense: bool
     length: bool
+    damping: float
 
 
 def tuning_of(kernel: Any) -> Tuning:
@@ -323,6 +326,7 @@ def tuning_of(kernel: Any) -> Tuning:
         hasattr(kernel, "metric"),
         getattr(kernel, "dense_metric", True),
         getattr(kernel, "tunes_length", False),
+        getattr(kernel, "tuning_damping", 0.05),
     )
 
 

@@ -93,7 +93,8 @@ def _close_window(w: _Warming, metric) -> _Warming:
     covariance = _covariance(w.moments)
     fresh = jnp.linalg.cholesky(covariance) if metric == "dense" else covariance
     fresh = jnp.where(jnp.all(jnp.isfinite(fresh)), fresh, w.metric)
-    return w._replace(averaging=averaging(w.averaging.log_mean), moments=_tree.zeros_like(w.moments), metric=fresh)
+    again = averaging(w.averaging.log_mean, w.averaging.damping)
+    return w._replace(averaging=again, moments=_tree.zeros_like(w.moments), metric=fresh)
 
 
 @functools.partial(jax.jit, static_argnames=("num", "metric", "axis"))
@@ -117,7 +118,8 @@ def _tune(key, kernel, x, target, *, num, metric, axis):
     flat = _flat(began.position)
     empty = _moments.start(jnp.zeros_like(flat), outer=metric == "dense")
     unit = jnp.eye(flat.size, dtype=dtype) if metric == "dense" else jnp.ones(flat.size, dtype)
-    shared = (averaging(jnp.log(jnp.asarray(kernel.step_size, dtype))), empty, unit)
+    guess = jnp.log(jnp.asarray(kernel.step_size, dtype))
+    shared = (averaging(guess, protocol.tuning_of(kernel).damping), empty, unit)
     sources = (key, began, kernel)
     own = vary((began, jnp.zeros((), jnp.int32)), *sources)
     shared = vary(shared, *(() if axis else sources))

@@ -48,6 +48,7 @@ class RandomWalk:
 
     caches = "value"
     accept_target = 0.234
+    tuning_damping = 0.3
 
     def init(self, x, key=None):
         """Start at x."""

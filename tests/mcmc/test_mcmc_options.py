@@ -199,3 +199,15 @@ def test_stretches_are_affine_invariant_and_leave_the_target_alone():
     for moment, want in ((end[..., 0], 3.0), (end[..., 0] ** 2, 12.0), (end[..., 1], 3.0), (end[..., 1] ** 2, 13.0)):
         means = moment.mean(1)  # of an ensemble
         assert abs(means.mean() - want) < 5 * means.std(ddof=1) / np.sqrt(count)
+
+
+def test_a_tuned_walk_accepts_as_asked():
+    # One acceptance is near 0 or 1; the size of an undamped walk follows it, and its mean accepts .14 and less.
+    @jax.vmap
+    def accepts(key):
+        kernel, x = mcmc.tune(key, mcmc.RandomWalk(lambda x: -jnp.sum(x**2) / 2), jnp.zeros(10), 200)
+        return mcmc.chain(jax.random.fold_in(key, 1), kernel, x, 400).info.accept
+
+    found = jax.jit(accepts)(jax.random.split(jax.random.key(0), 60))
+    assert abs(float(found.mean()) - 0.234) < 0.05  # five errors
+    assert float(jnp.quantile(found, 0.1)) > 0.12

@@ -19,7 +19,7 @@ def test_dual_averaging_is_the_sum_it_telescopes_to():
     log_step = np.log(10 * 0.3) - np.sqrt(m) / 0.05 * np.cumsum(target - accept) / (m + 10)
     share = m**-0.75
     kept = np.cumprod(np.append(1 - share[1:], 1.0)[::-1])[::-1]  # of what came in at m, by the end
-    state = averaging(jnp.log(jnp.float32(0.3)))
+    state = averaging(jnp.log(jnp.float32(0.3)), 0.05)
     for value, want in zip(accept, log_step, strict=True):
         state = average(state, jnp.float32(value), target)
         np.testing.assert_allclose(state.log_step, want, rtol=1e-5)
