@@ -64,6 +64,7 @@ COMMANDS = {
     "deblur_digits": ["--steps", "4", "--out", "{tmp}/picture.png"],
     "edit_digits": [*("--steps", "20", "--distil", "2", "--num", "3", "--updates", "2", "--out", "{tmp}/picture.png")],
     "score_distillation": ["--steps", "20", "--moves", "3", "--num", "40", "--out", "{tmp}/picture.png"],
+    "few_labels": ["--steps", "8", "--seeds", "2", "--out", "{tmp}/picture.png"],
     "dominoes": ["--steps", "5", "--num", "40", "--out", "{tmp}/picture.png"],
     "pinn_peak": ["--steps", "40", "--out", "{tmp}/picture.png"],
     "train_digits": ["--data", "{tmp}/mnist.npz", "--steps", "3", "--out", "{tmp}/weights.npz"],

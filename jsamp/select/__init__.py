@@ -3,6 +3,7 @@
 from jsamp.select._allocate import allocate as allocate
 from jsamp.select._allocate import allocate_greedy as allocate_greedy
 from jsamp.select._allocate import next_group as next_group
+from jsamp.select._augment import cutmix_half as cutmix_half
 from jsamp.select._augment import loss_history as loss_history
 from jsamp.select._augment import naive_samples as naive_samples
 from jsamp.select._augment import otsu as otsu
@@ -63,10 +64,10 @@ from jsamp.select._subset import Subset as Subset
 __all__ = [
     "Bounds", "Coreset", "Curve", "GaussianKernel", "Lewis", "Nearest", "PartialCholesky", "Replay", "ReplayState",
     "Reservoir", "ReservoirState", "RowBlocks", "Subset", "Synthetic", "allocate", "allocate_greedy", "balance",
-    "compress", "distortion", "draw", "draw_bias", "draw_categorical", "fit_curve", "herding", "inclusion_probs",
-    "influence", "interpolate_latents", "k_center", "kernel_error", "kmeans_scores", "kmeans_seeds", "leverage",
-    "leverage_stream", "lewis", "lightweight", "loss_history", "merge", "naive_samples", "nearest", "next_group",
-    "otsu", "oversample", "pack_bits", "reduce_stream", "repeated_subsets", "retrieve", "root_leverage", "rp_cholesky",
-    "sample_size", "sensitivity", "sensitivity_bounds", "smote", "stein_error", "stein_thinning", "stratified",
-    "stratified_masks", "stratum_counts", "thinning", "undersample",
+    "compress", "cutmix_half", "distortion", "draw", "draw_bias", "draw_categorical", "fit_curve", "herding",
+    "inclusion_probs", "influence", "interpolate_latents", "k_center", "kernel_error", "kmeans_scores",
+    "kmeans_seeds", "leverage", "leverage_stream", "lewis", "lightweight", "loss_history", "merge", "naive_samples",
+    "nearest", "next_group", "otsu", "oversample", "pack_bits", "reduce_stream", "repeated_subsets", "retrieve",
+    "root_leverage", "rp_cholesky", "sample_size", "sensitivity", "sensitivity_bounds", "smote", "stein_error",
+    "stein_thinning", "stratified", "stratified_masks", "stratum_counts", "thinning", "undersample",
 ]  # fmt: skip

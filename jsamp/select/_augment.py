@@ -1,4 +1,4 @@
-"""Sample-adaptive augmentation: the history of losses, and the samples that have become too easy."""
+"""Sample-adaptive augmentation: the history of losses, the samples that have become too easy, a harder view of them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_count, check_flag, check_scalar, concrete
+from jsamp._core._checks import check_count, check_flag, check_key, check_scalar, concrete
+from jsamp._core._types import Key
 from jsamp.select._rows import as_array, as_floating, check_labels, check_vector
 
 
@@ -139,3 +140,46 @@ def naive_samples(history: Any, previous: Any = None, *, bins: int | None = None
     if old.shape != value.shape or old.dtype != jnp.bool_:
         raise ValueError(f"naive_samples: previous must be bool {list(value.shape)}, got {old.dtype}{list(old.shape)}.")
     return jnp.where(value == threshold, old, value < threshold)
+
+
+def cutmix_half(key: Key, first: Any, second: Any) -> jax.Array:
+    """Join two augmented views of one image: the top half or, as often, the left half of the first is the second's.
+
+    The harder view of a sample that `naive_samples` flags. `jax.vmap` it over the images of a batch.
+
+    Args:
+        key: one PRNG key.
+        first: image [height, width, ...], both at least 2; of an odd length the half is rounded down.
+        second: another view of that image, of the same shape.
+
+    Returns:
+        The joint view, in the dtype that both views promote to.
+
+    Raises:
+        TypeError: for a key that is not one.
+        ValueError: for views of different shapes, or of fewer than two axes.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jsamp as js
+        >>> js.select.cutmix_half(jax.random.key(0), jnp.zeros((2, 2)), jnp.ones((2, 2))).mean()
+        Array(0.5, dtype=float32)
+
+    Cost:
+        One pass over the image.
+
+    References:
+        Gui et al., "Enhancing Sample Utilization through Sample Adaptive Augmentation in Semi-Supervised Learning",
+        2023, arXiv:2309.03598.
+    """
+    check_key(key, "cutmix_half")
+    first, second = as_array("cutmix_half: first", first), as_array("cutmix_half: second", second)
+    if first.shape != second.shape or min((*first.shape, 0, 0)[:2]) < 2:
+        raise ValueError(
+            f"cutmix_half: first and second must be views [height, width, ...] of one image, each side at least 2, got "
+            f"{list(first.shape)} and {list(second.shape)}. Use jax.vmap for a batch of images."
+        )
+    height, width = first.shape[:2]
+    top = np.broadcast_to(np.arange(height)[:, None] < height // 2, (height, width))
+    left = np.broadcast_to(np.arange(width)[None] < width // 2, (height, width))
+    chosen = jnp.where(jax.random.bernoulli(key), top, left)
+    return jnp.where(chosen.reshape(height, width, *[1] * (first.ndim - 2)), second, first)

@@ -174,6 +174,7 @@ BY_CALLABLE = {
     "select.Curve": gather(np.array([1.0, 2.0, 4.0], np.float32)),
     "select.allocate": gather(BY_NAME["curve"], 30.0),
     "select.balance": gather(KEY, SCORES, np.array([0.0, 1.5, 9.0]), 4),
+    "select.cutmix_half": gather(KEY, X, X),
     "select.distortion": gather(X, js.select.draw(KEY, SCORES, 12)),
     "select.draw_bias": gather(SCORES / SCORES.sum(), 4),
     "select.draw_categorical": gather(KEY, SCORES, (3,)),

@@ -252,6 +252,17 @@ def test_otsu_equals_brute_force_and_moves_with_the_data():
     assert int(select.naive_samples(skewed, log=True).sum()) == int((values < best).sum())
 
 
+def test_half_of_a_view_is_the_other_views():
+    first, second = jnp.zeros((5, 4, 2)), jnp.ones((5, 4, 2))
+    joint = np.asarray(
+        jax.vmap(lambda key: select.cutmix_half(key, first, second))(jax.random.split(jax.random.key(0), 400))
+    )
+    top, left = np.zeros((5, 4, 2)), np.zeros((5, 4, 2))
+    top[:2], left[:, :2] = 1, 1
+    upper, side = (joint == top).all((1, 2, 3)), (joint == left).all((1, 2, 3))
+    assert (upper | side).all() and 120 < upper.sum() < 280  # 8 deviations of a fair coin
+
+
 # ------------------------------------------------------------------------------------------------ replay
 def test_replay_mixes_three_distributions():
     replay = select.Replay(beta=0.5, second_beta=1.0, mix=0.25, stale=0.4)
