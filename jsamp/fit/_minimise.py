@@ -228,7 +228,10 @@ def _program(model, losses, optimisers, ema, follow, trainable, keep) -> _Progra
             raise TypeError("minimise: follow needs a tuple of players, of which the second follows the first.")
         if jax.tree.structure(model[0]) != jax.tree.structure(model[1]):
             raise TypeError("minimise: the second player must have the structure of the first to follow it.")
-        count = len(_layout.take_apart(model[0])[1])
+        first, second = (_layout.take_apart(one)[1] for one in model[:2])
+        if list(map(np.shape, first)) != list(map(np.shape, second)):
+            raise TypeError("minimise: the second player must have the shapes of the first to follow it.")
+        count = len(first)
         followers = (count, count)
     shapes = tuple(_layout.take_apart(one, counts=True)[0] for one in losses)
     return _Program(layout, shapes, trained, optimisers, followers, ema, follow, keep)

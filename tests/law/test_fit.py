@@ -68,6 +68,7 @@ REFUSALS = [
     refusal("ema must be a number in", ema=1.0),
     refusal("ema must be a number in", ema="yes"),
     refusal("follow needs a tuple", follow=0.9),
+    refusal("shapes of the first", follow=0.9, model=(MODEL, jax.tree.map(lambda w: jnp.stack([w, w]), MODEL))),
     refusal("structure of the first", follow=0.9, model=(MODEL, {"w": jnp.ones(2)}), loss=lambda k, m, b: (0.0, None)),
     refusal("keep must be callable", keep=3),
     refusal("state must be the info.state", state=3),
