@@ -157,8 +157,8 @@ class NCE(p.Called):
         log_prob: callable tree row -> log q.
 
     Returns:
-        `loss(key, model, batch) -> (scalar, LossInfo)`. model: a pair (row -> log f, log_z), both trained. batch: rows
-        [n, ...].
+        `loss(key, model, batch) -> (scalar, LossInfo)`. model: a pair (row -> log f, log_z), both trained; a Python
+        number stays as it is in `js.fit.minimise`: start log_z at jnp.zeros(()). batch: rows [n, ...].
 
     Raises:
         TypeError: for a model that is not such a pair, or a sample of another shape than the rows.
