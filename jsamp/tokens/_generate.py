@@ -130,7 +130,7 @@ def generate(
     carry = as_arrays(carry)
     vocabulary = _check_step("generate", "step", step, carry, prompt)
     if mark is not None:
-        if not callable(getattr(mark, "choose", None)):
+        if not callable(getattr(mark, "choose", None)) or not hasattr(mark, "vocabulary"):  # arrays can choose, too
             raise TypeError(f"generate: mark must be js.tokens.Exponential or InverseTransform, got {shown(mark)}.")
         if mark.vocabulary != vocabulary:
             raise ValueError(f"generate: the mark is for {mark.vocabulary} tokens, the model has {vocabulary}.")
@@ -303,7 +303,7 @@ def _speculative(key, draft, target, carries, prompt, transform, *, num, ahead):
         log_p = jax.vmap(lambda row, tokens: jax.nn.log_softmax(transform(row, tokens)))(logits, seen)
         at = lambda rows: jnp.take_along_axis(rows[:ahead], drafted[:ahead, None], 1)[:, 0]
         agree = jnp.log(uniform(k1, (ahead,))) < at(log_p) - at(log_q)
-        good = jnp.sum(jnp.cumprod(agree.astype(jnp.int32)))
+        good = jnp.sum(jnp.cumprod(agree.astype(jnp.int32)), dtype=jnp.int32)
         p, q = jnp.exp(log_p[good]), jnp.exp(log_q[good])
         rest = jnp.where(good < ahead, jnp.maximum(p - q, 0), p)
         rest = jnp.where(jnp.any(rest > 0), rest, p)

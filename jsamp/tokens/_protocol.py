@@ -58,7 +58,7 @@ def check_tokens(name: str, x: Any, ndim: tuple[int, ...] = (1,)) -> jax.Array:
     """Return tokens as an integer array, or refuse what is not one."""
     try:
         x = jnp.asarray(x)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"{name} must be an array of token ids, got {shown(x)}.") from error
     if 0 in x.shape:
         raise ValueError(f"{name} is empty: shape {x.shape}.")

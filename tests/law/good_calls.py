@@ -58,6 +58,10 @@ def _centred(y):
     return js.denoise.GaussianMixture(VP, weights=[1.0], means=jnp.asarray(y)[None], stds=[0.6])
 
 
+def _next_token(carry, token):
+    return carry, jnp.zeros(5, jnp.float32)
+
+
 def _tokens(x, t):
     return jnp.zeros((*x.shape, 5)).at[..., 1].set(0.5)
 
@@ -286,6 +290,8 @@ BY_CALLABLE = {
         KEY, _tokens, jnp.full(4, 5, jnp.int32), js.tokens.ancestral(js.tokens.Masked(5), np.linspace(1.0, 0.0, 4))
     ),
     "tokens.first_hitting": gather(KEY, js.tokens.Masked(5), jnp.full(4, 5, jnp.int32)),
+    "tokens.generate": gather(KEY, _next_token, (), 5),
+    "tokens.speculative": gather(KEY, _next_token, _next_token, ((), ()), 5),
     "tokens.nelbo": gather(KEY, _tokens, jnp.arange(4), js.tokens.Masked(5), num=4, block=2),
     "tokens.Exponential": gather(KEY, 6, 5), "tokens.InverseTransform": gather(KEY, 6, 5),
     "estimate.ebfmi": gather(X[:, 0].reshape(2, 6)),
