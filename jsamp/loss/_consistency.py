@@ -14,7 +14,7 @@ from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like, size
 from jsamp.loss import _protocol as p
 from jsamp.loss._teacher import Teacher
-from jsamp.loss._times import quantiles
+from jsamp.loss._times import as_levels, quantiles
 
 TARGETS = ("student", "teacher", "tangent")
 
@@ -42,17 +42,6 @@ class ConsistencyDrawn(NamedTuple):
     u: Any
     eps: Any
     keys: Any
-
-
-def _grid(name, value):
-    """Decreasing positive noise levels [N], N >= 2."""
-    _checks.check_finite(name, value)
-    known = _checks.concrete(value)
-    if np.ndim(value) != 1 or np.shape(value)[0] < 2:
-        raise ValueError(f"{name} must be [N] noise levels with N >= 2, got shape {np.shape(value)}.")
-    if known is not None and (np.any(np.diff(known) >= 0) or known[-1] <= 0):
-        raise ValueError(f"{name} must decrease to a level > 0. Leave out the final zero of a grid: grid[:-1].")
-    return value if _checks.is_traced(value) else np.asarray(value, np.float64)
 
 
 def _probabilities(name, value):
@@ -138,7 +127,7 @@ class Consistency(p.Called):
         Consistency Distillation", 2024, arXiv:2403.01505.
     """
 
-    grid: Any = field(convert=_grid)
+    grid: Any = field(convert=as_levels)
     teacher: Any = None
     target: Literal["student", "teacher", "tangent"] = static(default="student")
     distance: Any = field(default="l2", convert=_distance)

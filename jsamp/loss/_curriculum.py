@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jsamp._core import _checks
+from jsamp.loss._times import as_levels
 
 
 def consistency_levels(
@@ -85,10 +86,8 @@ def level_probabilities(grid: Any, *, mean: float = -1.1, std: float = 2.0) -> n
     References:
         Song and Dhariwal, "Improved Techniques for Training Consistency Models", 2023, arXiv:2310.14189.
     """
-    _checks.check_finite("level_probabilities: grid", grid)
-    levels = np.asarray(grid, np.float64)
-    if levels.ndim != 1 or len(levels) < 2 or np.any(np.diff(levels) >= 0) or levels[-1] <= 0:
-        raise ValueError("level_probabilities: grid must be [N >= 2] levels that decrease to one > 0.")
+    _checks.check_on_host("level_probabilities", grid)
+    levels = as_levels("level_probabilities: grid", grid)
     _checks.check_scalar("level_probabilities: mean", mean)
     _checks.check_scalar("level_probabilities: std", std, low=0, open_low=True)
     place = (np.log(levels) - float(mean)) / (math.sqrt(2) * float(std))

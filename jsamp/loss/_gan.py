@@ -13,7 +13,7 @@ from jsamp._core._mesh import sharded_like
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import lincomb, normal_like
 from jsamp.loss import _protocol as p
-from jsamp.loss._times import quantiles
+from jsamp.loss._times import as_grid, quantiles
 from jsamp.noise._protocol import check_schedule, check_times
 
 
@@ -40,17 +40,6 @@ class GANDrawn(NamedTuple):
     lower: Any
     z: Any
     eps: Any
-
-
-def _grid(name, value):
-    """Decreasing times [T + 1]."""
-    _checks.check_finite(name, value)
-    known = _checks.concrete(value)
-    if np.ndim(value) != 1 or np.shape(value)[0] < 2:
-        raise ValueError(f"{name} must be [T + 1] times with T >= 1, got shape {np.shape(value)}.")
-    if known is not None and np.any(np.diff(known) >= 0):
-        raise ValueError(f"{name} must decrease, as np.linspace(1, 0, 5) does.")
-    return value if _checks.is_traced(value) else np.asarray(value, np.float64)
 
 
 def _draw(who, loss, key, batch):
@@ -141,7 +130,7 @@ class GANCritic(p.Called):
     """
 
     schedule: Any
-    grid: Any = field(convert=_grid)
+    grid: Any = field(convert=as_grid)
     latent: int = static(convert=_fields.count())
     r1: Any = 0.05
     batched: bool = static(default=False)
@@ -205,7 +194,7 @@ class GANGenerator(p.Called):
     """
 
     schedule: Any
-    grid: Any = field(convert=_grid)
+    grid: Any = field(convert=as_grid)
     latent: int = static(convert=_fields.count())
     batched: bool = static(default=False)
     player = 0

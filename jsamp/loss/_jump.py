@@ -11,10 +11,10 @@ from jsamp._core import _checks
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like
 from jsamp.loss import _protocol as p
-from jsamp.loss._consistency import _grid, levels
+from jsamp.loss._consistency import levels
 from jsamp.loss._match import EDMWeight, as_weight, weigh
 from jsamp.loss._teacher import Teacher
-from jsamp.loss._times import LogNormalTimes, as_times, draw_times
+from jsamp.loss._times import LogNormalTimes, as_levels, as_times, draw_times
 from jsamp.noise import VE
 
 
@@ -133,7 +133,7 @@ class TrajectoryConsistency(p.Called):
         Generation", 2024, arXiv:2405.20289 (its surrogate: `jump` to 0, in `js.solve.optimise_start`).
     """
 
-    grid: Any = field(convert=_grid)
+    grid: Any = field(convert=as_levels)
     teacher: Any
     reach: Any = static(default=None)
     denoising: Any = 1.0

@@ -9,12 +9,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _fields
-from jsamp._core._checks import check_scalar, concrete, is_traced
+from jsamp._core._checks import check_finite, check_scalar, concrete, is_traced
 from jsamp._core._pytree import pytree
 from jsamp._core._types import Key
 from jsamp.noise._protocol import check_times, domain, is_discrete
 
 as_times = _fields.callable_as("times(schedule, u)")
+
+
+def as_grid(name: str, value: Any) -> Any:
+    """Return decreasing times or levels [N], N >= 2, in float64 on the host unless traced."""
+    check_finite(name, value)
+    known = concrete(value)
+    if np.ndim(value) != 1 or np.shape(value)[0] < 2:
+        raise ValueError(f"{name} must be a vector of two numbers or more, got shape {np.shape(value)}.")
+    if known is not None and np.any(np.diff(known) >= 0):
+        raise ValueError(f"{name} must decrease, as np.linspace(1, 0, 5) does.")
+    return value if known is None else known.astype(np.float64)
+
+
+def as_levels(name: str, value: Any) -> Any:
+    """Return a grid whose last level is above zero."""
+    grid = as_grid(name, value)
+    known = concrete(grid)
+    if known is not None and known[-1] <= 0:
+        raise ValueError(f"{name} must decrease to a level > 0. Leave out the final zero of a grid: grid[:-1].")
+    return grid
 
 
 @pytree

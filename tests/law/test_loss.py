@@ -210,8 +210,8 @@ SAMPLES = lambda noise: lambda: L.MultiSample(lambda out, y: (out - y) ** 2, noi
 STUDENTS, JUMPERS, GAN = (net, net), (jumper, jumper), (generator, critic)
 CONSISTENCY_REFUSALS = [
     (make(L.Consistency, grid=[1.0, 0.0]), "decrease to a level > 0"),
-    (make(L.Consistency, grid=[1.0, 2.0]), "decrease to a level > 0"),
-    (make(L.Consistency, grid=[1.0]), "N >= 2"),
+    (make(L.Consistency, grid=[1.0, 2.0]), "grid must decrease"),
+    (make(L.Consistency, grid=[1.0]), "two numbers or more"),
     (make(L.Consistency, grid=[2.0, np.nan]), "grid must be finite"),
     (make(L.Consistency, grid=LEVEL_GRID, teacher=LAW), "must be a js.loss.Teacher"),
     (make(L.Consistency, grid=LEVEL_GRID, target="self"), "target must be one of"),
@@ -279,10 +279,11 @@ REGISTRY = {
     "level_probabilities": Case(
         lambda: L.level_probabilities, (np.array(LEVEL_GRID),), host=True, dtypes=None,
         refusals=[
-            (lambda: L.level_probabilities([1.0, 2.0]), "decrease to one > 0"),
-            (lambda: L.level_probabilities([1.0]), "decrease to one > 0"),
+            (lambda: L.level_probabilities([1.0, 2.0]), "grid must decrease"),
+            (lambda: L.level_probabilities([1.0]), "two numbers or more"),
             (lambda: L.level_probabilities(LEVEL_GRID, std=0.0), "std must be finite"),
             (lambda: L.level_probabilities(LEVEL_GRID, mean=500.0, std=0.1), "does not reach"),
+            (lambda: jax.jit(L.level_probabilities)(LEVEL_GRID), "runs on the host"),
         ],
     ),
     "ConsistencyCritic": loss_case(
@@ -326,7 +327,7 @@ REGISTRY = {
         lambda: L.GANCritic(VP, DECREASING, 2, 0.3), X, GAN,
         refusals=[
             (make(L.GANCritic, schedule=VP, grid=[0.0, 1.0], latent=1), "grid must decrease"),
-            (make(L.GANCritic, schedule=VP, grid=[1.0], latent=1), "T >= 1"),
+            (make(L.GANCritic, schedule=VP, grid=[1.0], latent=1), "two numbers or more"),
             (make(L.GANCritic, schedule=VP, grid=DECREASING, latent=0), "latent must be"),
             (make(L.GANCritic, schedule=VP, grid=DECREASING, latent=1, r1=-1.0), "r1 must be finite"),
             (on(L.GANCritic(VP, DECREASING, 2), X, generator), r"\(generator, critic\)"),
