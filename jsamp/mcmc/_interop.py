@@ -129,6 +129,25 @@ def _starts(key, logdensity, x, num):
     return jax.vmap(search)(jax.random.split(key, num))
 
 
+def _refuse_sites(model, key, args, kwargs):
+    """Refuse a model whose joint density is no function of continuous sites alone."""
+    from numpyro import handlers
+
+    sites = handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
+    for name, site in sites.items():
+        kind = site["type"]
+        if kind == "sample" and not site["is_observed"] and site["fn"].support.is_discrete:
+            raise ValueError(
+                f"from_numpyro: site {name!r} is discrete and has no gradient. Sum it out, for example by "
+                f"numpyro.distributions.MixtureSameFamily."
+            )
+        if kind == "plate" and site["args"][1] not in (None, site["args"][0]):
+            raise ValueError(
+                f"from_numpyro: plate {name!r} takes {site['args'][1]} of {site['args'][0]} rows at random, so there "
+                f"is no density. Leave subsample_size out; for minibatches see js.mcmc.SGLD."
+            )
+
+
 def from_numpyro(model: Any, *args: Any, key: Key | None = None, **kwargs: Any) -> NumpyroModel:
     """Read a numpyro model: its log-density, a start, and the map back to its sites.
 
@@ -145,7 +164,8 @@ def from_numpyro(model: Any, *args: Any, key: Key | None = None, **kwargs: Any) 
     Raises:
         ImportError: without numpyro (the extra `mcmc`).
         TypeError: for a model that is not callable, or a key that is none.
-        ValueError: for a model with a dynamic support or no continuous latent site.
+        ValueError: for a model with a discrete latent site, a plate that subsamples, a dynamic support, or no
+            continuous latent site.
 
     Example:
         >>> import jax
@@ -169,6 +189,7 @@ def from_numpyro(model: Any, *args: Any, key: Key | None = None, **kwargs: Any) 
     _checks.check_key(key, "from_numpyro")
     split = _split(model, args, kwargs)
     args, kwargs = split.arguments()
+    _refuse_sites(model, key, args, kwargs)
     found = initialize_model(key, model, model_args=args, model_kwargs=kwargs, dynamic_args=False, validate_grad=False)
     x = found.param_info.z
     if not jax.tree.leaves(x):

@@ -213,3 +213,21 @@ def test_numpyro_models_and_arviz():
     data = mcmc.to_arviz({k: sites[k] for k in ("scale", "double")}, diagnostics={"lp": draws["scale"]})
     assert isinstance(data, arviz.InferenceData)
     assert data.posterior["scale"].shape == (2, 50)
+
+
+def test_numpyro_models_without_a_density_are_refused():
+    numpyro = pytest.importorskip("numpyro")
+
+    def mixed():
+        share = numpyro.sample("share", numpyro.distributions.Beta(1.0, 1.0))
+        numpyro.sample("side", numpyro.distributions.Bernoulli(share))
+
+    def some_rows(y):
+        mean = numpyro.sample("mean", numpyro.distributions.Normal(0.0, 1.0))
+        with numpyro.plate("rows", 6, subsample_size=2):
+            numpyro.sample("y", numpyro.distributions.Normal(mean, 1.0), obs=numpyro.subsample(y, 0))
+
+    with pytest.raises(ValueError, match="site 'side' is discrete"):
+        mcmc.from_numpyro(mixed)
+    with pytest.raises(ValueError, match="plate 'rows' takes 2 of 6 rows"):
+        mcmc.from_numpyro(some_rows, jnp.ones(6))
