@@ -224,7 +224,7 @@ def effect_mixture(
     _check_width(encoder, images)
     batch = (n if n <= 1024 else 256) if batch is None else check_count("effect_mixture: batch", batch, high=n)
     optimiser = _adam(steps) if optimiser is None else optimiser
-    standard, center, scale = _standard(outcome)
+    standard, center, scale = _standard(outcome, treated.dtype)
     parts = (".heads", ".encoder") if train_encoder else (".heads",)
     begin = _begin(encoder, images, treated, standard, clusters, train_encoder)
     run = minimise(
@@ -242,7 +242,7 @@ def _adam(steps: int) -> Any:
     return optax.adam(optax.cosine_decay_schedule(0.02, steps))
 
 
-def _checked(images: Any, treatment: Any, outcome: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _checked(images: Any, treatment: Any, outcome: Any) -> tuple[jax.Array, jax.Array, np.ndarray]:
     images = as_floating("effect_mixture: images", images)
     check_rows("effect_mixture: images", images)
     if images.ndim < 2 or 0 in images.shape:
@@ -256,18 +256,18 @@ def _checked(images: Any, treatment: Any, outcome: Any) -> tuple[jax.Array, jax.
         raise ValueError("effect_mixture: treatment must be 0 and 1, or booleans. Code the arm that is treated as 1.")
     if min(known.sum(), n - known.sum()) < 2:
         raise ValueError(f"effect_mixture: {int(known.sum())} of {n} units are treated; both arms need two or more.")
-    outcome = check_vector("effect_mixture: outcome", as_real("effect_mixture: outcome", outcome), n)
-    dtype = jnp.promote_types(images.dtype, jnp.float32)
-    return images, treated.astype(dtype), outcome.astype(dtype)
+    check_vector("effect_mixture: outcome", as_real("effect_mixture: outcome", outcome), n)
+    return images, treated.astype(jnp.promote_types(images.dtype, jnp.float32)), np.asarray(outcome)
 
 
-def _standard(outcome: jax.Array) -> tuple[jax.Array, float, float]:
-    """The outcome with mean 0 and deviation 1, and what these were."""
+def _standard(outcome: np.ndarray, dtype: Any) -> tuple[jax.Array, float, float]:
+    """The outcome with mean 0 and deviation 1, and what these were; digits of float64 are not lost before."""
     values = np.asarray(outcome, np.float64)
     center, scale = float(values.mean()), float(values.std())
-    if not scale > 2 * jnp.finfo(outcome.dtype).eps * np.abs(values).max():
+    own = outcome.dtype if jnp.issubdtype(outcome.dtype, jnp.floating) else values.dtype
+    if not scale > 2 * jnp.finfo(own).eps * np.abs(values).max():
         raise ValueError("effect_mixture: outcome is constant, so the treatment does nothing. Check the column.")
-    return jnp.asarray((values - center) / scale, outcome.dtype), center, scale
+    return jnp.asarray((values - center) / scale, dtype), center, scale
 
 
 def _check_width(encoder: Any, images: jax.Array) -> None:

@@ -164,6 +164,12 @@ def test_units_of_features_and_outcome_do_not_matter(train):
             np.testing.assert_allclose(info.average.stderr / back, plain.average.stderr, rtol=1e-3)
 
 
+def test_an_offset_of_the_outcome_does_not_matter():
+    here, far = (exactly(X, outcome=Y.astype(np.float64) + offset).info.effects for offset in (0.0, 1e9))
+    np.testing.assert_allclose(far.value, here.value, rtol=1e-3)
+    np.testing.assert_allclose(far.stderr, here.stderr, rtol=1e-3)
+
+
 def test_other_trials_of_one_size_compile_nothing(caplog):
     seen = []
     with jax.log_compiles():
