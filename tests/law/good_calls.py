@@ -290,7 +290,6 @@ BY_CALLABLE = {
         KEY, _tokens, jnp.full(4, 5, jnp.int32), js.tokens.ancestral(js.tokens.Masked(5), np.linspace(1.0, 0.0, 4))
     ),
     "tokens.first_hitting": gather(KEY, js.tokens.Masked(5), jnp.full(4, 5, jnp.int32)),
-    "tokens.generate": gather(KEY, _next_token, (), 5),
     "tokens.speculative": gather(KEY, _next_token, _next_token, ((), ()), 5),
     "tokens.nelbo": gather(KEY, _tokens, jnp.arange(4), js.tokens.Masked(5), num=4, block=2),
     "tokens.Exponential": gather(KEY, 6, 5), "tokens.InverseTransform": gather(KEY, 6, 5),
