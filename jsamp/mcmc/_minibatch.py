@@ -83,19 +83,6 @@ def _finite_rows(name, data):
             _checks.check_finite(name, leaf, remedy="Drop those rows, or fill them in.")
 
 
-def _check_rows(kernel):
-    if kernel.batch is not None:
-        name = type(kernel).__name__
-        k.leading_axis(f"{name}: data", "rows", kernel.data)
-        rows = np.shape(jax.tree.leaves(kernel.data)[0])[0]
-        told = _checks.concrete(getattr(kernel.score, "num_data", None) or rows)
-        if told is not None and np.any(told != rows):
-            raise ValueError(
-                f"{name}: batch= draws from the whole data, {rows} rows, but the score has num_data={told}. "
-                f"Pass num_data={rows} there, or one minibatch here and no batch=."
-            )
-
-
 def _start(kernel, x):
     k.check_numbers(kernel)
     return k.position(type(kernel).__name__, x, metropolis=False)
@@ -122,7 +109,28 @@ def _settle(x, grad, memory):
 
 
 @pytree
-class SGLD:
+class _OnRows:
+    """Hold what kernels on minibatches share: the score, and the rows that it takes."""
+
+    score: Any = field(convert=_fields.callable_as("score(x, batch)"))
+    data: Tree = field(check=_finite_rows)
+    step_size: Scalar = field(default=1e-3, convert=k.positive)
+
+    def __post_init__(self):
+        if self.batch is not None:  # pyright: ignore[reportAttributeAccessIssue] (each has it, in a place of its own)
+            name = type(self).__name__
+            k.leading_axis(f"{name}: data", "rows", self.data)
+            rows = np.shape(jax.tree.leaves(self.data)[0])[0]
+            told = _checks.concrete(getattr(self.score, "num_data", None) or rows)
+            if told is not None and np.any(told != rows):
+                raise ValueError(
+                    f"{name}: batch= draws from the whole data, {rows} rows, but the score has num_data={told}. "
+                    f"Pass num_data={rows} there, or one minibatch here and no batch=."
+                )
+
+
+@pytree
+class SGLD(_OnRows):
     """Run `ULA` with a minibatch gradient and a temperature: stochastic gradient Langevin.
 
     x <- x + h g + sqrt(2 h T) xi. With gradient noise of variance V the stationary variance on N(0, s^2) is
@@ -153,17 +161,11 @@ class SGLD:
         Welling and Teh, "Bayesian learning via stochastic gradient Langevin dynamics", 2011.
     """
 
-    score: Any = field(convert=_fields.callable_as("score(x, batch)"))
-    data: Tree = field(check=_finite_rows)
-    step_size: Scalar = field(default=1e-3, convert=k.positive)
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
     batch: int | None = static(default=None, convert=_fields.count(optional=True))
     decay: Scalar = field(default=0.0, convert=k.between(low=0))
 
     time_power = 1.0
-
-    def __post_init__(self):
-        _check_rows(self)
 
     def init(self, x, key=None):
         """Start at x; the memory counts steps."""
@@ -178,7 +180,7 @@ class SGLD:
 
 
 @pytree
-class pSGLD:
+class pSGLD(_OnRows):
     """Precondition `SGLD`: per-coordinate step sizes from a running mean of squared gradients.
 
     V <- rate V + (1 - rate) (g / num_data)^2, G = 1 / (floor + sqrt(V)), x <- x + h G g + sqrt(2 h T G) xi. The
@@ -213,9 +215,6 @@ class pSGLD:
         2016, arXiv:1512.07666.
     """
 
-    score: Any = field(convert=_fields.callable_as("score(x, batch)"))
-    data: Tree = field(check=_finite_rows)
-    step_size: Scalar = field(default=1e-3, convert=k.positive)
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
     rate: Scalar = field(default=0.99, convert=k.between(low=0, high=1 - 1e-9))
     floor: Scalar = field(default=1e-5, convert=k.positive)
@@ -224,9 +223,6 @@ class pSGLD:
     decay: Scalar = field(default=0.0, convert=k.between(low=0))
 
     time_power = 1.0
-
-    def __post_init__(self):
-        _check_rows(self)
 
     def init(self, x, key=None):
         """Start at x; the memory holds the step count and V."""
@@ -245,7 +241,7 @@ class pSGLD:
 
 
 @pytree
-class SGHMC:
+class SGHMC(_OnRows):
     """Move with momentum and a friction that pays for the gradient noise: stochastic gradient HMC.
 
     v <- (1 - friction) v + h g + sqrt(2 (friction - noise) h T) xi, x <- x + v.
@@ -277,9 +273,6 @@ class SGHMC:
         Chen, Fox and Guestrin, "Stochastic gradient Hamiltonian Monte Carlo", 2014, arXiv:1402.4102.
     """
 
-    score: Any = field(convert=_fields.callable_as("score(x, batch)"))
-    data: Tree = field(check=_finite_rows)
-    step_size: Scalar = field(default=1e-3, convert=k.positive)
     friction: Scalar = field(default=0.1, convert=k.between(low=0, high=1, open_low=True))
     noise: Scalar = field(default=0.0, convert=k.between(low=0))
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
@@ -287,7 +280,7 @@ class SGHMC:
     decay: Scalar = field(default=0.0, convert=k.between(low=0))
 
     def __post_init__(self):
-        _check_rows(self)
+        super().__post_init__()
         noise, friction = _checks.concrete(self.noise), _checks.concrete(self.friction)
         if noise is not None and friction is not None and (noise >= friction).any():
             raise ValueError(f"SGHMC: noise must be below friction {friction}, got {noise}. Raise the friction.")
@@ -309,7 +302,7 @@ class SGHMC:
 
 
 @pytree
-class SGNHT:
+class SGNHT(_OnRows):
     """Find the noise of the gradients by a friction that adapts: the stochastic gradient Nosé-Hoover thermostat.
 
     v <- (1 - xi) v + h g + sqrt(2 friction h T) n, x <- x + v, xi <- xi + |v|^2 / d - h T, with n ~ N(0, I). The
@@ -342,15 +335,9 @@ class SGNHT:
         Ding, Fang, Babbush, Chen, Skeel and Neven, "Bayesian sampling using stochastic gradient thermostats", 2014.
     """
 
-    score: Any = field(convert=_fields.callable_as("score(x, batch)"))
-    data: Tree = field(check=_finite_rows)
-    step_size: Scalar = field(default=1e-3, convert=k.positive)
     friction: Scalar = field(default=0.05, convert=k.between(low=0, high=1, open_low=True))
     temperature: Scalar = field(default=1.0, convert=k.between(low=0))
     batch: int | None = static(default=None, convert=_fields.count(optional=True))
-
-    def __post_init__(self):
-        _check_rows(self)
 
     def init(self, x, key=None):
         """Start at x; the memory holds the velocity (drawn with a key, zero without) and the friction xi."""
