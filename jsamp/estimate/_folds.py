@@ -246,7 +246,8 @@ def _nested(key, learner, X, y, masks, grid, loss, k, labels, block):
                 return jnp.sum(jnp.where(rows, loss(prediction, y), 0)), jnp.sum(rows)
 
             total, count = jax.vmap(fold)((jax.random.split(keys[1], k), inner))
-            return jnp.sum(total) / jnp.sum(count)
+            mean = jnp.sum(total) / jnp.sum(count)
+            return jnp.where(jnp.isnan(mean), jnp.inf, mean)  # a fit that failed is not the best
 
         best = jnp.argmin(jax.lax.map(score, grid))
         chosen = jax.tree.map(lambda leaf: leaf[best], grid)
@@ -263,8 +264,9 @@ def nested(
 ) -> CrossValidated:  # fmt: skip
     """Estimate the expected loss of a learner whose parameter is chosen by cross-validation: nested folds.
 
-    In every outer fold the parameter with the least k-fold loss on the training rows alone is chosen, and the refitted
-    learner is judged on the outer test rows, which played no part in the choice.
+    In every outer fold the parameter with the least k-fold loss on the training rows alone is chosen, one whose loss is
+    NaN never beside others, and the refitted learner is judged on the outer test rows, which played no part in the
+    choice.
 
     Args:
         key: one key.

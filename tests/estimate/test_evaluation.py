@@ -213,7 +213,9 @@ def test_nested_chooses_on_training_rows_alone():
         found.predictions[1], ridge(None, X, y, (~masks[1]).astype(jnp.float32), 0.01), rtol=1e-4, atol=1e-5
     )
     spoiled = jnp.where(masks[0], 1e3, y)
-    again = estimate.nested(KEY, ridge, X, spoiled, masks, grid, k=4)
+    failed = jnp.array([jnp.nan, 0.01, 300.0])  # a parameter whose fit is no number is not chosen
+    again = estimate.nested(KEY, ridge, X, spoiled, masks, failed, k=4)
+    assert np.all(np.asarray(again.chosen[0]) == 1)
     np.testing.assert_allclose(again.predictions[0], found.predictions[0], rtol=1e-4, atol=1e-5)
 
 
