@@ -224,7 +224,7 @@ def normal_dimension(key: Key, denoiser: Any, x: Any, t: Any, *, num: int | None
         num: scores (static); None takes 4 x.size.
 
     Returns:
-        int32 scalar, 0 to d - 1.
+        int32 scalar, 0 to d - 1; -1 where all scores are 0, or some are no numbers.
 
     Raises:
         TypeError: for what is no denoiser.
@@ -254,7 +254,8 @@ def normal_dimension(key: Key, denoiser: Any, x: Any, t: Any, *, num: int | None
     values = jnp.linalg.svd(scores, compute_uv=False)
     floor = jnp.finfo(x.dtype).eps * values[0]
     ratio = values[:-1] / jnp.maximum(values[1:], floor)
-    return (x.size - 1 - jnp.argmax(ratio)).astype(jnp.int32)
+    known = (values[0] > 0) & jnp.isfinite(values[0])
+    return jnp.where(known, x.size - 1 - jnp.argmax(ratio), -1).astype(jnp.int32)
 
 
 def flow_singular_values(flow: Any, x: Any) -> jax.Array:

@@ -75,6 +75,12 @@ def test_dimension_of_a_circle_and_a_plane():
         assert int(estimate.normal_dimension(KEY, plane, x, 0.02)) == 2
 
 
+def test_scores_without_direction_have_no_dimension():
+    for value in (0.0, jnp.nan):
+        blank = js.Denoiser(lambda x, t, value=value: value * x, js.noise.VE(), predicts="eps")
+        assert int(estimate.normal_dimension(KEY, blank, jnp.ones(3), 0.1)) == -1
+
+
 def test_flow_of_a_gaussian_and_gauge():
     """Singular values sqrt((l + s^2) / (l + S^2)); a gauge changes the Jacobian and not the law."""
     grid = jnp.geomspace(8.0, 0.02, 60)
