@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._checks import concrete, is_traced, shown
@@ -76,7 +77,8 @@ def check_grid_is_array(name: str, grid: Grid) -> None:
     """Refuse a grid that is no vector of numbers: a schedule or a key in its place, strings, ragged lists."""
     if not is_traced(grid):
         try:
-            numeric = np.issubdtype(np.asarray(grid).dtype, np.number)
+            dtype = np.asarray(grid).dtype
+            numeric = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
         except (TypeError, ValueError):
             numeric = False
         if not numeric:

@@ -151,9 +151,11 @@ def test_times_at_which_a_schedule_without_a_range_stands_still_are_refused():
 
     with pytest.raises(ValueError, match="sigma / alpha does not fall"):
         S.dpmpp(Mine(), [999.0, 500.0, 10.0])
-    for wrong in (VP, "grid", None, jax.random.key(0), [[1.0], [0.5, 0.2]]):
+    for wrong in (VP, "grid", None, jax.random.key(0), [[1.0], [0.5, 0.2]], [1 + 0j, 0.5]):
         with pytest.raises(TypeError, match="grid must be a vector"):
             S.ddim(VP, wrong)
+    half = S.ddim(VP, jnp.array([1.0, 0.5, 0.25], jnp.bfloat16))
+    np.testing.assert_array_equal(half.weights, S.ddim(VP, [1.0, 0.5, 0.25]).weights)
     with pytest.raises(TypeError, match="schedule must be a noise schedule"):
         S.dpmpp(N.time_grid(VP, 4), VP)
 
