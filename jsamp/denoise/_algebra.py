@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jsamp._core._checks import check_scalar
 from jsamp._core._like import dtype_of
 from jsamp._core._types import Key
 from jsamp.denoise._protocol import Guided, Kick, aux_of, kick_of
@@ -17,6 +18,10 @@ SMALL, FEW = 64, 16
 
 def as_time(t: Any, x: Any) -> Any:
     """The time in the dtype of x, float32 at least: an index near 1000 has no place in half precision."""
+    if not hasattr(t, "dtype"):
+        check_scalar("t", t)
+    if jnp.shape(t) != ():
+        raise ValueError(f"t must be one number, got an array of shape {jnp.shape(t)}. Use jax.vmap over x and t.")
     return jnp.asarray(t, dtype_of(x, at_least=jnp.float32))
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core._checks import check_floating
 from jsamp._core._like import dtype_of, match
 from jsamp._core._pytree import field, pytree
 from jsamp._core._types import Model, Tree
@@ -61,6 +62,7 @@ class Bridge:
 
     def __call__(self, x, t, *, key=None):
         """Return b and E[z | x]."""
+        check_floating("Bridge: x", x)
         t = as_time(t, x)
         velocity = match("Bridge: velocity", self.velocity(x, t), x)
         if self.score is None:

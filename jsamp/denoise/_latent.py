@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jsamp._core._checks import check_key
-from jsamp._core._like import match
+from jsamp._core._checks import check_floating, check_key
+from jsamp._core._like import dtype_of, match
 from jsamp._core._pytree import field, pytree, static
+from jsamp._core._types import Schedule
 from jsamp.denoise import _fields
+from jsamp.denoise._algebra import as_time, levels
 from jsamp.denoise._denoiser import Prediction
+from jsamp.noise._protocol import check_schedule
 
 
 @pytree
@@ -50,14 +52,14 @@ class Latent:
     """
 
     model: Any = field(convert=_fields.callable_as("model(x, t, z)"))
-    schedule: Any
+    schedule: Schedule = field(check=check_schedule)
     latent: int = static(convert=_fields.count())
 
     def __call__(self, x, t, *, key=None):
         """Draw x0, and the noise that goes with it."""
         check_key(key, "Latent")
-        dtype = jnp.result_type(*jax.tree.leaves(x))
-        t, z = jnp.asarray(t, dtype), jax.random.normal(key, (self.latent,), dtype)  # pyright: ignore[reportArgumentType]
-        x0 = match("Latent: the model's output", self.model(x, t, z), x)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        check_floating("Latent: x", x)
+        z = jax.random.normal(key, (self.latent,), dtype_of(x))  # pyright: ignore[reportArgumentType]
+        x0 = match("Latent: the model's output", self.model(x, as_time(t, x), z), x)
+        alpha, sigma = levels(self.schedule, t, x)
         return Prediction(x0, jax.tree.map(lambda v, d: (v - alpha * d) / sigma, x, x0))

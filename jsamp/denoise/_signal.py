@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_number
+from jsamp._core._checks import check_floating, check_number
 from jsamp._core._like import match
 from jsamp._core._pytree import field, pytree
 from jsamp._core._types import Model, Schedule
@@ -62,6 +62,7 @@ class ForwardModel:
 
     def __call__(self, x, t, *, key=None):
         """Render the predicted signal, and bring it along."""
+        check_floating("ForwardModel: x", x)
         signal = self.signal(x, as_time(t, x))
         x0 = match("ForwardModel: forward(signal)", self.forward(signal), x)
         alpha, sigma = levels(self.schedule, t, x)

@@ -191,10 +191,11 @@ def test_the_time_keeps_its_digits_in_half_precision():
         "threshold": D.Threshold(denoiser, 0.9), "energy": D.Energy(denoiser, lambda x0: jnp.sum(x0**2)),
         "interval": D.Interval(denoiser, denoiser), "ddnm": D.DDNM(denoiser, D.LinearOp.mask(np.ones(3)), X),
         "tmpd": D.TMPD(denoiser, D.LinearOp.mask(np.ones(3)), X, 0.1),
+        "latent": D.Latent(lambda x, t, z: (seen.append((x.dtype, t)), x)[1], linear, latent=1),
     }  # fmt: skip
     for name, wrapper in wrappers.items():
         seen.clear()
-        made = jax.eval_shape(wrapper, half, 999)
+        made = jax.eval_shape(lambda x, t, wrapper=wrapper: wrapper(x, t, key=jax.random.key(0)), half, 999)
         assert made.x0.dtype == made.eps.dtype == jnp.bfloat16, name
         assert all(t.dtype == jnp.float32 for _, t in seen), name
 
@@ -217,7 +218,20 @@ def test_a_learned_variance_is_told_apart():
         js.Denoiser(first, VP)(image[0, 0], 0.4)
 
 
+def test_one_time_for_each_sample_is_refused():
+    """It would be read along the last axis of x where that is as long."""
+    square, times = np.ones((3, 3), np.float32), np.array([0.2, 0.5, 0.8], np.float32)
+    for denoiser in (js.Denoiser(lambda x, t: 0.5 * x, VP), D.Empirical(VP, square)):
+        with pytest.raises(ValueError, match=r"t must be one number, got an array of shape \(3,\)\. Use jax\.vmap"):
+            denoiser(square, times)
+        with pytest.raises(TypeError, match="t must be a number"):
+            denoiser(square, None)
+
+
 def test_what_is_no_sample_is_refused():
+    for make in (lambda f: D.ForwardModel(f, f, VP), lambda f: D.Bridge(js.noise.Interpolant(), f)):
+        with pytest.raises(TypeError, match="x must be floating point"):
+            make(lambda *x: x[0])(np.arange(3), 0.4)
     for x, match in [(X + 1j, "complex"), (np.arange(3), "floating point"), ({}, "empty"), (["text"], "array")]:
         with pytest.raises((TypeError, ValueError), match=f"Denoiser: x .*{match}"):
             js.Denoiser(lambda x, t: x, VP)(x, 0.4)
