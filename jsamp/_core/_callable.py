@@ -7,7 +7,6 @@ or a name that was bound anew, are seen, and equal code with other arrays runs t
 
 from __future__ import annotations
 
-import copy
 import functools
 import types
 import weakref
@@ -36,6 +35,7 @@ from jsamp._core._captured import (
     origin_of,
     parts,
     whole,
+    with_attributes,
 )
 from jsamp._core._checks import check_callable, is_traced
 from jsamp._core._pytree import is_pytree
@@ -354,26 +354,14 @@ def _rebuilt(function: Any, changes: dict[Any, Any]) -> Any:
     if isinstance(function, types.MethodType):
         inner, owner = changes.get("function", function.__func__) or call, changes.get("self", function.__self__)
         attributes = {place: value for place, value in changes.items() if isinstance(place, Attribute)}
-        return types.MethodType(inner, _with_attributes(owner, attributes) if attributes else owner)
+        return types.MethodType(inner, with_attributes(owner, attributes) if attributes else owner)
     if isinstance(function, functools.partial):
         args = [changes.get(("argument", i), value) for i, value in enumerate(function.args)]
         keywords = {name: changes.get(("keyword", name), value) for name, value in function.keywords.items()}
         return functools.partial(changes.get("function", function.func) or call, *args, **keywords)
     if isinstance(function, WRAPPERS):
         return _rebuilt(function.__wrapped__, changes)  # pyright: ignore[reportAttributeAccessIssue]
-    return _with_attributes(function, changes)
-
-
-def _with_attributes(owner: Any, changes: dict[Any, Any]) -> Any:
-    """A shallow copy of a plain object with some attributes changed."""
-    try:
-        other = object.__new__(type(owner))
-    except TypeError:  # a type of Python's own
-        other = copy.copy(owner)
-    other.__dict__.update(vars(owner))
-    other.__dict__.update({str(name): value for name, value in changes.items()})
-    other.__dict__[ORIGIN] = origin_of(owner)
-    return other
+    return with_attributes(function, changes)
 
 
 def _rebuilt_function(function: types.FunctionType, changes: dict[Any, Any]) -> types.FunctionType:

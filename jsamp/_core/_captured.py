@@ -6,6 +6,7 @@ namespace of settings) only attributes that the code names are looked at.
 
 from __future__ import annotations
 
+import copy
 import dis
 import functools
 import inspect
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 WRAPPERS = (type(jax.jit(lambda: 0)), type(functools.cache(lambda: 0)))
 """Types of functions around a function that stands in `__wrapped__`."""
@@ -113,7 +115,57 @@ def is_opaque(value: Any) -> bool:
 
 def has_parts(owner: Any) -> bool:
     """Whether this is a plain object (not a tree of JAX's) with attributes."""
-    return hasattr(owner, "__dict__") and not isinstance(owner, types.ModuleType | type) and is_opaque(owner)
+    held = hasattr(owner, "__dict__") or bool(slots_of(type(owner)))
+    return held and not isinstance(owner, types.ModuleType | type) and is_opaque(owner)
+
+
+@functools.cache
+def slots_of(kind: type) -> tuple[str, ...]:
+    """Names of the slots of a class and its bases."""
+    slotted = [vars(base) for base in kind.__mro__ if "__slots__" in vars(base)]
+    return tuple(
+        name for base in slotted for name, member in base.items() if isinstance(member, types.MemberDescriptorType)
+    )
+
+
+@functools.cache
+def _shared(kind: type) -> tuple[str, ...]:
+    """Names of the arrays of a class that its objects share."""
+    arrays = [
+        name for base in kind.__mro__ for name, held in vars(base).items() if isinstance(held, np.ndarray | jax.Array)
+    ]
+    return tuple(sorted(set(arrays)))
+
+
+def attributes_of(owner: Any) -> dict[str, Any]:
+    """Collect what an object holds in slots and in its dictionary, and arrays of its class that no attribute hides."""
+    shared = {name: getattr(type(owner), name) for name in _shared(type(owner))}
+    slots = {name: getattr(owner, name) for name in slots_of(type(owner)) if hasattr(owner, name)}
+    return {**shared, **slots, **getattr(owner, "__dict__", {})}
+
+
+def with_attributes(owner: Any, changes: dict[Any, Any]) -> Any:
+    """A shallow copy of a plain object with some attributes changed."""
+    try:
+        other = object.__new__(_open(type(owner)))
+    except TypeError:  # a type of Python's own
+        other = copy.copy(owner)
+    slots = slots_of(type(owner))
+    for name, value in {**attributes_of(owner), **{str(name): value for name, value in changes.items()}}.items():
+        if name in slots:
+            object.__setattr__(other, name, value)
+        else:
+            other.__dict__[name] = value
+    other.__dict__[ORIGIN] = origin_of(owner)
+    return other
+
+
+@functools.cache
+def _open(kind: type) -> type:
+    """The class, or one of the same name with room for an origin beside its slots."""
+    if kind.__dictoffset__:
+        return kind
+    return type(kind.__name__, (kind,), {"__qualname__": kind.__qualname__, "__module__": kind.__module__})
 
 
 def may_hold(leaf: Any) -> bool:
@@ -210,7 +262,7 @@ def _parts_of_function(function, names):
 
 def _attributes(owner, names, *, everything):
     """Attributes of a plain object; numbers that its own code counts up are its own business."""
-    for name, value in sorted(vars(owner).items()):
+    for name, value in sorted(attributes_of(owner).items()):
         if name != ORIGIN and (everything or name in names.read):
             seen = name in names.read and name not in names.stored
             yield Attribute(name), value, seen or type(value) in (float, bool, str)

@@ -28,6 +28,44 @@ class Net:
         return self.gain * x + y
 
 
+class Slots(Net):
+    """The same in a slot, beside the dictionary of its base."""
+
+    __slots__ = ("gain",)
+
+
+class Slotted:
+    """Nothing but slots."""
+
+    __slots__ = ("gain",)
+    __init__, __call__ = Net.__init__, Net.__call__
+
+
+class Shared:
+    """An array of the class, which an update of the object hides."""
+
+    gain = jnp.float32(0.3)
+    __init__, __call__ = object.__init__, Net.__call__
+
+
+@pytest.mark.parametrize("make", [Slots, Slotted, lambda gain: Shared()])
+@pytest.mark.parametrize("wrap", [lambda net: net, lambda net: lambda x, t: net(x, t)], ids=["itself", "in a closure"])
+def test_weights_in_slots_and_in_classes_are_leaves(make, wrap):
+    net = make(0.3)
+    denoiser = js.Denoiser(wrap(net), VP, predicts="x0")
+    run = lambda: js.sample(None, denoiser, X, PLAN).x
+    before = run()
+    assert len(jax.tree.leaves(denoiser.model)) == 1
+    if isinstance(net, Shared):
+        Shared.gain = jnp.float32(0.6)
+    else:
+        net.gain = jnp.float32(0.6)
+    after = run()
+    Shared.gain = jnp.float32(0.3)
+    wanted = [js.sample(None, js.Denoiser(lambda x, t, g=g: g * x, VP, "x0"), X, PLAN).x for g in (0.3, 0.6)]
+    np.testing.assert_allclose([before, after], wanted, rtol=1e-5)
+
+
 BOUND = {
     "lambda": lambda net: lambda x, t: net(x, t, 0.5),
     "partial": lambda net: functools.partial(net, y=0.5),
