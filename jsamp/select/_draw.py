@@ -42,11 +42,11 @@ def check_scores(scores: Any, who: str) -> jax.Array:
     return scores.astype(wide(scores.dtype))
 
 
-def _by_largest(scores: jax.Array, top: jax.Array) -> jax.Array:
-    """Divide scores by the largest; by a power of two first, since 1 / top is lost above a quarter of the range."""
+def _by_largest(scores: jax.Array, top: jax.Array, size: float = 1.0) -> jax.Array:
+    """Make the largest score `size`; by a power of two first, since 1 / top is lost above a quarter of the range."""
     far = 2.0 ** (jnp.finfo(scores.dtype).maxexp // 2)
     unit = jnp.where(top > far, 1 / far, jnp.where(top < 1 / far, far, 1)).astype(scores.dtype)
-    return (scores * unit) / (top * unit)
+    return (scores * unit) / (top * unit / size)
 
 
 def _psum(value: Any, axis_name: Any) -> Any:
@@ -92,7 +92,8 @@ def _inclusion_probs(scores, num, axis_name):
 def _probs(scores, num, axis_name):
     top = lax.stop_gradient(jnp.max(scores))
     top = top if axis_name is None else lax.pmax(top, axis_name)
-    scores = _by_largest(scores, top)
+    # Far above 1, so that scores which only count beside certain rows are not lost.
+    scores = _by_largest(scores, top, 2.0 ** (jnp.finfo(scores.dtype).maxexp * 3 // 8))
     fixed = lax.stop_gradient(scores)
     positive = _psum(jnp.sum(fixed > 0), axis_name)
 

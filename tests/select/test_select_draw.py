@@ -42,6 +42,8 @@ def test_inclusion_probs_with_geometric_scores_and_few_positive_rows():
     np.testing.assert_allclose(inclusion_probs(scores, 60), water_fill(np.asarray(scores), 60), rtol=1e-5)
     few = jnp.array([0.0, 3.0, 0.0, 1.0, 0.0])
     np.testing.assert_array_equal(inclusion_probs(few, 4), [0, 1, 0, 1, 0])
+    wide = jnp.array([1e38, 1e38, 1.0, 3.0])  # a share of 1e-38 counts beside rows that are certain
+    np.testing.assert_allclose(inclusion_probs(wide, 3), [1, 1, 0.25, 0.75], rtol=1e-6)
     big = jnp.asarray(np.float32(np.random.default_rng(1).pareto(1.0, 1_000_000)))
     assert abs(float(np.asarray(inclusion_probs(big, 10_000), np.float64).sum()) - 10_000) < 1
 
