@@ -55,7 +55,7 @@ def by_hand(draw, key, num: int):
 
 def by_many(draw, key, num: int):
     """The same samples from the generator."""
-    return js.many(key, draw, num, chunk=GROUP, lanes=GROUP)
+    return js.many(key, draw, num, batch=GROUP, lanes=GROUP)
 
 
 def clock(batches) -> float:
@@ -92,10 +92,10 @@ def images():
 
 
 def fill(store: np.ndarray, draw, key, start: int, stop: int) -> None:
-    """Write images start .. stop of the run into the store, chunk by chunk."""
+    """Write images start .. stop of the run into the store, batch by batch."""
     done = start
-    for chunk in js.many(key, draw, len(store), chunk=1000, start=start):
-        kept = chunk[: stop - done]
+    for batch in js.many(key, draw, len(store), batch=1000, start=start):
+        kept = batch[: stop - done]
         store[done : done + len(kept)] = kept
         done += len(kept)
         if done == stop:

@@ -107,7 +107,7 @@ def everything(width: int, depth: int, batch: int, dtype, images: int) -> float:
     def draw(key):
         return js.sample(None, denoiser, SCHEDULE.prior(key, (1, SIDE, SIDE, 3)), plan).x[0]
 
-    run = lambda num: sum(len(x) for x in js.many(jax.random.key(0), draw, num, chunk=batch, lanes=batch))
+    run = lambda num: sum(len(x) for x in js.many(jax.random.key(0), draw, num, batch=batch, lanes=batch))
     run(batch)
     start = time.perf_counter()
     run(images)

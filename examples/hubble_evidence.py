@@ -137,7 +137,7 @@ def main():
         fits[name] = draws, weight
         print(
             f"{name:5}  {z.value:8.3f} +- {z.stderr:5.3f}  {rows[-1][3]:10.4f}  {text:60} {info.nfe:8} "
-            f"{info.rank_pvalue:6.3f} {seconds:6.1f}"
+            f"{info.rank_p_value:6.3f} {seconds:6.1f}"
         )
     for name, value, *_ in rows[1:]:
         print(f"LCDM over {name}: odds {np.exp(rows[0][1] - value):.1f} to 1, for these priors")

@@ -2,7 +2,7 @@
 
     python examples/many_images.py --num 50000 --out images          # Ctrl-C at any time, then the same line again
 
-Writes `images.npy` [num, 28, 28] of bytes, a memory map that is filled chunk by chunk, beside `images.count`, the
+Writes `images.npy` [num, 28, 28] of bytes, a memory map that is filled batch by batch, beside `images.count`, the
 number of images that are safe. Memory does not grow with --num. Needs jax, numpy and jsamp.
 """
 
@@ -51,7 +51,7 @@ def open_images(path: pathlib.Path, num: int) -> tuple[np.memmap, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num", type=int, default=50_000)
-    parser.add_argument("--chunk", type=int, default=1_000)
+    parser.add_argument("--batch", type=int, default=1_000)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop", type=int, default=0, help="stop after so many images, as an interruption would")
@@ -61,10 +61,10 @@ def main() -> None:
     last = min(options.num, options.stop or options.num)
     print(f"{done} of {options.num} images are there", flush=True)
     begin, first = time.perf_counter(), done
-    draws = js.many(jax.random.key(options.seed), sampler(options.steps), last, chunk=options.chunk, start=done)
-    for chunk in draws if done < last else ():
-        store[done : done + len(chunk)] = chunk
-        done += len(chunk)
+    draws = js.many(jax.random.key(options.seed), sampler(options.steps), last, batch=options.batch, start=done)
+    for batch in draws if done < last else ():
+        store[done : done + len(batch)] = batch
+        done += len(batch)
         store.flush()
         options.out.with_suffix(".count").write_text(str(done))  # only what is on disk counts
     rate = (done - first) / (time.perf_counter() - begin)

@@ -67,7 +67,7 @@ def main() -> None:
     keys = jax.random.split(jax.random.key(1), options.texts)
 
     def detector(edit, runs):
-        one = lambda args: js.tokens.detect(*args, edit=edit, num=runs).pvalue
+        one = lambda args: js.tokens.detect(*args, edit=edit, runs=runs).p_value
         run = jax.jit(lambda keys, texts, marks: jax.lax.map(one, (keys, texts, marks)))
         return lambda texts: np.asarray(run(keys, jnp.asarray(texts), marks))
 

@@ -1,4 +1,4 @@
-"""Many samples: a host generator of chunks, whose samples do not depend on how they are cut."""
+"""Many samples: a host generator of batches, whose samples do not depend on how they are batched."""
 
 from __future__ import annotations
 
@@ -27,25 +27,24 @@ def many(
     draw: Callable[[Any], Tree],
     num: int,
     *,
-    chunk: int,
+    batch: int,
     mesh: Any = None,
     start: int = 0,
     lanes: int | None = None,
     progress: bool = False,
 ) -> Iterator[Tree]:
-    """Draw many samples in chunks from the host: bounded memory, every device of a mesh, resumed where it stopped.
+    """Draw many samples in batches from the host: bounded memory, every device of a mesh, resumed where it stopped.
 
     A generator. Sample i is `draw(fold_in(key, i))`, computed in the group of `lanes` consecutive indices to which it
-    belongs, by one program for all groups. So neither the size of a chunk, nor the number of devices, nor an
-    interruption changes a bit of a sample: a run cut after i samples and continued with `start=i` yields what is
-    missing. The next groups are computed while the caller works on a chunk. Ctrl-C or `break` loses nothing that was
-    yielded.
+    belongs, by one program for all groups. So neither the batch size, nor the number of devices, nor an interruption
+    changes a bit of a sample: a run cut after i samples and continued with `start=i` yields what is missing. The next
+    groups are computed while the caller works on a batch. Ctrl-C or `break` loses nothing that was yielded.
 
     Args:
         key: the key of the whole run; pass the same one when resuming.
         draw: callable tree (key) -> sample, any tree of arrays. Arrays that it captures are arguments of the program.
         num: number of samples of the whole run, those before `start` included.
-        chunk: most samples of one yielded tree, all devices together.
+        batch: most samples of one yielded tree, all devices together.
         mesh: a `jax.sharding.Mesh` of this process's devices; each computes a group at a time. None: one device.
         start: index of the first sample, to resume.
         lanes: samples in a group, which a device computes together. Lower it where memory is short, raise it for small
@@ -54,7 +53,7 @@ def many(
         progress: draw a tqdm bar, when tqdm is installed.
 
     Returns:
-        An iterator of trees of numpy arrays, with a leading axis of at most `chunk`.
+        An iterator of trees of numpy arrays, with a leading axis of at most `batch`.
 
     Raises:
         TypeError: for something that is not a key, a mesh, or cannot be called.
@@ -63,23 +62,23 @@ def many(
     Example:
         >>> import jax, jsamp as js
         >>> draw = lambda key: jax.random.normal(key, (2,))
-        >>> [x.shape for x in js.many(jax.random.key(0), draw, 10, chunk=4)]
+        >>> [x.shape for x in js.many(jax.random.key(0), draw, 10, batch=4)]
         [(4, 2), (4, 2), (2, 2)]
 
     Cost:
         num draws, and those that fill the first and the last group; memory of two groups on each device, and on the
-        host of a chunk and a group of each device.
+        host of a batch and a group of each device.
     """
     check_key(key, "many")
     draw = as_tree("many: draw", draw, "draw(key)")
     num = check_count("many: num", num)
     start = check_count("many: start", start, low=0, high=num)
-    chunk = check_count("many: chunk", chunk)
+    batch = check_count("many: batch", batch)
     check_flag("many: progress", progress)
     devices = 1 if mesh is None else _size(mesh)
     lanes = _lanes(draw, key) if lanes is None else check_count("many: lanes", lanes)
     groups = _groups(functools.partial(_program(mesh, lanes), draw, key), start, num, lanes * devices)
-    return _chunks(groups, num, chunk, start, progress)
+    return _batches(groups, num, batch, start, progress)
 
 
 def _size(mesh: Any) -> int:
@@ -117,18 +116,18 @@ def _groups(run: Callable[[Any], Any], start: int, num: int, size: int) -> Itera
         first = after
 
 
-def _chunks(groups: Iterator[Any], num: int, chunk: int, start: int, progress: bool) -> Iterator[Any]:
-    """Rows of the groups in trees of `chunk` rows."""
+def _batches(groups: Iterator[Any], num: int, batch: int, start: int, progress: bool) -> Iterator[Any]:
+    """Rows of the groups in trees of `batch` rows."""
     held, rows = [], 0
     with bar(progress, num, done=start, unit="sample") as advance:
         for group in groups:
             held.append(group)
             rows += _rows(group)
-            while rows >= chunk:
-                out, held = _split(held, chunk)
-                rows -= chunk
+            while rows >= batch:
+                out, held = _split(held, batch)
+                rows -= batch
                 yield out
-                advance(chunk)
+                advance(batch)
         if rows:
             yield _split(held, rows)[0]
             advance(rows)

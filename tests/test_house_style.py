@@ -25,7 +25,7 @@ SYNONYMS = {
     "batch_size": "batch, block or chunk", "chunk_size": "chunk", "block_size": "block", "num_steps": "steps",
     "n_steps": "steps", "num_iterations": "iterations", "max_iter": "max_steps", "num_samples": "num", "n_samples": "num",
     "warmup": "warm", "num_restarts": "restarts", "rng_key": "key", "lr": "rate", "learning_rate": "rate",
-    "tol": "tolerance", "p_value": "pvalue", "log_density": "logdensity", "log_likelihood": "loglikelihood",
+    "tol": "tolerance", "log_density": "logdensity", "log_likelihood": "loglikelihood",
     "logprob": "log_prob",
 }  # fmt: skip
 

@@ -63,9 +63,9 @@ def test_a_mark_is_found_in_real_text(net):
         jax.random.key(5), model, net.empty_carry(), 100, prompt=jnp.asarray(net.encode("The ")), mark=mark
     ).x
     text = text.at[::5].set(net.encode("e")[0])
-    assert float(js.tokens.detect(jax.random.key(6), text, mark).pvalue) <= 0.02
+    assert float(js.tokens.detect(jax.random.key(6), text, mark).p_value) <= 0.02
     other = mark.fresh(jax.random.key(7))
-    assert float(js.tokens.detect(jax.random.key(6), text, other).pvalue) > 0.02
+    assert float(js.tokens.detect(jax.random.key(6), text, other).p_value) > 0.02
 
 
 def test_infilling_keeps_what_stands(net):

@@ -58,5 +58,5 @@ print(f"share of ones: {text.mean():.2f}, of the stationary law {0.9 / 1.5:.2f}"
 # A watermark does not change the law of the text, and is found again with its key.
 mark = js.tokens.Exponential(jax.random.key(7), length=64, vocabulary=2)
 marked = js.tokens.generate(jax.random.key(3), forward, (), 60, mark=mark).x
-print("p-value below .05:", bool(js.tokens.detect(jax.random.key(4), marked, mark).pvalue < 0.05))
+print("p-value below .05:", bool(js.tokens.detect(jax.random.key(4), marked, mark).p_value < 0.05))
 # > p-value below .05: True

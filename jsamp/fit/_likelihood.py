@@ -32,7 +32,7 @@ class SurrogateInfo(NamedTuple):
         log_evidence: an `Estimate` of log Z, of true likelihoods; the surrogate's errors are in its standard error.
         log_weights: [n] of the draws, of true likelihoods.
         loglikelihood: [n] true ones, in the order in which the draws were deleted.
-        rank_pvalue: as in `js.mcmc.NestedInfo`.
+        rank_p_value: as in `js.mcmc.NestedInfo`.
         information: nats by which the posterior is narrower than the prior.
         nfe: true likelihood calls, those of checks and of the final correction included.
         surrogate_calls: calls of the surrogate.
@@ -51,7 +51,7 @@ class SurrogateInfo(NamedTuple):
     log_evidence: Any
     log_weights: Any
     loglikelihood: Any
-    rank_pvalue: Any
+    rank_p_value: Any
     information: Any
     nfe: Any
     surrogate_calls: Any
@@ -352,7 +352,7 @@ def _corrected(run):
     log_weights = jnp.asarray(found.log_weights, said.dtype)
     info = SurrogateInfo(
         log_evidence=Estimate(found.value, found.stderr, float(effective_size(log_weights))), log_weights=log_weights,
-        loglikelihood=jnp.asarray(values), rank_pvalue=evidence.rank_pvalue(state.ranks),
+        loglikelihood=jnp.asarray(values), rank_p_value=evidence.rank_p_value(state.ranks),
         information=found.information, nfe=run.nfe, surrogate_calls=run.cheap,
         errors=np.array(run.errors).reshape(-1, 2),
         accepted=np.array([bool((one <= run.tolerance).all()) for one in run.errors], bool),

@@ -68,7 +68,7 @@ class NestedInfo(NamedTuple):
         log_evidence: an `Estimate` of log Z with its standard error; `ess` is that of the weighted draws.
         log_weights: [n] of the draws: likelihood times the share of prior volume; their sum is the evidence.
         loglikelihood: [n] of the draws, rising.
-        rank_pvalue: probability of insertion ranks as far from uniform, if the moves forget where they began. Below
+        rank_p_value: probability of insertion ranks as far from uniform, if the moves forget where they began. Below
             1e-3 or so, raise `moves`.
         information: nats by which the posterior is narrower than the prior.
         nfe: likelihood calls, those of waiting chains included.
@@ -87,7 +87,7 @@ class NestedInfo(NamedTuple):
     log_evidence: Any
     log_weights: Any
     loglikelihood: Any
-    rank_pvalue: Any
+    rank_p_value: Any
     information: Any
     nfe: Any
     steps: Any
@@ -302,7 +302,7 @@ def report(target: Any, run: NestedState, stop: Any, *, delete: int, moves: int)
     asked = max(run.dead_loglikelihood.size * moves, 1)
     info = NestedInfo(
         log_evidence=Estimate(found.value, found.stderr, float(effective_size(log_weights))),
-        log_weights=log_weights, loglikelihood=jnp.asarray(values), rank_pvalue=evidence.rank_pvalue(run.ranks),
+        log_weights=log_weights, loglikelihood=jnp.asarray(values), rank_p_value=evidence.rank_p_value(run.ranks),
         information=found.information, nfe=int(run.nfe), steps=int(run.step), stuck=int(run.stuck) / asked,
         ok=bool(loop.remaining(now) <= stop) and not int(run.lost), state=run,
     )  # fmt: skip

@@ -62,7 +62,7 @@ def _second_moment(loglikelihood, n, log_rest):
     return float(second)
 
 
-def rank_pvalue(ranks: np.ndarray) -> float:
+def rank_p_value(ranks: np.ndarray) -> float:
     """Probability of ranks as far from uniform as these, by Kolmogorov and Smirnov's test."""
     ranks = np.sort(np.asarray(ranks, np.float64))
     if not ranks.size:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_count, check_flag, check_key, check_scalar, concrete
+from jsamp._core._checks import check_count, check_finite, check_flag, check_key, check_scalar, concrete
 from jsamp._core._types import Key
 from jsamp.select._rows import as_array, as_floating, check_labels, check_vector
 
@@ -157,7 +157,7 @@ def cutmix_half(key: Key, first: Any, second: Any) -> jax.Array:
 
     Raises:
         TypeError: for a key that is not one.
-        ValueError: for views of different shapes, or of fewer than two axes.
+        ValueError: for views of different shapes, of fewer than two axes, or with NaN.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -178,6 +178,8 @@ def cutmix_half(key: Key, first: Any, second: Any) -> jax.Array:
             f"cutmix_half: first and second must be views [height, width, ...] of one image, each side at least 2, got "
             f"{list(first.shape)} and {list(second.shape)}. Use jax.vmap for a batch of images."
         )
+    check_finite("cutmix_half: first", first)
+    check_finite("cutmix_half: second", second)
     height, width = first.shape[:2]
     top = np.broadcast_to(np.arange(height)[:, None] < height // 2, (height, width))
     left = np.broadcast_to(np.arange(width)[None] < width // 2, (height, width))

@@ -108,12 +108,12 @@ class LogSigma:
 
 def from_diffusers(
     config: Mapping[str, Any] | str | os.PathLike,
-    steps: int,
+    num: int,
     *,
     tokens: int | None = None,
     sigmas: Any = None,
 ) -> Pretrained:
-    """Read a checkpoint's `scheduler_config.json` as schedule, prediction, grid and plan, in `steps` steps.
+    """Read a checkpoint's `scheduler_config.json` as schedule, prediction, grid and plan, in `num` steps.
 
     Every field that acts on sampling is honoured; a class or a field that no class knows is refused, and fields of
     other classes, which pipelines carry along, are listed in `unused`. Options that diffusers takes at run time have
@@ -124,7 +124,7 @@ def from_diffusers(
 
     Args:
         config: the contents of the file, or its path.
-        steps: n, the number of steps (static).
+        num: number of steps n (static).
         tokens: number of image tokens, for configurations with `use_dynamic_shifting` (Flux: height width / 256).
         sigmas: [n] times of a flow that the pipeline passes to its scheduler, before shifting (Flux passes
             linspace(1, 1 / n, n)); None: the scheduler's own.
@@ -148,7 +148,7 @@ def from_diffusers(
         Host arithmetic; the plan's evaluations are those of the scheduler.
     """
     config = _contents(config)
-    steps = check_count("from_diffusers: steps", steps)
+    num = check_count("from_diffusers: num", num)
     name = config.get("_class_name", "")
     if not isinstance(name, str) or name not in SCHEDULERS:
         hint = f"here it is {ELSEWHERE[name]}; " if isinstance(name, str) and name in ELSEWHERE else ""
@@ -157,7 +157,7 @@ def from_diffusers(
         )
     family, defaults = SCHEDULERS[name]
     options, unused = options_of(name, config, defaults)
-    return FAMILIES[family](name, options, steps, tokens, sigmas)._replace(unused=unused)
+    return FAMILIES[family](name, options, num, tokens, sigmas)._replace(unused=unused)
 
 
 def _contents(config: Any) -> Mapping[str, Any]:
@@ -199,14 +199,14 @@ def _indexed(name, options, n, tokens, sigmas):
     product = levels.table(options, finite=False)
     num = options["num_train_timesteps"]
     if n > num:
-        raise ValueError(f"from_diffusers: steps must be at most the table's {num}, got {n}.")
+        raise ValueError(f"from_diffusers: num must be at most the table's {num} steps, got {n}.")
     if "original_inference_steps" in options:
         steps = _distilled(options, n)
     else:
         steps = levels.spaced(options, n, last=num, points=n, rounded=True)
     if steps[0] > num - 1 or steps[-1] < 0:
         offset = options["steps_offset"]
-        raise ValueError(f"from_diffusers: steps_offset={offset} leads out of the table's {num} indices at steps={n}.")
+        raise ValueError(f"from_diffusers: steps_offset={offset} leads out of the table's {num} steps at num={n}.")
     first = np.sqrt(1 / product[0] - 1)
     last = 0.0 if options.get("set_alpha_to_one", True) else first
     with np.errstate(divide="ignore"):
@@ -220,7 +220,7 @@ def _distilled(options, n):
     """Steps of a distilled model: some of those that its teacher took."""
     num, teacher = options["num_train_timesteps"], options["original_inference_steps"]
     if n > teacher:
-        raise ValueError(f"from_diffusers: steps must be at most original_inference_steps = {teacher}, got {n}.")
+        raise ValueError(f"from_diffusers: num must be at most original_inference_steps = {teacher}, got {n}.")
     steps = (np.arange(1, teacher + 1) * (num // teacher) - 1.0)[::-1]
     return steps[np.floor(np.linspace(0, teacher, n, endpoint=False)).astype(int)]
 
@@ -350,7 +350,7 @@ def _distinct(sigmas: np.ndarray) -> np.ndarray:
     """Noise levels without repeats: some schedulers end with a step of no length, which needs no evaluation."""
     distinct = sigmas[np.append(True, np.diff(sigmas) < -1e-7 * sigmas[:-1])]
     if len(distinct) < 2:
-        raise ValueError("from_diffusers: this configuration takes no step with steps=1, it starts where it ends.")
+        raise ValueError("from_diffusers: this configuration takes no step with num=1, it starts where it ends.")
     return distinct
 
 

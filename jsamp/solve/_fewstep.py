@@ -83,23 +83,23 @@ def tcd(schedule: Schedule, grid: Grid, *, gamma: Scalar = 0.3) -> Plan:
     return _renoised("tcd", schedule, grid, gamma)
 
 
-def ddgan(schedule: Schedule, steps: int, *, t_min: Any = 1e-3) -> Plan:
+def ddgan(schedule: Schedule, num: int, *, t_min: Any = 1e-3) -> Plan:
     """Sample a denoising-diffusion GAN: the Gaussian posterior of each of a few steps, around an x0 that is drawn.
 
-    Times t_min + (t_max - t_min) i / steps, i = steps, ..., 1, then the noiseless time: the last step returns its x0.
+    Times t_min + (t_max - t_min) i / num, i = num, ..., 1, then the noiseless time: the last step returns its x0.
     The posterior is that of `ddpm`. It is exact for any number of steps when the denoiser draws its x0 from
     p(x0 | x_t), by the `key=` with which it is called; a mean in its place narrows the law, the more the fewer steps.
 
     Args:
         schedule: a noise schedule; the paper takes `VP`.
-        steps: number of steps (static); the paper takes 2 to 8.
+        num: number of steps (static); the paper takes 2 to 8.
         t_min: end of the regular times, where the paper's first step begins.
 
     Returns:
-        A plan of `steps` rows, stochastic where steps > 1.
+        A plan of `num` rows, stochastic where num > 1.
 
     Raises:
-        ValueError: for steps < 1, or a t_min outside the schedule.
+        ValueError: for num < 1, or a t_min outside the schedule.
 
     Example:
         >>> import jsamp as js
@@ -107,14 +107,14 @@ def ddgan(schedule: Schedule, steps: int, *, t_min: Any = 1e-3) -> Plan:
         [1.0, 0.75, 0.5, 0.25]
 
     Cost:
-        steps denoiser calls, no history.
+        num denoiser calls, no history.
 
     References:
         Xiao, Kreis and Vahdat, "Tackling the Generative Learning Trilemma with Denoising Diffusion GANs", 2022,
         arXiv:2112.07804.
     """
-    check_count("ddgan: steps", steps)
-    times = time_grid(schedule, steps, t_min=t_min)[:-1]
+    check_count("ddgan: num", num)
+    times = time_grid(schedule, num, t_min=t_min)[:-1]
     clean = schedule.time(np.inf) if isinstance(times, np.ndarray) else schedule.time(jnp.inf)
     return ddpm(schedule, namespace(times).append(times, clean))
 

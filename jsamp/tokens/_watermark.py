@@ -80,7 +80,7 @@ class Exponential(_Mark):
         >>> mark = js.tokens.Exponential(jax.random.key(7), length=64, vocabulary=10)
         >>> step = lambda carry, token: (carry, jnp.zeros(10))
         >>> text = js.tokens.generate(jax.random.key(0), step, (), 30, mark=mark).x
-        >>> float(js.tokens.detect(jax.random.key(1), text, mark).pvalue)
+        >>> float(js.tokens.detect(jax.random.key(1), text, mark).p_value)
         0.009999999776482582
 
     Cost:
@@ -130,7 +130,7 @@ class InverseTransform(_Mark):
         >>> mark = js.tokens.InverseTransform(jax.random.key(7), length=64, vocabulary=50)
         >>> step = lambda carry, token: (carry, jnp.zeros(50))
         >>> text = js.tokens.generate(jax.random.key(0), step, (), 30, mark=mark).x
-        >>> bool(js.tokens.detect(jax.random.key(1), text, mark).pvalue < 0.02)
+        >>> bool(js.tokens.detect(jax.random.key(1), text, mark).p_value < 0.02)
         True
 
     Cost:

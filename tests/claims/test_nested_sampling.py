@@ -62,7 +62,7 @@ def test_half_the_calls_give_the_same_evidence_and_posterior():
     assert cheap.correction > 0.95
     for one in (info, cheap):  # the shares of the volume are all of it
         assert abs(np.exp(np.asarray(one.log_weights, np.float64) - one.loglikelihood).sum() - 1) < 1e-3
-    assert 1e-4 < info.rank_pvalue < 1 and 1e-4 < cheap.rank_pvalue < 1
+    assert 1e-4 < info.rank_p_value < 1 and 1e-4 < cheap.rank_p_value < 1
     for name, mean, sd in (("H0", 67.727, 3.098), ("Om", 0.3324, 0.0623)):
         for found, weights in ((draws, info.log_weights), (cheap_draws, cheap.log_weights)):
             guess = js.estimate.snis(weights, found[name])

@@ -46,7 +46,7 @@ def p_values(change, texts=6, **options):
     def one(key):
         k0, k1, k2 = jax.random.split(key, 3)
         mark, text = written(k0, ZIPF)
-        return T.detect(k2, change(k1, text), mark, **options).pvalue
+        return T.detect(k2, change(k1, text), mark, **options).p_value
 
     return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(K0, texts)))
 
@@ -82,7 +82,7 @@ def test_power_falls_with_entropy():
         def one(key):
             k0, k1 = jax.random.split(key)
             mark, text = written(k0, probs, num=20)
-            return T.detect(k1, text, mark).pvalue
+            return T.detect(k1, text, mark).p_value
 
         return np.asarray(jax.lax.map(one, jax.random.split(K1, 12)))
 
@@ -103,6 +103,6 @@ def test_inverse_transform_marks_are_found_in_longer_texts():
     def one(key):
         k0, k1, k2 = jax.random.split(key, 3)
         mark, text = written(k0, ZIPF, num=100, Mark=T.InverseTransform)
-        return T.detect(k2, replaced(k1, text, 0.2), mark).pvalue
+        return T.detect(k2, replaced(k1, text, 0.2), mark).p_value
 
     assert np.all(np.asarray(jax.lax.map(one, jax.random.split(K0, 4))) <= 0.01 + 1e-6)

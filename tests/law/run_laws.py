@@ -187,8 +187,8 @@ def law_ddgan(name):
     np.testing.assert_allclose(plan.t, 1e-3 + 0.999 * np.array([4, 3, 2, 1]) / 4)
     assert plan.t_next[-1] == 0 and plan.noise_std[-1] == 0 and S.ddgan(VP, 1).nfe == 1
     for wrong, match in (
-        ({"steps": 0}, "steps must be >= 1"),
-        ({"steps": 2, "t_min": 2.0}, "t_min is 2, outside the schedule"),
+        ({"num": 0}, "steps must be >= 1"),
+        ({"num": 2, "t_min": 2.0}, "t_min is 2, outside the schedule"),
     ):
         with pytest.raises(ValueError, match=match):
             S.ddgan(VP, **wrong)

@@ -167,7 +167,7 @@ REGISTRY = {
         refuse(lambda: T.ancestral(PROCESS, GRID)[3:3], "is empty"),
         refuse(lambda: T.ancestral(PROCESS, GRID)[2], "cut by a slice"),
     ),
-    "Detection": Case(lambda: INVERSE, (TEXT,), lambda mark, key, x: T.detect(key, x, mark, edit=0.4, num=3),
+    "Detection": Case(lambda: INVERSE, (TEXT,), lambda mark, key, x: T.detect(key, x, mark, edit=0.4, runs=3),
                       stochastic=False, dtypes=None, returns=T.Detection),
     "Exclude": Case(
         lambda: T.exclude(random_network(6), 5, 2), (X,), dtypes=None, mechanism="exclude",
@@ -267,13 +267,13 @@ REGISTRY = {
         decoder(T.ancestral(PROCESS, GRID), transform=T.repetition(1.3), refusals=DECODE_REFUSALS),
     ],
     "detect": Case(
-        lambda: EXPONENTIAL, (TEXT,), lambda mark, key, x: T.detect(key, x, mark, window=4, num=5), dtypes=None,
+        lambda: EXPONENTIAL, (TEXT,), lambda mark, key, x: T.detect(key, x, mark, block=4, runs=5), dtypes=None,
         refusals=[
-            detect_refused("fewer than a window of 7", window=7),
+            detect_refused("fewer than a block of 7", block=7),
             detect_refused("longer than the key of 16 rows", tokens=jnp.zeros(20, int)),
             detect_refused("edit must be finite and in", edit=-0.1),
             detect_refused("edit must be a number", edit="yes"),
-            detect_refused("num must be >= 1", num=0),
+            detect_refused("runs must be >= 1", runs=0),
             detect_refused("ids in 0..8", tokens=TEXT + 8),
             detect_refused("integer token ids", tokens=TEXT * 1.0),
             detect_refused("mark must be", mark=KEY),

@@ -353,7 +353,7 @@ def test_only_the_last_step_is_an_euler_step():
         ({"_class_name": "DDIMScheduler", "timestep_spacing": "odd"}, {}, ValueError, "timestep_spacing must be one"),
         ({"_class_name": "DDIMScheduler", "prediction_type": "noise"}, {}, ValueError, "prediction_type must be one"),
         ({"_class_name": "DDIMScheduler"}, {"steps": 0}, ValueError, "steps must be >= 1"),
-        ({"_class_name": "DDIMScheduler"}, {"steps": 1001}, ValueError, "steps must be at most the table's 1000"),
+        ({"_class_name": "DDIMScheduler"}, {"num": 1001}, ValueError, "num must be at most the table's 1000"),
         ({"_class_name": "DDIMScheduler"}, {"tokens": 4}, ValueError, "DDIMScheduler takes no tokens"),
         ({"_class_name": "LCMScheduler"}, {"steps": 51}, ValueError, "at most original_inference_steps = 50"),
         (
@@ -400,4 +400,4 @@ def test_only_the_last_step_is_an_euler_step():
 )  # fmt: skip
 def test_refusals(config, options, error, match):
     with pytest.raises(error, match=match):
-        from_diffusers(config, options.pop("steps", 5), **options)
+        from_diffusers(config, options.pop("num", 5), **options)

@@ -101,8 +101,8 @@ def test_p_values_of_other_texts_are_uniform(Mark, gap):
     """Over 200 texts that do not know the key, ranks are uniform on 1/20, 2/20, ..., 1."""
     mark = Mark(K0, 12, 6)
     texts = jax.random.randint(K1, (200, 8), 0, 6)
-    run = jax.jit(jax.vmap(lambda key, x: T.detect(key, x, mark.fresh(jax.random.fold_in(key, 99)), edit=gap, num=19)))
-    p = np.asarray(run(jax.random.split(K0, 200), texts).pvalue)
+    run = jax.jit(jax.vmap(lambda key, x: T.detect(key, x, mark.fresh(jax.random.fold_in(key, 99)), edit=gap, runs=19)))
+    p = np.asarray(run(jax.random.split(K0, 200), texts).p_value)
     assert p.min() >= 1 / 20
     counts = np.bincount(np.rint(p * 20).astype(int) - 1, minlength=20)
     assert stats.chisquare(counts).pvalue > 1e-4
@@ -115,11 +115,11 @@ def test_the_offset_is_where_the_text_began(Mark, num):
     mark = Mark(K0, 100, 50)
     result = T.generate(K1, step, (), num, mark=mark)
     found = T.detect(K0, result.x, mark)
-    assert float(found.pvalue) == np.float32(0.01)
+    assert float(found.p_value) == np.float32(0.01)
     assert int(found.offset) == int(result.info.shift)
     inside = jnp.concatenate([jax.random.randint(K1, (11,), 0, 50), result.x])
-    found = T.detect(K0, inside, mark, window=num - 5)
-    assert float(found.pvalue) == np.float32(0.01)
+    found = T.detect(K0, inside, mark, block=num - 5)
+    assert float(found.p_value) == np.float32(0.01)
     assert (int(found.offset) - int(found.start) + 11) % 100 == int(result.info.shift)
 
 
