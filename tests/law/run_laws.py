@@ -187,7 +187,7 @@ def law_ddgan(name):
     np.testing.assert_allclose(plan.t, 1e-3 + 0.999 * np.array([4, 3, 2, 1]) / 4)
     assert plan.t_next[-1] == 0 and plan.noise_std[-1] == 0 and S.ddgan(VP, 1).nfe == 1
     for wrong, match in (
-        ({"num": 0}, "steps must be >= 1"),
+        ({"num": 0}, "num must be >= 1"),
         ({"num": 2, "t_min": 2.0}, "t_min is 2, outside the schedule"),
     ):
         with pytest.raises(ValueError, match=match):
