@@ -147,7 +147,8 @@ def _smooth(log_ratios, tail, grid):
         jnp.isfinite(cut), jnp.exp(base) * jnp.expm1(ordered[n - tail :] - base), jnp.exp(ordered[-tail:])
     )
     used = jnp.sum(excess > 0)
-    fits = used > 4
+    least = excess[jnp.minimum(tail - used, tail - 1)]
+    fits = (used > 4) & (excess[-1] > least)  # equal weights have no tail, wherever the others are
     safe = jnp.where(fits, excess, jnp.arange(1, tail + 1, dtype=excess.dtype))
     shape, scale = _fit_pareto(safe, jnp.where(fits, used, tail), grid)
     place = jnp.arange(tail) - (tail - used)

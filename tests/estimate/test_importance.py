@@ -56,6 +56,8 @@ def test_psis_agrees_with_arviz(variance, n, efficiency):
 def test_psis_at_the_edges():
     same = estimate.psis(jnp.zeros(100))
     assert np.isnan(same.khat)
+    some = estimate.psis(np.where(np.arange(100) < 90, -np.inf, 0.0))  # no tail among the ten of one weight
+    assert np.isnan(some.khat)
     np.testing.assert_allclose(same.log_weights, -np.log(100), rtol=1e-6)
     # -inf below the tail, ties at the cut, a spread of 300 nats: finite, normalised, order kept.
     _, logs = normal(2, 0.8, 200)
