@@ -94,7 +94,8 @@ def concat(*plans: Plan) -> Plan:
         end, start = (float(left.alpha_next[-1]), float(left.sigma_next[-1])), (right.alpha[0], right.sigma[0])
         if right.churn_std is None and not np.allclose(end, start, rtol=1e-5, atol=1e-7):
             raise ValueError(
-                f"concat: a plan lands at t={left.t_next[-1]:.6g} but the next starts at t={right.t[0]:.6g}. "
+                f"concat: a plan lands at t={left.t_next[-1]:.6g} (alpha={end[0]:.4g}, sigma={end[1]:.4g}) but the "
+                f"next starts at t={right.t[0]:.6g} (alpha={start[0]:.4g}, sigma={start[1]:.4g}). "
                 f"Build both on parts of one grid, grid[:i + 1] and grid[i:]."
             )
     return join("concatenate", plans)

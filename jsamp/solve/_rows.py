@@ -177,7 +177,7 @@ def _check_rows(rows: list[Any], kind: Any) -> None:
                     f"assemble: {name} of row {r} use the prediction of row {unknown[0]!r}; it has those of 0..{r}."
                 )
         for name in ("at", "to"):
-            if len(getattr(row, name)) != 3:
+            if not isinstance(getattr(row, name), tuple | list | np.ndarray) or len(getattr(row, name)) != 3:
                 raise ValueError(f"assemble: {name} of row {r} must be (t, alpha, sigma), got {getattr(row, name)!r}.")
     if rows[0].take != ACCEPT:
         raise ValueError("assemble: row 0 must start from x (take=1); nothing was left before it.")

@@ -55,6 +55,7 @@ def step(key: Key | None, denoiser: Model, state: SolveState, row: Plan) -> Solv
     check_denoiser("step: denoiser", denoiser, schedule=False)
     check_state("step", state)
     check_row("step", row)
+    _check_room(state, row)
     if key is not None or row.stochastic:
         check_key(key, "step")
     check_levels("step", denoiser, row)
@@ -167,6 +168,18 @@ def check_levels(who: str, denoiser: Any, plan: Plan) -> None:
             f"{who}: the plan and the denoiser are on different schedules: at t={t[at]:.6g} the plan has "
             f"alpha={alpha[at]:.4g}, sigma={sigma[at]:.4g}, the denoiser's {type(schedule).__name__} {own}. Build the "
             f"plan and its grid on the denoiser's schedule."
+        )
+
+
+def _check_room(state: SolveState, row: Plan) -> None:
+    """Refuse a state that was made for another plan: it has no room for what the row remembers."""
+    held = 0 if state.history is None else jax.tree.leaves(state.history)[0].shape[0]
+    wanted = {"back": row.take, "velocity": row.prediction_rate, "drift": row.increment_rate}
+    lacking = [name for name, column in wanted.items() if column is not None and getattr(state, name) is None]
+    if held != row.slots or lacking:
+        raise ValueError(
+            f"step: the state is of another plan: it holds {held} predictions, and the row's plan {row.slots}"
+            f"{', and lacks ' * bool(lacking)}{', '.join(lacking)}. Start with js.solve.init(plan, x)."
         )
 
 

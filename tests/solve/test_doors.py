@@ -331,3 +331,19 @@ def test_predictor_corrector_keeps_the_law():
     # 4.5 standard errors of the mean and of the variance.
     assert abs(float(x.mean())) < 4.5 / np.sqrt(4000)
     assert abs(float(x.var()) - 1) < 4.5 * np.sqrt(2 / 4000)
+
+
+def test_a_state_of_another_plan_is_refused():
+    """Its history would be left out of the step, or read in other places, without a word."""
+    grid = N.time_grid(VP, 4)
+    first = lambda plan: jax.tree.map(lambda column: column[0], plan)
+    for other, plan, match in (
+        (S.ddim, S.dpmpp, "holds 0 predictions, and the row's plan 2"), (S.ddim, S.heun, "lacks back"),
+        (functools.partial(S.deis, order=3), S.dpmpp, "holds 3 predictions"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"step: the state is of another plan.*{match}"):
+            S.step(None, law(VP), S.init(other(VP, grid), X), first(plan(VP, grid)))
+    with pytest.raises(ValueError, match=r"t=0\.5 .*alpha=.* but the next starts at t=0\.5 \(alpha="):
+        S.concat(S.ddim(VP, [1.0, 0.5]), S.ddim(N.Flow(), [0.5, 0.1]))
+    with pytest.raises(ValueError, match="at of row 0 must be"):
+        S.assemble([S.Row(1.0, (0.5, 0.5, 0.5), 1.0, {0: 0.0})], kind="eps")
