@@ -20,7 +20,8 @@ def as_time(t: Any, x: Any) -> Any:
     """The time in the dtype of x, float32 at least: an index near 1000 has no place in half precision."""
     if not hasattr(t, "dtype"):
         check_scalar("t", t)
-    if jnp.shape(t) != ():
+    # Of as many axes as x, [n, 1, 1], it is one time for each sample, as js.steer.TimeShift asks.
+    if jnp.ndim(t) not in {0, *map(jnp.ndim, jax.tree.leaves(x))}:
         raise ValueError(f"t must be one number, got an array of shape {jnp.shape(t)}. Use jax.vmap over x and t.")
     return jnp.asarray(t, dtype_of(x, at_least=jnp.float32))
 
