@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 HOOKS = ("init", "time", "mid", "post", "final")
+RETURNS = {"mid": "(g, x, prediction, index)", "post": "(g, x, keep_history)", "final": "(x, report)"}
 
 
 def stochastic(steer: Any) -> bool:
@@ -17,6 +18,17 @@ def stochastic(steer: Any) -> bool:
 def wrapped(steer: Any, g: Any, denoiser: Any) -> Any:
     """The denoiser of this row, as the steer's optional `wrap` makes it."""
     return steer.wrap(g, denoiser) if hasattr(steer, "wrap") else denoiser
+
+
+def ask(steer: Any, hook: str, *args: Any) -> Any:
+    """Call a hook, and refuse what it must not return: an x of as many rows would pass for the parts."""
+    found, wanted = getattr(steer, hook)(*args), RETURNS[hook]
+    if not isinstance(found, tuple) or len(found) != wanted.count(",") + 1:
+        got = f"{len(found)} values" if isinstance(found, tuple) else type(found).__name__
+        raise TypeError(f"{type(steer).__name__}: {hook} must return {wanted}, got {got}.")
+    if hook == "post" and found[2] is None:
+        raise TypeError(f"{type(steer).__name__}: post must return True or False for keep_history, got None.")
+    return found
 
 
 def reordered(steer: Any, g: Any, index: Any) -> Any:

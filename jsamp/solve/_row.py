@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _tree
-from jsamp._core._like import dtype_of
+from jsamp._core._like import dtype_of, match
 from jsamp._core._pytree import replace
-from jsamp._core._steering import wrapped
+from jsamp._core._steering import ask, wrapped
 from jsamp._core._types import Key
 from jsamp.denoise import Kick, Prediction
 from jsamp.denoise._protocol import at_row, check_prediction, kick_of
@@ -58,7 +58,9 @@ def _predict(key, denoiser, state, row, number, steer, g, info):
     prediction = at_row(denoiser, number)(x, t, key=fold(key, Stream.MODEL))
     check_prediction("sample", prediction, x)
     if steer is not None:
-        g, x, prediction, index = steer.mid(fold(key, Stream.MID), g, x, prediction, info(row))
+        g, moved, prediction, index = ask(steer, "mid", fold(key, Stream.MID), g, x, prediction, info(row))
+        x = match(f"{type(steer).__name__}: the x of mid", moved, x)
+        check_prediction(f"{type(steer).__name__}: mid", prediction, x)
         state = state if index is None else _permute(state, index)
     return x, prediction, state, g
 
@@ -130,7 +132,8 @@ def _kick(key, row, x, kick, steer, g, info, reset):
         x = kicked if row.ends_step is None else _tree.where(row.ends_step, kicked, x)
     if steer is None:
         return x, g, reset
-    g, x, keep_history = steer.post(fold(key, Stream.POST), g, x, info())
+    g, moved, keep_history = ask(steer, "post", fold(key, Stream.POST), g, x, info())
+    x = match(f"{type(steer).__name__}: the x of post", moved, x)
     if reset is not None:
         # The zeros vary over the mesh axes of the data, as the flag that comes in does.
         reset = jnp.logical_not(keep_history) | jnp.zeros_like(reset)

@@ -15,7 +15,7 @@ from jsamp._core._checks import check_floating, check_key, concrete, is_traced
 from jsamp._core._like import dtype_of
 from jsamp._core._mesh import vary
 from jsamp._core._runner import set_runner
-from jsamp._core._steering import check_steer, explain_missing_key, stochastic, wrapped
+from jsamp._core._steering import ask, check_steer, explain_missing_key, stochastic, wrapped
 from jsamp._core._types import Key, Model, Result, Tree
 from jsamp.denoise import Denoiser
 from jsamp.denoise._protocol import check_denoiser, kicks
@@ -88,7 +88,7 @@ def _run(key, denoiser, x, plan, steer, *, keep, segments):
     kept = parts[0] if len(parts) == 1 else jax.tree.map(lambda *kept: jnp.concatenate(kept), *parts)
     final, report = output(state), None
     if steer is not None:
-        final, report = steer.final(g, final)
+        final, report = ask(steer, "final", g, final)
     ok = _tree.all_finite(final)
     final = jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), final, x)
     return final, ok, kept, report

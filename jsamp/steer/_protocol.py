@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from jsamp._core._pytree import field, pytree, register_attributes
-from jsamp._core._steering import check_steer, reordered, stochastic, wrapped
+from jsamp._core._steering import ask, check_steer, reordered, stochastic, wrapped
 from jsamp._core._types import Key
 
 
@@ -163,7 +163,7 @@ class Chain:
         """In order; reorderings compose, and reorder the states of the steers that share the particle axis."""
         states, total = list(g), None
         for i, (steer, own_key) in enumerate(zip(self.steers, self._keys(key), strict=True)):
-            states[i], x, prediction, index = steer.mid(own_key, states[i], x, prediction, info)
+            states[i], x, prediction, index = ask(steer, "mid", own_key, states[i], x, prediction, info)
             if index is not None:
                 total = index if total is None else total[index]
                 for j, other in enumerate(self.steers):
@@ -174,7 +174,7 @@ class Chain:
         """In order; the history is kept if all agree."""
         states, keep = [], True
         for steer, own, own_key in zip(self.steers, g, self._keys(key), strict=True):
-            own, x, kept = steer.post(own_key, own, x, info)
+            own, x, kept = ask(steer, "post", own_key, own, x, info)
             states.append(own)
             keep = kept if keep is True else keep if kept is True else keep & kept
         return tuple(states), x, keep
@@ -183,7 +183,7 @@ class Chain:
         """In order; a tuple of reports."""
         reports = []
         for steer, own in zip(self.steers, g, strict=True):
-            x, report = steer.final(own, x)
+            x, report = ask(steer, "final", own, x)
             reports.append(report)
         return x, tuple(reports)
 

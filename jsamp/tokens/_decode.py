@@ -13,7 +13,7 @@ from jsamp._core import _tree
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_key, concrete, shown
 from jsamp._core._mesh import vary
-from jsamp._core._steering import check_steer, wrapped
+from jsamp._core._steering import ask, check_steer, wrapped
 from jsamp._core._types import Key, Result
 from jsamp.tokens._decoding import Decoding
 from jsamp.tokens._protocol import as_transform, check_holds, check_logits, check_mask, check_tokens
@@ -144,7 +144,7 @@ class _Runner:
         if row.remask is not None:
             state = self.each(remask, row, key, before, state)
         if self.steer is not None:
-            g, x, keep = self.steer.post(jax.random.fold_in(key, POST), g, state.x, info)
+            g, x, keep = ask(self.steer, "post", jax.random.fold_in(key, POST), g, state.x, info)
             lean = None if state.fresh is None else jnp.broadcast_to(jnp.asarray(keep), state.fresh.shape)
             state = state._replace(x=x, fresh=lean)
         return (state, calls, index + 1), g
@@ -157,7 +157,7 @@ class _Runner:
         if row.mask is not None:
             guess = jnp.where(guess == row.mask, jnp.argmax(logits, -1).astype(guess.dtype), guess)
         prediction = TokenPrediction(logits, guess)
-        g, x, prediction, index = self.steer.mid(jax.random.fold_in(key, MID), g, state.x, prediction, info)
+        g, x, prediction, index = ask(self.steer, "mid", jax.random.fold_in(key, MID), g, state.x, prediction, info)
         if index is not None:
             moved = _tree.take([state._replace(x=None)], index, [0])[0]
             state = moved._replace(x=x)
@@ -195,7 +195,7 @@ def _run(key, model, x, decoding, transform, steer, *, keep, vocabulary):
     ((state, calls, _), g), kept = jax.lax.scan(body, (carry, g), rows)
     x, report = state.x, None
     if steer is not None:
-        x, report = steer.final(g, x)
+        x, report = ask(steer, "final", g, x)
     ok = jnp.all(x >= 0) & (True if decoding.mask is None else jnp.all(x != decoding.mask))
     return x, ok, calls, state.log_prob, kept, report
 

@@ -124,3 +124,26 @@ def test_a_hook_that_draws_without_a_key_is_explained():
 
     with pytest.raises(TypeError, match=r"^my own"):
         js.sample(None, MODEL, X, PLAN, steer=Fails())
+
+
+RETURNED = {
+    "post": (lambda key, g, x, info: x, "post must return"),  # three numbers would pass for (g, x, keep_history)
+    "final": (lambda g, x: x, "final must return"),
+    "mid": (lambda key, g, x, prediction, info: (g, x, prediction), "mid must return .* got 3 values"),
+    "mid array": (lambda key, g, x, prediction, info: (g, x, prediction.x0, None), "mid.*Prediction"),
+    "shape": (lambda key, g, x, info: (g, x[:1], True), "the x of post must have the shape of x"),
+    "none": (lambda key, g, x, info: (g, x, None), "post must return True or False"),
+}
+
+
+@pytest.mark.parametrize("name", RETURNED)
+def test_what_a_hook_must_not_return_is_named(name):
+    hook, match = RETURNED[name]
+    kind = {"shape": "post", "none": "post", "mid array": "mid"}.get(name, name)
+    steer = type("Mine", (T.Hooks,), {kind: lambda self, *args: hook(*args)})()
+    plan = js.solve.ddim(js.noise.VP(), js.noise.time_grid(js.noise.VP(), 3))
+    denoiser = js.Denoiser(lambda x, t: 0.5 * x, js.noise.VP(), predicts="x0")
+    x = jnp.ones(2 if name == "final" else 3)
+    for one in (steer, T.chain(steer)):
+        with pytest.raises(TypeError, match=rf"Mine.*{match}" if name in ("post", "final", "mid") else match):
+            js.sample(jax.random.key(0), denoiser, x, plan, steer=one)
