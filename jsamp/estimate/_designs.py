@@ -183,7 +183,7 @@ def _halton(key, dim, num, start):
     if key is None:
         orders = jnp.zeros((len(places), 1, 1), jnp.float32)
     else:
-        clocks = jax.random.uniform(key, (len(places), dim, bases[-1]))
+        clocks = jax.random.uniform(key, (len(places), dim, bases[-1]), jnp.float32)
         inside = np.arange(bases[-1]) < bases[:, None]
         orders = jnp.argsort(jnp.where(inside, clocks, 2), -1).astype(jnp.float32)
 
@@ -195,7 +195,7 @@ def _halton(key, dim, num, start):
         return (rest // base, total + value * share), None
 
     index = jnp.broadcast_to((start + jnp.arange(num, dtype=jnp.uint32))[:, None], (num, dim))
-    (_, points), _ = jax.lax.scan(add, (index, jnp.zeros((num, dim))), (orders, share[:, None]))
+    (_, points), _ = jax.lax.scan(add, (index, jnp.zeros((num, dim), jnp.float32)), (orders, share[:, None]))
     return jnp.clip(points, np.float32(2.0**-25), np.float32(1 - 2.0**-24))
 
 
