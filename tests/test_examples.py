@@ -36,7 +36,7 @@ COMMANDS = {
         *("--nfe", "3", "--budget", "4", "--num", "2", "--fine", "4", "--learn", "2", "--out", "{tmp}/picture.png")
     ],
     "learned_grid": ["--nfe", "3", "--num", "8", "--steps", "2", "--fine", "10", "--out", "{tmp}/picture.png"],
-    "many_images": ["--num", "6", "--chunk", "4", "--steps", "2", "--out", "{tmp}/images"],
+    "many_images": ["--num", "6", "--batch", "4", "--steps", "2", "--out", "{tmp}/images"],
     "steer_digits": ["--num", "1", "--population", "2", "--out", "{tmp}/picture.png"],
     "bayesian_logistic": ["--num", "40", "--warmup", "40", "--out", "{tmp}/picture.png"],
     "denoising_mcmc_digits": ["--num", "2", "--evaluations", "4", "--out", "{tmp}/picture.png"],

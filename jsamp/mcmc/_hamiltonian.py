@@ -11,7 +11,7 @@ from jsamp._core import _fields, _tree
 from jsamp._core._checks import check_flag
 from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree, replace, static
-from jsamp._core._types import Key, LogDensity, Scalar, Tree
+from jsamp._core._types import LogDensity, Scalar, Tree
 from jsamp.mcmc import _kernel as k
 from jsamp.mcmc._metric import pull, push
 
@@ -131,17 +131,9 @@ class LongMoves:
         """Bound the trajectories while the step size is a guess."""
         return replace(self, max_steps=jnp.minimum(self.max_steps, WARM_STEPS))
 
-    def trajectory(self, key: Key, state: Any) -> Trajectory:
-        """Run one trajectory, and leave the decision to others."""
-        raise NotImplementedError
-
     def accept_statistic(self, info, x):
         """The acceptance of what lies in the support."""
         return info.aux.inside
-
-    def step(self, key, state):
-        """Run one trajectory and accept or reject its end."""
-        return decide(self.trajectory(key, state), state)
 
 
 @pytree
@@ -204,3 +196,7 @@ class HMC(LongMoves):
         proposed = k.State(y, end, count + 1)
         aux = HMCInfo(energy, steps, inside.accept(steps))
         return Trajectory(proposed, velocity, steps * self.step_size, before - after, log_uniform, aux)
+
+    def step(self, key, state):
+        """Run one trajectory and accept or reject its end."""
+        return decide(self.trajectory(key, state), state)

@@ -110,7 +110,7 @@ def _pndm(read: Read) -> Plan:
 def _runge_kutta_start(read: Read) -> Plan:
     """Three classical Runge-Kutta steps, then four-point multistep ones; halves of an odd stride are rounded apart."""
     if read.n < 4:
-        raise ValueError(f"from_diffusers: PNDMScheduler with Runge-Kutta steps takes steps >= 4, got {read.n}.")
+        raise ValueError(f"from_diffusers: PNDMScheduler with Runge-Kutta steps takes num >= 4, got {read.n}.")
     half = read.options["num_train_timesteps"] // read.n // 2
     rows: list[Row] = []
     for i in range(3):

@@ -70,7 +70,7 @@ def shifted(key, text):
 
 def test_the_edit_statistic_finds_what_insertions_and_deletions_hide():
     plain = p_values(shifted, texts=12)
-    edit = p_values(shifted, texts=4, edit=0.0, num=49)
+    edit = p_values(shifted, texts=4, edit=0.0, runs=49)
     assert np.all(edit <= 0.02 + 1e-6)
     assert np.mean(plain > 0.02) > 0.3
 

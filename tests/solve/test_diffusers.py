@@ -352,10 +352,10 @@ def test_only_the_last_step_is_an_euler_step():
         ({"_class_name": "DDIMScheduler", "beta_schedule": "cubic"}, {}, ValueError, "beta_schedule must be one of"),
         ({"_class_name": "DDIMScheduler", "timestep_spacing": "odd"}, {}, ValueError, "timestep_spacing must be one"),
         ({"_class_name": "DDIMScheduler", "prediction_type": "noise"}, {}, ValueError, "prediction_type must be one"),
-        ({"_class_name": "DDIMScheduler"}, {"steps": 0}, ValueError, "steps must be >= 1"),
+        ({"_class_name": "DDIMScheduler"}, {"num": 0}, ValueError, "num must be >= 1"),
         ({"_class_name": "DDIMScheduler"}, {"num": 1001}, ValueError, "num must be at most the table's 1000"),
         ({"_class_name": "DDIMScheduler"}, {"tokens": 4}, ValueError, "DDIMScheduler takes no tokens"),
-        ({"_class_name": "LCMScheduler"}, {"steps": 51}, ValueError, "at most original_inference_steps = 50"),
+        ({"_class_name": "LCMScheduler"}, {"num": 51}, ValueError, "at most original_inference_steps = 50"),
         (
             {"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": True, "use_beta_sigmas": True},
             {}, ValueError, "one rule for sigmas, got use_karras_sigmas, use_beta_sigmas",
@@ -365,7 +365,7 @@ def test_only_the_last_step_is_an_euler_step():
             {}, ValueError, "shifts by the image's size; pass tokens=",
         ),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, {"sigmas": [1.0]}, ValueError, "sigmas must have 5 rows"),
-        ({"_class_name": "PNDMScheduler"}, {"steps": 3}, ValueError, "takes steps >= 4, got 3"),
+        ({"_class_name": "PNDMScheduler"}, {"num": 3}, ValueError, "takes num >= 4, got 3"),
         ({"_class_name": "UniPCMultistepScheduler", "disable_corrector": [0]}, {}, ValueError, "no plan; drop them"),
         ({"_class_name": "DDPMScheduler", "variance_type": "odd"}, {}, ValueError, "variance_type must be one of"),
         ({"_class_name": ["DDIMScheduler"]}, {}, ValueError, r"unknown _class_name \['DDIMScheduler'\]"),
@@ -381,7 +381,7 @@ def test_only_the_last_step_is_an_euler_step():
         ({"_class_name": "DDIMScheduler", "trained_betas": [0.1, 0.2]}, {}, ValueError, "must have 1000 rows"),
         (
             {"_class_name": "DDIMScheduler", "num_train_timesteps": 3, "trained_betas": [0.1, -0.1, 0.2]},
-            {"steps": 2}, ValueError, r"betas must lie in \(0, 1\), or noise would not grow; got -0.1",
+            {"num": 2}, ValueError, r"betas must lie in \(0, 1\), or noise would not grow; got -0.1",
         ),
         (
             {"_class_name": "UniPCMultistepScheduler", "rescale_betas_zero_snr": True},
