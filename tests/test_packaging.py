@@ -52,6 +52,8 @@ def test_an_index_shows_no_dead_link(monkeypatch):
     assert project.core.readme_content_type == "text/markdown"
     assert not relative.search(code.sub("", shown)) and "![" not in shown
     assert code.findall(shown) == code.findall(readme)
+    if (ROOT / "PKG-INFO").exists():  # of an archive, whose metadata are those written when it was built
+        return
     again = core.ProjectMetadata(str(ROOT), manager, tomllib.loads((ROOT / "pyproject.toml").read_text()))
     again.config["project"]["urls"] = {"Source": "https://example.org/jsamp/"}
     assert "](https://example.org/jsamp/raw/main/examples/digits.png)" in again.core.readme
