@@ -135,6 +135,10 @@ class LongMoves:
         """The acceptance of what lies in the support."""
         return info.aux.inside
 
+    def step(self, key, state):
+        """Run one trajectory and accept or reject its end."""
+        return decide(self.trajectory(key, state), state)  # pyright: ignore[reportAttributeAccessIssue] (each has its own)
+
 
 @pytree
 class HMC(LongMoves):
@@ -196,7 +200,3 @@ class HMC(LongMoves):
         proposed = k.State(y, end, count + 1)
         aux = HMCInfo(energy, steps, inside.accept(steps))
         return Trajectory(proposed, velocity, steps * self.step_size, before - after, log_uniform, aux)
-
-    def step(self, key, state):
-        """Run one trajectory and accept or reject its end."""
-        return decide(self.trajectory(key, state), state)

@@ -11,7 +11,7 @@ from jsamp._core import _tree
 from jsamp._core._mesh import vary
 from jsamp._core._pytree import pytree, replace
 from jsamp.mcmc import _kernel as k
-from jsamp.mcmc._hamiltonian import HMCInfo, LongMoves, Trajectory, decide, nowhere, number_of_steps
+from jsamp.mcmc._hamiltonian import HMCInfo, LongMoves, Trajectory, nowhere, number_of_steps
 from jsamp.mcmc._metric import pull, push
 from jsamp.mcmc._microcanonical import turn, unit
 
@@ -89,7 +89,3 @@ class MAMS(LongMoves):
         proposed = k.State(y, end, count + 1)
         aux = HMCInfo(energy, steps, inside.accept(steps))
         return Trajectory(proposed, u, steps * self.step_size, log_ratio, log_uniform, aux)
-
-    def step(self, key, state):
-        """Run one trajectory and accept or reject its end."""
-        return decide(self.trajectory(key, state), state)
