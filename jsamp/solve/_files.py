@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from jsamp._core import _npz
-from jsamp.solve._columns import CORRECT, KEEP, columns
+from jsamp.solve._columns import columns
 from jsamp.solve._plan import Plan, check_plan
+from jsamp.solve._walk import amplification
 
 
 def save(path: Any, plan: Plan) -> None:
@@ -75,35 +75,6 @@ def load(path: Any) -> Plan:
         raise ValueError(
             f"load: {path} does not hold a plan; expected a file written by js.solve.save. ({error})"
         ) from error
-
-
-def amplification(plan: Plan) -> float:
-    """Largest sum of the |coefficients| with which the start and the predictions made so far enter x, over all rows."""
-    units = np.eye(plan.nfe + 1)
-    return max(1.0, *(float(np.abs(x).sum()) for x in walk(plan, units[0], lambda r, x: units[r + 1])))
-
-
-def walk(plan: Plan, x: Any, predict: Callable[[int, Any], Any]) -> Iterator[Any]:
-    """The state after each row of a plan without its noise, in numpy, for the prediction m = predict(row, x)."""
-    left, history, velocity, drift = x, np.zeros((plan.slots, *np.shape(x))), 0 * x, 0 * x
-    for r in range(plan.nfe):
-        m = predict(r, x)
-        if plan.prediction_rate is not None:
-            m = velocity = velocity + plan.prediction_rate[r] * (m - velocity)
-        if plan.take is not None and plan.take[r] in (KEEP, CORRECT):
-            newest = plan.corrector_newest[r] if plan.take[r] == CORRECT else 0.0
-            x = left + newest * m
-        if plan.slots:
-            history[plan.slot[r]] = m
-        base, u = x, plan.weights[r, 0] * m + plan.weights[r, 1:] @ history
-        if plan.increment_rate is not None:
-            drift = drift + plan.increment_rate[r] * (u - drift)
-            u = plan.gain[r] * (drift + plan.increment_blend[r] * (u - drift))
-        x, left = plan.state_coef[r] * base + u, base
-        if plan.corrector_weights is not None:
-            weights = plan.corrector_weights[r]
-            left = plan.corrector_state[r] * base + weights[0] * m + weights[1:] @ history
-        yield x
 
 
 LEGEND = {

@@ -10,14 +10,11 @@ from jsamp._core._checks import check_count
 from jsamp._core._numerics import lagrange_basis, safe_log
 from jsamp.solve._algebra import join
 from jsamp.solve._columns import CORRECT, KEEP, MIX
-from jsamp.solve._files import walk
 from jsamp.solve._multistep import build
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._rows import Row, assemble
+from jsamp.solve._walk import gain
 from jsamp.solve._weights import Path
-
-STDS = np.array([0.1, 0.3, 1.0])
-"""Standard deviations of the Gaussians on which ways up are compared."""
 
 
 def invert(plan: Plan, *, order: int = 3) -> Plan:
@@ -75,30 +72,20 @@ def invert(plan: Plan, *, order: int = 3) -> Plan:
         return ode
     undone = _ascent(path, lambda last: _undone(plan, path, last, order))
     # Long steps make the undoing of a high order unstable.
-    return min(undone, ode, key=lambda up: _round_trip(up, plan))
+    down = gain(plan)
+    return min(undone, ode, key=lambda up: _round_trip(up, down))
 
 
 def as_ode(plan: Plan, *, order: int = 3) -> Plan:
-    """The plan up to the noise that follows the ODE, whatever the errors of the plan itself."""
+    """Make the plan up to the noise that follows the ODE, whatever the errors of the plan itself."""
     path = _path(plan)
     return _ascent(path, lambda last: _as_ode(path, last, order))
 
 
-def _round_trip(up: Plan, plan: Plan) -> float:
-    """The largest relative error of a signal that comes back from its noise, for data of N(0, STDS^2)."""
+def _round_trip(up: Plan, down: np.ndarray) -> float:
+    """The largest relative error of Gaussian data that come back from their noise; `down` is the gain of the plan."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return float(np.nan_to_num(np.max(np.abs(gain(up) * gain(plan) - 1)), nan=np.inf))
-
-
-def gain(plan: Plan) -> np.ndarray:
-    """The factors by which a plan scales x where the data are N(0, STDS^2)."""
-
-    def predict(r, x):
-        alpha, sigma = float(plan.alpha[r]), float(plan.sigma[r])
-        x0_share, eps_share = MIX[plan.kind] if plan.mix is None else np.asarray(plan.mix)[r]
-        return (x0_share * alpha * STDS**2 + eps_share * sigma) / (alpha**2 * STDS**2 + sigma**2) * x
-
-    return [*walk(plan, np.ones_like(STDS), predict)][-1]
+        return float(np.nan_to_num(np.max(np.abs(gain(up) * down - 1)), nan=np.inf))
 
 
 def _ascent(path: Path, noisy: Callable[[int], Plan]) -> Plan:

@@ -20,11 +20,11 @@ from jsamp._core._types import Key, Model, Tree
 from jsamp.denoise._algebra import levels
 from jsamp.denoise._protocol import Prediction, check_denoiser, kick_of
 from jsamp.estimate._types import Estimate
-from jsamp.solve._files import walk
-from jsamp.solve._invert import STDS, as_ode, gain
+from jsamp.solve._invert import as_ode
 from jsamp.solve._plan import Plan, check_plan
 from jsamp.solve._run import sample
 from jsamp.solve._state import check_signal, state_dtype
+from jsamp.solve._walk import STDS, gain, walk
 
 STD = 0.5
 """Standard deviation of the Gaussian data whose change of volume is known exactly."""
