@@ -15,7 +15,7 @@ CANDIDATES, POWER, SWEEPS = 40, 2.4, 4
 
 
 def positive(scale: Any) -> Any:
-    """The scale, or 1 where it is 0: data that are all 0 have any unit."""
+    """Return the scale, or 1 where it is 0: data that are all 0 have any unit."""
     return jnp.where(scale > 0, scale, 1)
 
 

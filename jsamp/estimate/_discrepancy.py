@@ -22,9 +22,10 @@ from jsamp.select._whiten import matmul
 def median_square(y: jax.Array, most: int = 1000) -> jax.Array:
     """Median squared distance between different rows, of at most `most` rows spread evenly."""
     n = y.shape[0]
-    rows = y[np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))]
-    square = squared(measured(rows), measured(rows), is_small(rows, rows))
-    return median(square[np.triu_indices(rows.shape[0], 1)])
+    y = y[np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))]
+    rows = measured(y)
+    square = squared(rows, rows, is_small(y, y))
+    return median(square[np.triu_indices(y.shape[0], 1)])
 
 
 def _u_statistic(kernel, x, y, block):

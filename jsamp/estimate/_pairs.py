@@ -28,7 +28,7 @@ class Rows(NamedTuple):
 
 
 def measured(x: jax.Array) -> Rows:
-    """Rows [n, d] with their squared lengths."""
+    """Measure rows [n, d], once for all distances that they enter."""
     return Rows(x, jnp.sum(x**2, 1))
 
 

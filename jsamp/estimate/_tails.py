@@ -39,7 +39,7 @@ def _normal_beta(a: Any, b: Any, x: Any, rest: Any) -> Any:
 
 
 def incomplete_beta(a: Any, b: Any, x: Any, rest: Any) -> Any:
-    """I_x(a, b) with rest = 1 - x given, which keeps its digits where x is near 1."""
+    """Compute I_x(a, b) with rest = 1 - x given, which keeps its digits where x is near 1."""
     a, b, x, rest = jnp.broadcast_arrays(*map(jnp.asarray, (a, b, x, rest)))
     inner = x < a / (a + b)  # from the side where the argument is small
     a, b, x, rest = (jnp.where(inner, *pair) for pair in ((a, b), (b, a), (x, rest), (rest, x)))

@@ -90,7 +90,7 @@ def as_decay(who: str, decay: Any) -> Any:
 
 
 def decay_at(name: str, decay: Any, step: jax.Array) -> jax.Array:
-    """The decay of a moving average at one step, or a refusal of a function that gives no number."""
+    """Evaluate the decay of a moving average at one step, or refuse a function that gives no number."""
     value = jnp.asarray(decay(step) if callable(decay) else decay, jnp.float32)
     if value.shape:
         raise TypeError(f"{name}(step) must be one number, got shape {value.shape}.")

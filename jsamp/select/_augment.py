@@ -173,7 +173,7 @@ def cutmix_half(key: Key, first: Any, second: Any) -> jax.Array:
     """
     check_key(key, "cutmix_half")
     first, second = as_array("cutmix_half: first", first), as_array("cutmix_half: second", second)
-    if first.shape != second.shape or min((*first.shape, 0, 0)[:2]) < 2:
+    if first.shape != second.shape or first.ndim < 2 or min(first.shape[:2]) < 2:
         raise ValueError(
             f"cutmix_half: first and second must be views [height, width, ...] of one image, each side at least 2, got "
             f"{list(first.shape)} and {list(second.shape)}. Use jax.vmap for a batch of images."
