@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,9 +16,7 @@ from jsamp.select._whiten import matmul
 EXACT = 2**24
 """Multiplications up to which differences are formed one by one, exactly; beyond, by one matrix product."""
 FEW = 16
-"""Neighbours up to which the nearest are kept one after another."""
-LANES = 64
-"""Rows that are compared at once where the nearest are kept."""
+"""Neighbours up to which the nearest are counted off one after another, which costs less than a sort."""
 
 
 class Rows(NamedTuple):
@@ -133,30 +132,23 @@ def centred(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array
 
 
 def kth_smallest(values: jax.Array, k: int) -> jax.Array:
-    """The k-th smallest [n] of each column of numbers >= 0 [m, n], repeated ones counted: one pass, never a sort.
+    """The k-th smallest [n] of each column of numbers [m, n], repeated ones counted: never a sort of a column.
 
-    A compiler's top_k sorts all of a column, at a hundred times the price of its distances; so it serves large k alone.
+    The k smallest lie in those k groups of rows whose least numbers are the smallest, or among the rows left over.
     """
-    if k == 1:
-        return jnp.min(values, 0)
+    m, n = values.shape
+    size = math.isqrt(m // k)
+    if size > 1:
+        groups = values[: m // size * size].reshape(-1, size, n)
+        nearest = jax.lax.top_k(-jnp.min(groups, 1).T, k)[1].T
+        chosen = jnp.take_along_axis(groups, nearest[:, None], 0).reshape(-1, n)
+        values = jax.lax.optimization_barrier(jnp.concatenate([chosen, values[m // size * size :]]))
     if k > FEW:
         return -jax.lax.top_k(-values.T, k)[0][:, -1]
-    extra = jnp.full((-values.shape[0] % LANES, values.shape[1]), jnp.inf, values.dtype)
-    lanes = jnp.concatenate([values, extra]).reshape(-1, LANES, values.shape[1])
-
-    def insert(i, smallest):
-        new, kept = lanes[i], []
-        for old in smallest:
-            kept.append(jnp.minimum(old, new))
-            new = jnp.maximum(old, new)
-        return tuple(kept)
-
-    blank = vary(tuple(jnp.full(lanes.shape[1:], jnp.inf, lanes.dtype) for _ in range(k)), values)
-    left = jnp.concatenate(jax.lax.fori_loop(0, lanes.shape[0], insert, blank))
-    found = jnp.min(left, 0)
+    found = jnp.min(values, 0)
     for _ in range(k - 1):
-        higher = jnp.min(jnp.where(left > found[None], left, jnp.inf), 0)
-        found = jnp.where(jnp.sum(left <= found[None], 0) < k, higher, found)
+        higher = jnp.min(jnp.where(values > found[None], values, jnp.inf), 0)
+        found = jnp.where(jnp.sum(values <= found[None], 0) < k, higher, found)
     return found
 
 
@@ -182,12 +174,5 @@ def median(values: jax.Array) -> jax.Array:
 def neighbour_distances(x: Rows, y: Rows, k: int, block: int, *, same: bool) -> jax.Array:
     """Squared distance [n] of each row of x to its k-th nearest row of y; with `same`, not counting itself."""
     exact, (n, tiles) = is_small(x.rows, y.rows), _tiles(x, block)
-    place = jnp.arange(tiles.length.size).reshape(tiles.length.shape)
-
-    def one(args):
-        some, own = args
-        distance = squared(y, some, exact)
-        itself = jnp.arange(len(y.rows))[:, None] == own[None]
-        return kth_smallest(jnp.where(itself, jnp.inf, distance) if same else distance, k)
-
-    return jax.lax.map(one, (tiles, place)).reshape(-1)[:n]
+    k += same  # no row is nearer than itself
+    return jax.lax.map(lambda some: kth_smallest(squared(y, some, exact), k), tiles).reshape(-1)[:n]
