@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import subprocess
 import tarfile
 import tomllib
 
@@ -39,25 +40,72 @@ def test_the_source_archive_holds_what_its_tests_need(tmp_path, monkeypatch):
     assert not [name for name in names if "__pycache__" in name or name.endswith(".pyc")]
 
 
-def test_an_index_shows_no_dead_link(monkeypatch):
-    """Relative pictures and links of the README become absolute, or are left out; code stays as it is."""
+def metadata(root, monkeypatch, repository=None):
+    """What hatchling makes of a checkout: of this one, or of another folder with its README and its hook."""
     core = pytest.importorskip("hatchling.metadata.core")
     manager = pytest.importorskip("hatchling.plugin.manager").PluginManager()
-    monkeypatch.chdir(ROOT)
-    project = core.ProjectMetadata(str(ROOT), manager, tomllib.loads((ROOT / "pyproject.toml").read_text()))
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    monkeypatch.delenv("GITHUB_SERVER_URL", raising=False)
+    if repository:
+        monkeypatch.setenv("GITHUB_REPOSITORY", repository)
+    return core.ProjectMetadata(str(root), manager, tomllib.loads((root / "pyproject.toml").read_text())).core
+
+
+@pytest.fixture
+def unpacked(tmp_path):
+    """A folder with what the metadata are made of, and no repository."""
+    for name in ("README.md", "pyproject.toml", "LICENSE", "docs/package_metadata.py", "jsamp/__init__.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    return tmp_path
+
+
+def test_an_index_shows_no_dead_link(unpacked, monkeypatch):
+    """Without an address, relative pictures and links of the README are left out; code stays as it is."""
     readme, relative = (ROOT / "README.md").read_text(), re.compile(r"\]\((?!https?:|#)[^)\s]+\)")
     code = re.compile(r"^```.*?^```$", re.M | re.S)
     assert relative.search(code.sub("", readme)), "the README has relative links"
-    shown = project.core.readme
-    assert project.core.readme_content_type == "text/markdown"
-    assert not relative.search(code.sub("", shown)) and "![" not in shown
-    assert code.findall(shown) == code.findall(readme)
-    if (ROOT / "PKG-INFO").exists():  # of an archive, whose metadata are those written when it was built
-        return
-    again = core.ProjectMetadata(str(ROOT), manager, tomllib.loads((ROOT / "pyproject.toml").read_text()))
-    again.config["project"]["urls"] = {"Source": "https://example.org/jsamp/"}
-    assert "](https://example.org/jsamp/raw/main/examples/digits.png)" in again.core.readme
-    assert "](https://example.org/jsamp/blob/main/" in again.core.readme
+    found = metadata(unpacked, monkeypatch)
+    assert found.readme_content_type == "text/markdown" and found.urls == {}
+    assert not relative.search(code.sub("", found.readme)) and "![" not in found.readme
+    assert code.findall(found.readme) == code.findall(readme)
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "https://example.org/group/jsamp.git",
+        "https://name:secret@example.org/group/jsamp",
+        "ssh://git@example.org:22/group/jsamp.git",
+        "git@example.org:group/jsamp.git",
+    ],
+)
+def test_a_clone_knows_where_it_comes_from(unpacked, monkeypatch, remote):
+    """Project URLs and absolute links of the README, of every form that a remote may have, without its secrets."""
+    subprocess.run(["git", "init", "-q", str(unpacked)], check=True)
+    subprocess.run(["git", "-C", str(unpacked), "remote", "add", "origin", remote], check=True)
+    found = metadata(unpacked, monkeypatch)
+    assert found.urls["Source"] == "https://example.org/group/jsamp"
+    assert "](https://example.org/group/jsamp/raw/main/examples/digits.png)" in found.readme
+    assert "](https://example.org/group/jsamp/blob/main/" in found.readme
+
+
+def test_a_workflow_and_an_archive_know_their_address(unpacked, monkeypatch):
+    """The workflow's repository wins; an archive keeps what it was built with; a folder is no address."""
+    backend = pytest.importorskip("hatchling.build")
+    built = metadata(unpacked, monkeypatch, repository="group/jsamp")
+    assert built.urls["Source"] == "https://github.com/group/jsamp"
+    name = backend.build_sdist(str(unpacked))
+    with tarfile.open(unpacked / name) as archive:
+        inside = archive.extractfile(f"{name.removesuffix('.tar.gz')}/PKG-INFO").read()
+    (unpacked / "PKG-INFO").write_bytes(inside)
+    kept = metadata(unpacked, monkeypatch)
+    assert kept.urls == built.urls and kept.readme == built.readme
+    (unpacked / "PKG-INFO").unlink()
+    subprocess.run(["git", "init", "-q", str(unpacked)], check=True)
+    subprocess.run(["git", "-C", str(unpacked), "remote", "add", "origin", "/folder/jsamp.git"], check=True)
+    assert metadata(unpacked, monkeypatch).urls == {}
 
 
 def test_the_oldest_jax_is_the_one_that_is_tested():
