@@ -99,6 +99,8 @@ def evolve(
         while len(search.scores) < budget:
             round_key = jax.random.fold_in(key, len(search.scores))
             chosen, guesses = _propose(round_key, moves, search, population, ranking, starts)
+            if not chosen:  # everything that there is was tried
+                break
             count = min(population, budget - len(search.scores))
             scores = np.asarray(evaluate([*chosen, *chosen][:population]), np.float64)[: len(chosen)][:count]
             scores = np.where(np.isfinite(scores), scores, np.inf)
@@ -106,8 +108,6 @@ def evolve(
             search.candidates.extend(chosen[:count])
             search.scores.extend(scores.tolist())
             advance(len(scores))
-            if not len(scores):
-                break
     return search
 
 

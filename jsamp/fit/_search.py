@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._checks import check_callable, check_count, check_number, check_rows
@@ -74,7 +75,7 @@ def search_plan(
 
     Raises:
         TypeError: for something that is not a key, a space, or cannot be called.
-        ValueError: for a budget or population below 2.
+        ValueError: for a budget or population below 2, or when no score was finite.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -109,15 +110,26 @@ def search_plan(
     evaluate = lambda genomes: _scored("search_plan", score, stack([space.decode(g) for g in genomes]), len(genomes))
     options = {"budget": budget, "population": population, "surrogate": surrogate, "progress": progress}
     search = evolve(key, evaluate, moves, **options, state=state)
-    info = SearchInfo(min(search.scores), search.best, len(search.scores), search.tau, search)
-    return Result(space.decode(search.best), info)
+    return _found("search_plan", search, space.decode)
 
 
 def _scored(who: str, score: Any, candidates: Any, num: int) -> np.ndarray:
     scores = np.asarray(score(candidates))
     if scores.shape != (num,):
         raise ValueError(f"{who}: score must return one number for each of {num} candidates, got {scores.shape}.")
+    if not jnp.issubdtype(scores.dtype, jnp.number) or np.iscomplexobj(scores):
+        raise TypeError(f"{who}: score must return real numbers, got {scores.dtype}.")
     return scores
+
+
+def _found(who: str, search: Search, decode: Callable[[Any], Any]) -> Result:
+    if not np.any(np.isfinite(search.scores)):
+        raise ValueError(
+            f"{who}: none of {len(search.scores)} scores was finite, so no candidate is better than another. Look at "
+            f"what score returns for one of them."
+        )
+    info = SearchInfo(min(search.scores), search.best, len(search.scores), search.tau, search)
+    return Result(decode(search.best), info)
 
 
 def named(space: Space) -> list[Genome]:
@@ -164,7 +176,7 @@ def search_grid(
             are not finite rank last.
         indices: [T] distinct times to choose from, for example `np.arange(1000)`.
         num: number of times K in a grid, at most T.
-        budget: number of grids scored in all, at least 2.
+        budget: number of grids scored in all, at least 2; fewer where no more are found.
         population: grids scored at once.
         surrogate: whether children are chosen by a ranking surrogate.
         rate: probability that a mutation moves a time.
@@ -175,7 +187,7 @@ def search_grid(
         `Result(grid [num], SearchInfo)`.
 
     Raises:
-        ValueError: for repeated indices, num > T, a budget below 2, or a rate outside (0, 1].
+        ValueError: for repeated indices, num > T, a budget below 2, a rate outside (0, 1], or when no score was finite.
         TypeError: for something that is not a key or cannot be called.
 
     Example:
@@ -203,8 +215,7 @@ def search_grid(
     evaluate = lambda chosen: _scored("search_grid", score, times[np.stack(chosen)], len(chosen))
     options = {"budget": budget, "population": population, "surrogate": surrogate, "progress": progress}
     search = evolve(key, evaluate, moves, **options, state=state)
-    info = SearchInfo(min(search.scores), search.best, len(search.scores), search.tau, search)
-    return Result(times[search.best], info)
+    return _found("search_grid", search, lambda best: times[best])
 
 
 def _subset_moves(total: int, num: int, rate: float) -> Moves:

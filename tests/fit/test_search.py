@@ -187,6 +187,25 @@ def test_scores_that_are_not_finite_rank_last():
     assert np.isinf(found.info.state.scores).any()
 
 
+def test_a_search_of_fewer_candidates_than_its_budget_ends_with_the_best():
+    """Three pairs of three times: the search stops when it has tried all."""
+    found = js.fit.search_grid(KEY, lambda grids: grids.sum(1), np.arange(3), 2, budget=40, population=4)
+    assert (found.x.tolist(), found.info.score, found.info.evaluations) == ([1, 0], 1.0, 3)
+
+
+@pytest.mark.parametrize("worthless", [np.nan, np.inf, -np.inf])
+def test_a_search_in_which_no_score_was_finite_is_refused(worthless):
+    """It has no best candidate. One finite score among them is one."""
+    space, grids = js.fit.Space(SCHEDULE, 3), np.arange(6)
+    score = lambda candidates: np.full(len(candidates), worthless)
+    with pytest.raises(ValueError, match="search_grid: none of 12 scores was finite"):
+        js.fit.search_grid(KEY, score, grids, 3, budget=12, population=6)
+    with pytest.raises(ValueError, match="search_plan: none of 4 scores was finite"):
+        js.fit.search_plan(KEY, lambda plans: score(plans.t), space, budget=4, population=4, surrogate=False)
+    one = lambda candidates: np.where(candidates[:, 0] == 5, candidates.sum(1), worthless)
+    assert js.fit.search_grid(KEY, one, grids, 3, budget=16, population=6).x[0] == 5
+
+
 def test_the_subset_search_finds_the_best_of_all():
     """T = 12, K = 3: exhaustive."""
     target = np.array([10.3, 6.2, 1.4])
@@ -282,6 +301,8 @@ def test_learned_shares_halve_the_error_of_a_plan():
         (lambda: js.fit.search_plan(KEY, len, 3, budget=8), "space must be a js.fit.Space, got int"),
         (lambda: js.fit.search_plan(None, len, js.fit.Space(SCHEDULE, 4), budget=8), "key is None"),
         (lambda: js.fit.search_plan(KEY, lambda p: 0.0, js.fit.Space(SCHEDULE, 4), budget=8), "one number for each of"),
+        (lambda: js.fit.search_grid(KEY, lambda g: g[:, 0] * 1j, np.arange(4), 2, budget=6), "must return real numbers"),
+        (lambda: js.fit.search_grid(KEY, lambda g: ["a"] * len(g), np.arange(4), 2, budget=6), "must return real numb"),
         (lambda: js.fit.search_grid(KEY, len, [1, 2, 2], 2, budget=8), "indices must be distinct"),
         (lambda: js.fit.search_grid(KEY, len, np.arange(4), 5, budget=8), "num must be in 1..4"),
         (lambda: js.fit.search_grid(KEY, len, np.arange(4), 2, budget=8, rate=0.0), "rate must be finite and in"),
