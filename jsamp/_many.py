@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_count, check_flag, check_key, shown
+from jsamp._core._checks import check_count, check_flag, check_key, check_made, shown
 from jsamp._core._progress import bar
 from jsamp._core._types import Key, Tree
 
@@ -56,7 +56,7 @@ def many(
         An iterator of trees of numpy arrays, with a leading axis of at most `batch`.
 
     Raises:
-        TypeError: for something that is not a key, a mesh, or cannot be called.
+        TypeError: for something that is not a key, a mesh, or cannot be called, or a draw that returns no arrays.
         ValueError: for counts below 1, a start beyond num, or a mesh with devices of other processes.
 
     Example:
@@ -76,7 +76,8 @@ def many(
     batch = check_count("many: batch", batch)
     check_flag("many: progress", progress)
     devices = 1 if mesh is None else _size(mesh)
-    lanes = _lanes(draw, key) if lanes is None else check_count("many: lanes", lanes)
+    sample = _one.eval_shape(draw, key)
+    lanes = _lanes(sample) if lanes is None else check_count("many: lanes", lanes)
     groups = _groups(functools.partial(_program(mesh, lanes), draw, key), start, num, lanes * devices)
     return _batches(groups, num, batch, start, progress)
 
@@ -94,12 +95,11 @@ def _size(mesh: Any) -> int:
 
 @jax.jit
 def _one(draw, key):
-    return draw(key)
+    return check_made("many: draw", draw(key), empty=False)
 
 
-def _lanes(draw: Any, key: Key) -> int:
+def _lanes(sample: Any) -> int:
     """The largest power of two up to LANES whose samples fit TOGETHER."""
-    sample = _one.eval_shape(draw, key)
     size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(sample))
     return min(LANES, 2 ** max(0, int(math.log2(TOGETHER / max(size, 1)))))
 

@@ -115,6 +115,9 @@ def test_captured_weights_that_change_are_seen():
     [
         ((None, draw, 4), {"batch": 2}, ValueError, "many: key is None"),
         ((KEY, 3, 4), {"batch": 2}, TypeError, "many: draw must be callable"),
+        ((KEY, lambda key: None, 4), {"batch": 2}, TypeError, "many: draw must return an array .*, got None"),
+        ((KEY, lambda key: {}, 4), {"batch": 2, "lanes": 2}, TypeError, "many: draw must return an array .*, got {}"),
+        ((KEY, lambda key: (key, "a"), 4), {"batch": 2}, TypeError, "many: draw must return an array .*, got 'a'"),
         ((KEY, draw, 0), {"batch": 2}, ValueError, "many: num must be >= 1"),
         ((KEY, draw, 4.0), {"batch": 2}, TypeError, "many: num must be a Python int"),
         ((KEY, draw, 4), {"batch": 0}, ValueError, "many: batch must be >= 1"),

@@ -162,16 +162,33 @@ def _positions(function: Any) -> float:
     return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
 
 
+def is_array(leaf: Any) -> bool:
+    """Whether a leaf is what JAX computes with: an array of numbers, flags or keys, or a number of Python's."""
+    if isinstance(leaf, (bool, int, float, complex)):
+        return True
+    dtype = getattr(leaf, "dtype", None) if hasattr(leaf, "shape") else None
+    kinds = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
+    return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in kinds)
+
+
+def check_made(name: str, tree: Any, *, wanted: str = "an array or a tree of arrays", empty: bool = True) -> Any:
+    """Return what a user's function made, or refuse what holds anything but arrays, and no array unless `empty`."""
+    leaves = jax.tree.leaves(tree)
+    wrong = next((leaf for leaf in leaves if not is_array(leaf)), None)
+    if wrong is not None or not (leaves or empty):
+        raise TypeError(f"{name} must return {wanted}, got {shown(wrong if leaves else tree)}.")
+    return tree
+
+
 def check_floating(name: str, tree: Any) -> None:
     """Refuse a tree with a leaf that is not a floating-point array, or with no leaf at all."""
     leaves = jax.tree.leaves(tree)
     if not leaves:
         raise ValueError(f"{name} is an empty tree; pass an array or a tree of arrays.")
     for leaf in leaves:
-        try:
-            dtype = jnp.result_type(leaf)
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{name} must be an array or a tree of arrays, got {shown(leaf)}.") from error
+        if not is_array(leaf):
+            raise TypeError(f"{name} must be an array or a tree of arrays, got {shown(leaf)}.")
+        dtype = jnp.result_type(leaf)
         if jnp.issubdtype(dtype, jnp.complexfloating):
             raise TypeError(f"{name} is complex ({dtype}). Pass real and imaginary part as a tree or on an axis.")
         if not jnp.issubdtype(dtype, jnp.floating):

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jsamp._core._checks import shown
+from jsamp._core._checks import is_array, shown
 
 
 def match(name: str, tree: Any, x: Any, *, remedy: str = "") -> Any:
@@ -29,7 +29,7 @@ def _matched(name, tree, x, remedy, fits, what, error):
             f"{name} must have the structure of x, {jax.tree.structure(x)}; got {jax.tree.structure(tree)}.{tail}"
         )
     for got, wanted in zip(jax.tree.leaves(tree), jax.tree.leaves(x), strict=True):
-        if not (hasattr(got, "shape") or isinstance(got, (int, float, complex))):
+        if not is_array(got):
             raise TypeError(f"{name} must be an array or a tree of arrays, got {shown(got)}.{tail}")
         if not fits(jnp.shape(got), jnp.shape(wanted)):
             raise error(f"{name} must have {what} of x, {jnp.shape(wanted)}; got {jnp.shape(got)}.{tail}")

@@ -89,7 +89,8 @@ def _taken(data, index):
 def _draws(key, statistic, data, num, block):
     n = jax.tree.leaves(data)[0].shape[0]
     once = lambda key: statistic(_taken(data, jax.random.randint(key, (n,), 0, n)))
-    return statistic(data), jax.lax.map(once, jax.random.split(key, num), batch_size=block)
+    value = _checks.check_made("bootstrap: statistic", statistic(data), empty=False)
+    return value, jax.lax.map(once, jax.random.split(key, num), batch_size=block)
 
 
 @functools.partial(jax.jit, static_argnames="block")

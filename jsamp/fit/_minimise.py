@@ -270,7 +270,10 @@ def _step(program: _Program, form, key, step, numbers, losses, states, average, 
         values.append(value.astype(jnp.float32))
         auxes.append(aux)
     numbers, average = _averages(program, step, numbers, average)
-    record = None if program.keep is None else program.keep(before, auxes[0] if len(auxes) == 1 else tuple(auxes))
+    record = None
+    if program.keep is not None:
+        record = program.keep(before, auxes[0] if len(auxes) == 1 else tuple(auxes))
+        _checks.check_made("minimise: keep", record)
     changed = [numbers[k] for k in program.changed_places()]
     value = values[0] if len(values) == 1 else jnp.stack(values)
     return changed, remembered, _flat(states, form), average, value, record
@@ -285,6 +288,7 @@ def _compiled(program: _Program, form: Any, size: int):
 def _scalar(found):
     if type(found) is not tuple or len(found) != 2:
         raise TypeError("minimise: loss(key, model, batch) must return a pair (scalar, aux).")
+    _checks.check_made("minimise: the loss", found[0], wanted="a scalar")
     if jnp.shape(found[0]) != ():
         raise TypeError(f"minimise: the loss must be a scalar, got shape {jnp.shape(found[0])}. Take its mean.")
     if not jnp.issubdtype(jnp.result_type(found[0]), jnp.floating):

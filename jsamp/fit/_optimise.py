@@ -236,7 +236,8 @@ def _begun(state, low, high, budget):
 
 
 def _evaluate(objective, point):
-    value = np.asarray(objective(point.copy()), np.float64)
+    value = _checks.check_made("optimise: objective", objective(point.copy()), wanted="one number", empty=False)
+    value = np.asarray(value, np.float64)
     if value.size != 1:
         raise ValueError(f"optimise: objective must return one number, got shape {value.shape}.")
     return float(value.reshape(())) if np.isfinite(value).all() else np.nan

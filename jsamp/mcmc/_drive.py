@@ -144,7 +144,7 @@ def advance(key, kernel, reducers, keep, run, burn, *, num: int, thin: int, burn
             info = jax.tree.map(lambda leaf: leaf[-1], infos)
         else:
             carry, info = step(carry, True, step_key)
-        return carry, keep(carry[0].kernel, info)
+        return carry, _checks.check_made("keep", keep(carry[0].kernel, info))
 
     zeros = (jnp.zeros((), dtype), jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
     carry = vary((run, zeros), key, kernel, run)
@@ -195,6 +195,11 @@ def door(who: str, key: Key, kernel: Any, keep: Any, thin: Any, reduce: Any) -> 
     for each in reduce:
         if not all(callable(getattr(each, name, None)) for name in ("init", "update", "value")):
             raise TypeError(f"{who}: a reducer must have init, update and value, got {_checks.shown(each)}.")
+        if not all(map(_checks.is_array, jax.tree.leaves(each))):
+            raise TypeError(
+                f"{who}: the reducer {type(each).__name__} is not a tree of arrays. Decorate its class with @js.pytree, "
+                f"and make fields that are no numbers js.static()."
+            )
     return as_kernel(kernel), as_tree(f"{who}: keep", keep, "keep(state, info)"), tuple(reduce)
 
 

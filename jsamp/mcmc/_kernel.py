@@ -68,6 +68,7 @@ def value_of(function: Any, name: str, *args: Any) -> jax.Array:
 
 def _scalar(value, dtype, name="logdensity"):
     # The dtype is the position's, whatever the user's function computes in: the state must not change its own.
+    _checks.check_made(name, value, wanted="one scalar")
     if jnp.shape(value) != () or jax.tree.structure(value) != jax.tree.structure(0):
         raise TypeError(
             f"{name} must return one scalar, got shape {jax.tree.map(jnp.shape, value)}. Write it for one sample "

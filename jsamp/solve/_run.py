@@ -11,7 +11,7 @@ import numpy as np
 
 from jsamp._core import _tree
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_floating, check_key, concrete, is_traced
+from jsamp._core._checks import check_floating, check_key, check_made, concrete, is_traced
 from jsamp._core._like import dtype_of
 from jsamp._core._mesh import vary
 from jsamp._core._runner import set_runner
@@ -78,7 +78,7 @@ def _run(key, denoiser, x, plan, steer, *, keep, segments):
     def body(denoiser, carry, item):
         (state, g), (row, last) = carry, item
         state, g, prediction = run_row(key, denoiser, state, row, steer, g, last)
-        return (state, g), None if keep is None else keep(state.x, prediction)
+        return (state, g), None if keep is None else check_made("sample: keep", keep(state.x, prediction))
 
     rows, parts = (through_slots(plan), np.arange(plan.nfe) == plan.nfe - 1), []
     for segment in segments:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jsamp._core import _tree
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_key, concrete, shown
+from jsamp._core._checks import check_key, check_made, concrete, shown
 from jsamp._core._mesh import vary
 from jsamp._core._steering import ask, check_steer, wrapped
 from jsamp._core._types import Key, Result
@@ -188,7 +188,7 @@ def _run(key, model, x, decoding, transform, steer, *, keep, vocabulary):
 
     def body(carry, item):
         carry = runner.advance(key, *carry, *item)
-        return carry, None if keep is None else keep(carry[0][0].x)
+        return carry, None if keep is None else check_made("decode: keep", keep(carry[0][0].x))
 
     carry = vary(carry, key, model, x, decoding, transform)
     rows = (decoding.rows(), np.arange(decoding.nfe) == decoding.nfe - 1)

@@ -163,6 +163,12 @@ def test_intervals_of_a_mean():
     np.testing.assert_array_equal([same.interval.low, same.interval.high, same.estimate.stderr], [1, 1, 0])
 
 
+@pytest.mark.parametrize(("made", "shown"), [("text", "'text'"), (None, "None"), ((), r"\(\)")])
+def test_a_statistic_that_makes_no_array_is_refused(made, shown):
+    with pytest.raises(TypeError, match=f"bootstrap: statistic must return an array or a tree of arrays, got {shown}"):
+        estimate.bootstrap(KEY, lambda data: made, jnp.arange(4.0), 10)
+
+
 def test_acceleration_by_groups_is_that_of_rows():
     from jsamp._core._callable import as_tree
     from jsamp.estimate import _bootstrap

@@ -71,6 +71,8 @@ REFUSALS = [
     refusal("shapes of the first", follow=0.9, model=(MODEL, jax.tree.map(lambda w: jnp.stack([w, w]), MODEL))),
     refusal("structure of the first", follow=0.9, model=(MODEL, {"w": jnp.ones(2)}), loss=lambda k, m, b: (0.0, None)),
     refusal("keep must be callable", keep=3),
+    refusal("keep must return an array or a tree of arrays, got 'text'", keep=lambda model, aux: (aux, "text")),
+    refusal("the loss must return a scalar, got 'text'", loss=lambda key, model, batch: ("text", None)),
     refusal("state must be the info.state", state=3),
     refusal("state is at step 9", state=STATE),
 ]

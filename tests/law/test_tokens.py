@@ -136,6 +136,7 @@ DECODE_REFUSALS = [
     decode_refused("is of 4 texts", decoding=first(KEY, CROWD)),
     decode_refused("key must be a JAX key", key=3),
     decode_refused("lacks the hooks", steer=3),
+    decode_refused("decode: keep must return an array or a tree of arrays, got 'text'", keep=lambda x: "text"),
     decode_refused("must be callable", transform="top_k"),
     decode_refused(r"transform must return logits \[5\], got \(10,\)", transform=lambda v: jnp.concatenate([v, v])),
     decode_refused("transform must return floating logits, got int32", transform=lambda v: v.astype(int)),

@@ -377,6 +377,36 @@ def wide(z):
     return jnp.asarray(-sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(z)), jnp.float64)
 
 
+class Last:
+    """A reducer that is a plain object."""
+
+    def init(self, x):
+        return x
+
+    def update(self, carry, state, info):
+        return state.position
+
+    def value(self, carry):
+        return carry
+
+
+def test_hooks_that_return_text_and_reducers_that_are_no_trees_are_refused():
+    kernel, text = mcmc.MALA(gaussian, step_size=0.5), lambda state, info: (state.position, "text")
+    match = "keep must return an array or a tree of arrays, got 'text'"
+    for run in (
+        lambda: mcmc.chain(KEY, kernel, jnp.ones(2), 2, keep=text),
+        lambda: mcmc.chain(KEY, kernel, jnp.ones(2), 2, keep=text, burn=1, thin=2),
+        lambda: js.chains(KEY, kernel, jnp.ones((2, 2)), 2, keep=text),
+        lambda: next(mcmc.stream(KEY, kernel, jnp.ones(2), 2, keep=text)),
+    ):
+        with pytest.raises(TypeError, match=match):
+            run()
+    with pytest.raises(TypeError, match="logdensity must return one scalar, got 'text'"):
+        mcmc.chain(KEY, mcmc.MALA(lambda x: "text", step_size=0.5), jnp.ones(2), 2)
+    with pytest.raises(TypeError, match="chain: the reducer Last is not a tree of arrays. Decorate its class"):
+        mcmc.chain(KEY, kernel, jnp.ones(2), 2, reduce=(Last(),))
+
+
 @pytest.mark.parametrize("x", [MIXED, np.ones(3, np.float32)], ids=["mixed", "float32"])
 def test_dtypes_are_pinned_at_the_door(x, x64):
     # A density that computes in float64 whatever it is given: no state changes its type.

@@ -181,6 +181,11 @@ def test_times_at_which_a_schedule_without_a_range_stands_still_are_refused():
         (lambda g: S.sa_solver(VP, g, corrector=0, corrector_last=True), "needs a corrector"),
         (lambda g: S.restart(S.ddim(VP, g), None), "inner: plan must be a Plan"),
         (lambda g: js.sample(None, law(VP), X, S.ddim(VP, g), keep="x"), "keep must be callable"),
+        (
+            lambda g: js.sample(None, law(VP), X, S.ddim(VP, g), keep=lambda x, p: {"x": x, "name": "text"}),
+            "sample: keep must return an array or a tree of arrays, got 'text'",
+        ),
+        (lambda g: js.sample(None, law(VP), "float32", S.ddim(VP, g)), "x must be an array .*, got 'float32'"),
         (lambda g: js.sample(None, law(VP), X, S.ddim(VP, g), steer=5), "lacks the hooks"),
         (lambda g: S.sdedit(KEY, law(VP), X, S.ddim(VP, g), strength=np.ones(2)), "strength must be one number"),
         (lambda g: S.plms(VP, g, start="rk"), "start must be one of"),
