@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import collections
+import copy
 import functools
+import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -167,7 +171,8 @@ def cross_validate(
         `CrossValidated`.
 
     Raises:
-        ValueError: for lengths that differ, or masks that are not boolean or hold a constant row.
+        ValueError: for lengths that differ, masks that are not boolean or hold a constant row, or a fold whose training
+            rows a learner of `from_sklearn` refuses.
         TypeError: for a learner that cannot be called.
 
     Example:
@@ -190,7 +195,8 @@ def cross_validate(
     learner, loss, X, y = check_learner("cross_validate", fit_predict, X, y, loss)
     masks = _masks("cross_validate", masks, X.shape[0])
     block = masks.shape[0] if block is None else _checks.check_count("cross_validate: block", block)
-    return _cross_validate(key, learner, X, y, masks, loss, block)
+    run = lambda: _cross_validate(key, learner, X, y, masks, loss, block)
+    return plainly("cross_validate", fit_predict, ("fold", ~masks), y, run)
 
 
 def leave_one_out(
@@ -313,11 +319,40 @@ def nested(
     return _nested(key, learner, X, y, masks, grid, loss, k, labels, block)
 
 
+class _OnHost:
+    """A learner of the host's, with the weights and the error of its last fit that failed."""
+
+    def __init__(self, learner: Callable, failed: collections.deque):
+        self.learner, self.failed = learner, failed
+
+    def __call__(self, key, X, y, weight):
+        return self.learner(key, X, y, weight)
+
+
+def plainly(who: str, learner: Any, fits: tuple[str, Any], y: Any, run: Callable[[], Any]) -> Any:
+    """Run a program; where a learner of the host's raises in it, say so without JAX's wrapping, and in which fit."""
+    if not isinstance(learner, _OnHost):
+        return run()
+    learner.failed.clear()
+    try:
+        return jax.block_until_ready(run())
+    except jax.errors.JaxRuntimeError:
+        if not learner.failed:
+            raise
+    weight, error = learner.failed[0]
+    kind, weights = fits
+    same = np.flatnonzero((np.asarray(weights, np.float32) == weight).all(1))
+    where, labels = f"{kind} {same[0]}" if same.size else "the fit of all rows", np.asarray(y)[weight > 0]
+    held = f", {len(labels)} rows of one label, {labels[0]}" if len(np.unique(labels, axis=0)) == 1 else ""
+    raise ValueError(f"{who}: the estimator refused the training rows of {where}{held}: {error}") from error
+
+
 def from_sklearn(estimator: Any) -> Any:
     """Adapt a scikit-learn estimator to the learner's shape, (key, X, y, weight) -> predictions.
 
     A clone is fitted on the host, on the rows of positive weight, with `sample_weight` where weights differ and the
-    estimator takes it (rows are repeated otherwise). One fit after the other; the key sets `random_state`.
+    estimator takes it (rows are repeated otherwise). One fit after the other; the key sets `random_state`. Many
+    classifiers refuse training rows of one class: draw the folds with `kfold_masks(..., strata=y)`.
 
     Args:
         estimator: an object with `fit` and `predict`.
@@ -345,10 +380,9 @@ def from_sklearn(estimator: Any) -> Any:
     if not {"fit", "predict"} <= set(dir(estimator)):
         raise TypeError(f"from_sklearn: want an object with fit and predict, got {_checks.shown(estimator)}.")
 
-    def host(seed, X, y, weight):
-        import copy
-        import inspect
+    failed = collections.deque(maxlen=1)
 
+    def fitted(seed, X, y, weight):
         model = copy.deepcopy(estimator)
         X, y, weight = np.asarray(X, np.float64), np.asarray(y), np.asarray(weight)
         if "get_params" in dir(model) and "random_state" in model.get_params():
@@ -363,9 +397,18 @@ def from_sklearn(estimator: Any) -> Any:
             model.fit(X[rows], y[rows])
         return np.asarray(model.predict(X)).astype(y.dtype)
 
+    def host(seed, X, y, weight):
+        try:
+            return fitted(seed, X, y, weight)
+        except Exception as error:
+            failed.append((np.asarray(weight), error))
+            raise
+
     def learner(key, X, y, weight):
         shape = jax.ShapeDtypeStruct(y.shape, y.dtype)
         seed = jax.random.bits(key)
+        if not _checks.is_traced(seed, X, y, weight):
+            return jnp.asarray(fitted(seed, X, y, weight))
         return jax.pure_callback(host, shape, seed, X, y, weight, vmap_method="sequential")
 
-    return learner
+    return _OnHost(learner, failed)

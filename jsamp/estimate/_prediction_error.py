@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jsamp._core import _checks
 from jsamp._core._types import Key
 from jsamp.estimate._bootstrap import bootstrap_weights
-from jsamp.estimate._folds import check_learner
+from jsamp.estimate._folds import check_learner, plainly
 from jsamp.estimate._types import Estimate
 
 
@@ -96,7 +96,9 @@ def _run(who, key, fit_predict, X, y, num, loss, plus, block):
     num = _checks.check_count(f"{who}: num", num, low=20)
     block = num if block is None else _checks.check_count(f"{who}: block", block)
     draw, fit = jax.random.split(key)
-    return _err(fit, learner, X, y, bootstrap_weights(draw, num, X.shape[0]), loss, plus, counted, block)
+    weights = bootstrap_weights(draw, num, X.shape[0])
+    run = lambda: _err(fit, learner, X, y, weights, loss, plus, counted, block)
+    return plainly(who, fit_predict, ("resample", weights), y, run)
 
 
 def err632(

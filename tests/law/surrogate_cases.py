@@ -243,6 +243,7 @@ SURROGATES = {
             unwanted("surrogate must have fit", surrogate=js.fit.GP),
             unwanted("must return one number", objective=lambda x: x),
             unwanted("none of 6 evaluations was finite", objective=lambda x: np.nan),
+            unwanted("objective must return one number, got 'text'", objective=lambda x: "text"),
             unwanted("key must be", key=3),
             unwanted("budget of 6 exceeds", surrogate=js.fit.GP(capacity=4)),
             unwanted("acquisition must be", acquisition="ucb"),
