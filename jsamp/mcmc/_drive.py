@@ -197,8 +197,8 @@ def door(who: str, key: Key, kernel: Any, keep: Any, thin: Any, reduce: Any) -> 
             raise TypeError(f"{who}: a reducer must have init, update and value, got {_checks.shown(each)}.")
         if not all(map(_checks.is_array, jax.tree.leaves(each))):
             raise TypeError(
-                f"{who}: the reducer {type(each).__name__} is not a tree of arrays. Decorate its class with @js.pytree, "
-                f"and make fields that are no numbers js.static()."
+                f"{who}: the reducer {type(each).__name__} is not a tree of arrays. Decorate its class with "
+                f"@js.pytree, and make fields that are no numbers js.static()."
             )
     return as_kernel(kernel), as_tree(f"{who}: keep", keep, "keep(state, info)"), tuple(reduce)
 

@@ -132,8 +132,18 @@ def _starts(key, logdensity, x, num):
 def _refuse_sites(model, key, args, kwargs):
     """Refuse a model whose joint density is no function of continuous sites alone."""
     from numpyro import handlers
+    from numpyro.primitives import Messenger
 
-    sites = handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs)
+    class Watch(Messenger):  # a trace leaves out what has no name
+        def process_message(self, msg):
+            if msg["type"] == "prng_key":
+                raise ValueError(
+                    "from_numpyro: the model draws a key by numpyro.prng_key() (a callable start of numpyro.param "
+                    "does, too), so its density is not one function of its sites. Make what is random a site, or draw "
+                    "it before and pass it as an argument."
+                )
+
+    sites = handlers.trace(handlers.seed(Watch(model), key)).get_trace(*args, **kwargs)
     for name, site in sites.items():
         kind = site["type"]
         if kind == "sample" and not site["is_observed"] and site["fn"].support.is_discrete:
@@ -164,8 +174,8 @@ def from_numpyro(model: Any, *args: Any, key: Key | None = None, **kwargs: Any) 
     Raises:
         ImportError: without numpyro (the extra `mcmc`).
         TypeError: for a model that is not callable, or a key that is none.
-        ValueError: for a model with a discrete latent site, a plate that subsamples, a dynamic support, or no
-            continuous latent site.
+        ValueError: for a model with a discrete latent site, a plate that subsamples, a dynamic support, randomness of
+            its own (`numpyro.prng_key`), or no continuous latent site.
 
     Example:
         >>> import jax

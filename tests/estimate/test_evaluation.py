@@ -281,7 +281,7 @@ def test_training_rows_of_one_class_are_refused_by_fold():
     linear = pytest.importorskip("sklearn.linear_model")
     X, y = np.random.default_rng(0).normal(size=(12, 2)), np.repeat([0, 1], [9, 3])
     learner, masks = estimate.from_sklearn(linear.LogisticRegression()), np.arange(12) // 3 == np.array([[0], [3]])
-    match = "cross_validate: the estimator refused the training rows of fold 1, 9 rows of one label, 0: .*one class"
+    match = r"cross_validate: the estimator refused the training rows of fold 1, 9 rows of one label, 0: .*one class"
     with pytest.raises(ValueError, match=match) as raised:
         estimate.cross_validate(KEY, learner, X, y, masks)
     assert isinstance(raised.value.__cause__, ValueError)
@@ -290,7 +290,7 @@ def test_training_rows_of_one_class_are_refused_by_fold():
         learner(KEY, X, y, np.repeat([1.0, 0.0], [9, 3]))
     with pytest.raises(ValueError, match="fold 11, 11 rows of one label, 0"):
         estimate.leave_one_out(KEY, learner, X, (np.arange(12) == 11).astype(int))
-    with pytest.raises(ValueError, match="err632: .* of the fit of all rows, 12 rows of one label, 0"):
+    with pytest.raises(ValueError, match=r"err632: .* of the fit of all rows, 12 rows of one label, 0"):
         estimate.err632(KEY, learner, X, np.zeros(12, int), 20)
     with pytest.raises(ValueError, match=r"err632: .* of resample \d+, \d+ rows of one label, 0"):
         estimate.err632(KEY, learner, X, (np.arange(12) == 11).astype(int), 20)

@@ -227,6 +227,22 @@ def test_numpyro_models_without_a_density_are_refused():
         with numpyro.plate("rows", 6, subsample_size=2):
             numpyro.sample("y", numpyro.distributions.Normal(mean, 1.0), obs=numpyro.subsample(y, 0))
 
+    def noisy(y):
+        mean = numpyro.sample("mean", numpyro.distributions.Normal(0.0, 1.0))
+        noise = jax.random.normal(numpyro.prng_key())
+        numpyro.sample("y", numpyro.distributions.Normal(mean + noise, 1.0), obs=y)
+
+    def started_at_random(y):
+        slope = numpyro.param("slope", jax.random.normal)
+        numpyro.sample(
+            "y",
+            numpyro.distributions.Normal(slope * numpyro.sample("x", numpyro.distributions.Normal(0.0, 1.0)), 1.0),
+            obs=y,
+        )
+
+    for model in (noisy, started_at_random):
+        with pytest.raises(ValueError, match=r"from_numpyro: the model draws a key by numpyro.prng_key\(\)"):
+            mcmc.from_numpyro(model, 1.0)
     with pytest.raises(ValueError, match="site 'side' is discrete"):
         mcmc.from_numpyro(mixed)
     with pytest.raises(ValueError, match="plate 'rows' takes 2 of 6 rows"):

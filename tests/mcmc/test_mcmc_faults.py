@@ -403,7 +403,7 @@ def test_hooks_that_return_text_and_reducers_that_are_no_trees_are_refused():
             run()
     with pytest.raises(TypeError, match="logdensity must return one scalar, got 'text'"):
         mcmc.chain(KEY, mcmc.MALA(lambda x: "text", step_size=0.5), jnp.ones(2), 2)
-    with pytest.raises(TypeError, match="chain: the reducer Last is not a tree of arrays. Decorate its class"):
+    with pytest.raises(TypeError, match="chain: the reducer Last is not a tree of arrays"):
         mcmc.chain(KEY, kernel, jnp.ones(2), 2, reduce=(Last(),))
 
 
