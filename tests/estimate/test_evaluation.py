@@ -286,7 +286,7 @@ def test_training_rows_of_one_class_are_refused_by_fold():
         estimate.cross_validate(KEY, learner, X, y, masks)
     assert isinstance(raised.value.__cause__, ValueError)
     assert np.isfinite(estimate.cross_validate(KEY, learner, X, y, masks[:1]).estimate.value)
-    with pytest.raises(ValueError, match="^This solver needs samples of at least 2 classes"):
+    with pytest.raises(ValueError, match=r"^This solver needs samples of at least 2 classes"):
         learner(KEY, X, y, np.repeat([1.0, 0.0], [9, 3]))
     with pytest.raises(ValueError, match="fold 11, 11 rows of one label, 0"):
         estimate.leave_one_out(KEY, learner, X, (np.arange(12) == 11).astype(int))
