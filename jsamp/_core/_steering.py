@@ -15,6 +15,11 @@ def stochastic(steer: Any) -> bool:
     return bool(getattr(steer, "stochastic", False))
 
 
+def on_noise(steer: Any) -> str | None:
+    """Say whether a steer's post "changes" the noise that the row drew, "reads" it, or neither (None)."""
+    return getattr(steer, "on_noise", None)
+
+
 def wrapped(steer: Any, g: Any, denoiser: Any) -> Any:
     """The denoiser of this row, as the steer's optional `wrap` makes it."""
     return steer.wrap(g, denoiser) if hasattr(steer, "wrap") else denoiser

@@ -70,6 +70,7 @@ class OwnNoise(Hooks):
     """
 
     noise: Any = field(check=_check_noise, convert=lambda name, value: _noise(name, value))
+    on_noise = "changes"
 
     def init(self, key, x, plan):
         """Refuse plans without noise, and numbers for another number of rows."""
@@ -136,6 +137,7 @@ class LogProb(Hooks):
 
     path: Tree = field(default=None, check=_fields.finite("Record the states of a finished run."))
     event_ndim: int | None = static(default=None, convert=check_event_ndim)
+    on_noise = "reads"
 
     def init(self, key, x, plan):
         """Start with zeros for each row."""
@@ -164,6 +166,10 @@ class LogProb(Hooks):
         noisy = info.noise_std > 0
         found = self._log_density(x, mean, jnp.where(noisy, info.noise_std, 1).astype(g.dtype))
         return g.at[info.index].set(jnp.where(noisy, found, 0)), x, True
+
+    def reorder(self, g, index):
+        """Follow particles that another steer reordered: their steps so far were those of their ancestors."""
+        return g if g.ndim == 1 else g[:, index]
 
     def final(self, g, x):
         """Report the log-probability of each step."""
@@ -207,6 +213,7 @@ class LearnedVariance(Hooks):
     """
 
     value: Any = field(default=None, check=_fields.number(-1, 1, optional=True))
+    on_noise = "changes"
 
     def init(self, key, x, plan):
         """Make room for the row's variance."""

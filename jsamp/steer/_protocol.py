@@ -7,6 +7,8 @@ A steer is a tree with the hooks init, time, mid, post, final of `Steer`; `Hooks
     wrap(g, denoiser)      the denoiser      the runner, Chain     the denoiser of this row, for example with new leaves
     reorder(g, index)      g                 Chain                 the state after another steer reordered the particles
                                                                    along axis 0, by [P] integers
+    on_noise               None              Chain                 "changes" when post puts other noise in place of
+                                                                   info.noise, "reads" when it only reads it
 
 The runner's side of it, below every room, is `jsamp/_core/_steering.py`.
 """
@@ -18,7 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from jsamp._core._pytree import field, pytree, register_attributes
-from jsamp._core._steering import ask, check_steer, reordered, stochastic, wrapped
+from jsamp._core._steering import ask, check_steer, on_noise, reordered, stochastic, wrapped
 from jsamp._core._types import Key
 
 
@@ -37,7 +39,8 @@ class Steer(Protocol):
 
     Optional: `wrap(g, denoiser) -> denoiser`, the denoiser of this row, such as one with new leaves;
     `reorder(g, index) -> g`, the state after another steer reordered the particles; `stochastic` (False), whether a
-    hook draws random numbers: then the run wants a key.
+    hook draws random numbers: then the run wants a key; `on_noise` (None), "reads" or "changes" for what `post` does
+    with `info.noise`: steers of a chain are told of the noise that was drawn, so one that changes it stands alone.
 
     `info` is a `js.solve.StepInfo`. A steer is a JAX tree; derive from `Hooks` to get that and every neutral hook.
 
@@ -115,6 +118,13 @@ def _check_steers(name: str, steers: Any) -> None:
         )
     for i, steer in enumerate(steers):
         check_steer(f"steer {i} of a chain", steer)
+    found = [(on_noise(steer), type(steer).__name__) for steer in steers if on_noise(steer) is not None]
+    if len(found) > 1 and "changes" in dict(found):
+        raise ValueError(
+            f"a chain cannot hold {' and '.join(who for _, who in found)}: each acts on the noise that the row drew, "
+            f"and knows nothing of what another puts in its place. Keep the states of a run, and score them in "
+            f"another: js.steer.LogProb(path)."
+        )
 
 
 @pytree
@@ -139,6 +149,12 @@ class Chain:
     def stochastic(self) -> bool:
         """Whether any of them draws random numbers."""
         return any(stochastic(steer) for steer in self.steers)
+
+    @property
+    def on_noise(self) -> str | None:
+        """Whether one of them changes the noise of a row, or reads it."""
+        found = {on_noise(steer) for steer in self.steers}
+        return "changes" if "changes" in found else "reads" if "reads" in found else None
 
     def _keys(self, key):
         return [None if key is None else jax.random.fold_in(key, i) for i in range(len(self.steers))]
@@ -179,6 +195,10 @@ class Chain:
             keep = kept if keep is True else keep if kept is True else keep & kept
         return tuple(states), x, keep
 
+    def reorder(self, g, index):
+        """Each follows particles that a steer outside the chain reordered."""
+        return tuple(reordered(steer, own, index) for steer, own in zip(self.steers, g, strict=True))
+
     def final(self, g, x):
         """In order; a tuple of reports."""
         reports = []
@@ -200,6 +220,7 @@ def chain(*steers: Any) -> Chain:
 
     Raises:
         TypeError: for an object without the hooks.
+        ValueError: for a steer that changes the noise of rows beside one that changes or reads it.
 
     Example:
         >>> import jsamp as js

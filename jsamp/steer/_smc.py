@@ -132,6 +132,11 @@ class SMC(Hooks):
         values = {"potential": potential, "final_value": final, "ess": ess, "every": every, "start": start}
         construct(self, **values, stop=stop, scheme=scheme, combine=combine)
 
+    @property
+    def on_noise(self):
+        """A twisted transition is weighed by the noise that the row drew."""
+        return "reads" if self.potential is None else None
+
     def init(self, key, x, plan):
         """Start with equal weights."""
         count = _population.particles("SMC", x)

@@ -148,6 +148,10 @@ class TimeShift(Hooks):
             x = jax.tree.map(lambda old, new: self._rescale(old, new, g.t, info, g.clean, end=False), g.before, x)
         return g._replace(t=self._match(x, info.t_next)), x, True
 
+    def reorder(self, g, index):
+        """Follow particles that another steer reordered."""
+        return jax.tree.map(lambda leaf: leaf[index] if leaf.ndim else leaf, g)
+
     def _rescale(self, old, new, t, info, clean, end):
         """Move one end of the step old -> new to time t; where the time is not shifted it stays, bit for bit.
 

@@ -71,6 +71,7 @@ STEERS = {
     "ActiveSubsampling": T.ActiveSubsampling(bind(dps, np.float32(0.1)), bind(truth, Y), np.arange(6) == 3, Y),
     "OwnNoise": T.OwnNoise(np.zeros((6, 6, 16))), "LogProb": T.LogProb(event_ndim=1), "LearnedVariance": T.LearnedVariance(0.5),
 }  # fmt: skip
+NOISES = {"OwnNoise", "LogProb", "LearnedVariance"}
 REMEMBERS = D.APG(
     denoiser(DISCRETE), denoiser(DISCRETE, weights={"gain": 0.2, "bend": 1.0}), 2.0, momentum=-0.5, event_ndim=1
 )
@@ -86,6 +87,10 @@ def test_steers_chained_with_every_other(first):
     """States that follow particles, memories, measurements and noise live beside each other."""
     names = list(STEERS)
     for second in names[names.index(first) + (first == "Memory") :]:
+        if {first, second} <= NOISES and {first, second} != {"LogProb"}:
+            with pytest.raises(ValueError, match=f"cannot hold {first} and {second}: each acts on the noise"):
+                T.chain(STEERS[first], STEERS[second])
+            continue
         both = T.chain(STEERS[first], STEERS[second])
         run = lambda x, both=both: js.sample(jax.random.key(0), REMEMBERS, x, PLAN, steer=both)
         result = jax.eval_shape(run, CLOUD)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import assert_same_bits, mixture
+from laws import assert_same_bits, denoiser, mixture
 from test_steer import APG, DISCRETE, DMODEL, GRID, IMAGE, KEY, MODEL, START, VP, Noisy, plans, run
 
 import jsamp as js
@@ -92,6 +92,28 @@ def test_reorderings_of_a_chain_compose():
     # The recorder between them follows the particles.
     alone = run(T.TrajectoryVariance(3, 1), plans()["deis"], x[np.asarray(one)][np.asarray(two)]).info.report
     np.testing.assert_allclose(result.info.report[1], alone, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("mode", ["paper", "target"])
+def test_shifted_times_follow_particles(mode):
+    schedule = js.noise.Discrete.ddpm_linear()
+    model = denoiser(schedule, "x0")
+    plan = S.ddim(schedule, js.noise.index_grid(schedule, 6))
+    x = (np.random.default_rng(1).normal(size=(4, 16)) * np.array([[0.6], [1.0], [1.3], [0.8]])).astype(np.float32)
+    index = jnp.array([2, 2, 0, 1])
+    shift = T.TimeShift(schedule, window=300, cutoff=10, mode=mode, event_ndim=1)
+    sample = lambda x, steer: js.sample(None, model, jnp.asarray(x), plan, steer=steer).x
+    wanted = sample(x[np.asarray(index)], shift)
+    for steer in (T.chain(shift, Swap(3, index)), T.chain(Swap(3, index), shift)):
+        np.testing.assert_allclose(sample(x, steer), wanted, rtol=2e-5, atol=1e-6)
+
+
+def test_a_chain_in_a_chain_follows_particles():
+    x = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
+    index = jnp.array([2, 2, 0, 1])
+    flat = run(T.chain(T.TrajectoryVariance(3, 1), Swap(4, index)), plans()["deis"], x).info.report[0]
+    nested = run(T.chain(T.chain(T.TrajectoryVariance(3, 1)), Swap(4, index)), plans()["deis"], x).info.report[0][0]
+    np.testing.assert_allclose(nested, flat, rtol=1e-6)
 
 
 @pytree

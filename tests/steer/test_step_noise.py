@@ -77,6 +77,47 @@ def test_log_probabilities_of_steps_by_hand(x64):
     assert js.sample(KEY, MODEL, jnp.asarray(X), zero, steer=T.LogProb()).info.report[-1] == 0
 
 
+class Swap(T.Hooks):
+    """Reorders the particles at one row."""
+
+    def __init__(self, row, index):
+        self.row, self.index = jnp.int32(row), jnp.asarray(index)
+
+    def mid(self, key, g, x, prediction, info):
+        order = jnp.where(info.index == self.row, self.index, jnp.arange(self.index.shape[0]))
+        return g, x[order], jax.tree.map(lambda v: v[order], prediction), order
+
+
+def test_log_probabilities_follow_reordered_particles(x64):
+    """A particle's report up to the row that redraws it is that of its ancestor; from there on its own."""
+    plan, index = S.ddpm(VP, GRID), np.array([2, 2, 0, 1])
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(4, 3)))
+    alone = js.sample(KEY, MODEL, x, plan, steer=T.LogProb(event_ndim=1)).info.report
+    for steers, place in (
+        ((T.LogProb(event_ndim=1), Swap(2, index)), 0),
+        ((Swap(2, index), T.LogProb(event_ndim=1)), 1),
+    ):
+        found = js.sample(KEY, MODEL, x, plan, steer=T.chain(*steers)).info.report[place]
+        np.testing.assert_allclose(found[:2], alone[:2, index], rtol=1e-10)
+        # From there on by what the rows draw: z is that of the place, not of the ancestor.
+        np.testing.assert_allclose(found[2:], alone[2:], rtol=1e-10)
+
+
+def test_noise_has_one_owner_in_a_chain():
+    """Steers are told of the noise that the row drew: beside one that changes it the others would be wrong."""
+    twisted = T.SMC(None, lambda x0: x0[:, 0])
+    for steers, match in [
+        ((T.OwnNoise(Z), T.LogProb()), "OwnNoise and LogProb: each acts on the noise"),
+        ((T.LogProb(), T.OwnNoise(Z)), "LogProb and OwnNoise"), ((T.OwnNoise(Z), T.LearnedVariance(1.0)), "OwnNoise and"),
+        ((T.LearnedVariance(1.0), T.chain(T.Hooks(), T.LogProb())), "LearnedVariance and Chain"),
+        ((twisted, T.OwnNoise(Z)), "SMC and OwnNoise"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=match):
+            T.chain(*steers)
+    assert T.chain(T.LogProb(), twisted).on_noise == "reads"
+    assert T.chain(T.SMC(lambda x, p, info: x[:, 0], lambda x0: x0[:, 0]), T.OwnNoise(Z)).on_noise == "changes"
+
+
 def test_the_gradient_is_the_score_function(x64):
     """d report / d gain with states held fixed: central differences of the density of the path that was drawn."""
     plan = S.ddpm(VP, GRID)
