@@ -19,6 +19,7 @@ from jsamp._core._checks import (
     check_scalar,
     is_traced,
 )
+from jsamp._core._mesh import vary
 from jsamp._core._pytree import pytree, replace, static
 from jsamp._core._types import Key, Model, Result, Tree
 from jsamp.denoise import Denoiser
@@ -243,11 +244,12 @@ def optimise_start(
         raise TypeError("optimise_start: optimiser must have init and update, as optax.adam(5e-3) has.")
     if key is not None or plan.stochastic:
         check_key(key, "optimise_start")
-    x = jax.tree.map(jnp.asarray, x)
+    given = jax.tree.map(jnp.asarray, x)
+    x = jax.tree.map(lambda v: v.astype(jnp.promote_types(v.dtype, jnp.float32)), given)  # small steps add up
     decode = surrogate if surrogate is not None else lambda x: run_remat(key, denoiser, x, plan, remat=remat)
-    shape = jax.tree.map(jnp.shape, jax.eval_shape(lambda x: loss(decode(x)), x))
-    if shape != ():
-        raise ValueError(f"optimise_start: loss must return a scalar, got shape {shape}.")
+    found = jax.eval_shape(lambda x: loss(decode(x)), x)
+    if jax.tree.map(jnp.shape, found) != ():
+        raise ValueError(f"optimise_start: loss must return a scalar, got shape {jax.tree.map(jnp.shape, found)}.")
 
     def objective(x):
         value = loss(decode(x))
@@ -268,8 +270,9 @@ def optimise_start(
 
     dtype = jnp.result_type(*jax.tree.leaves(x))
     start = (x, x, jnp.asarray(jnp.inf, dtype), optimiser.init(x), jnp.full(steps, jnp.nan, dtype), jnp.int32(0))
-    last, best, low, _, losses, count = jax.lax.while_loop(unfinished, update, start)
+    last, best, low, _, losses, count = jax.lax.while_loop(unfinished, update, vary(start, x, found))
     best = _tree.where(objective(last)[0] < low, last, best)
+    best = jax.tree.map(lambda v, like: v.astype(like.dtype), best, given)
     return Result(best, OptimisedStart(losses, _radius(best, plan), count))
 
 
