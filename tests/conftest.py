@@ -1,5 +1,6 @@
 """Test environment: eight CPU devices, strict ranks, float64 only where asked."""
 
+import functools
 import gc
 import importlib.metadata
 import os
@@ -20,6 +21,7 @@ os.environ.setdefault(
 import compile_cache
 import jax
 import pytest
+from jax._src.interpreters import mlir  # private, and looked into with care below
 
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
@@ -28,6 +30,9 @@ compile_cache.start()
 # Tracing makes millions of objects that live for a module: fewer walks over them save a tenth of the time.
 gc.freeze()
 gc.set_threshold(50_000, 20, 1000)
+# JAX makes a new MLIR context for each program, a third of the time of a small one: the programs of a module share one.
+if hasattr(mlir, "make_ir_context"):
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +47,8 @@ def _programs_are_freed():
     """Thousands of compiled programs would fill the memory; the cache on disk keeps them for the next run."""
     yield
     jax.clear_caches()
+    if hasattr(mlir, "make_ir_context"):
+        mlir.make_ir_context.cache_clear()
 
 
 @pytest.fixture
