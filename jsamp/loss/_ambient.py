@@ -12,7 +12,7 @@ from jsamp._core._mesh import sharded_like
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like
 from jsamp.loss import _protocol as p
-from jsamp.loss._match import EDMWeight, as_weight, weigh
+from jsamp.loss._match import EDMWeight, as_weight, weighted
 from jsamp.loss._times import LogNormalTimes, as_times, draw_times, quantiles
 from jsamp.noise import VE
 from jsamp.noise._protocol import check_schedule
@@ -130,7 +130,7 @@ class Ambient(p.Called):
         share = (known / sigma) ** 2
         mixed = jax.tree.map(jnp.add, p.scale_rows(1 - share, found), p.scale_rows(share, noised))
         schedule = VE()
-        each = jax.vmap(lambda s: weigh(self.weight, schedule, s))(sigma) * p.each_square(mixed, x)
+        each = weighted(self.weight, schedule, sigma, p.each_square(mixed, x))
         if drawn.path is None:
             return p.finish(each)
         term = self._term(model, drawn)
@@ -256,5 +256,4 @@ class AmbientMask(p.Called):
         shown = jax.tree.map(lambda m, v: jnp.where(m > 0, m * v, 0), seen, noised)
         found = p.call_like("AmbientMask", model, self.batched, shown, t, seen)
         gap = jax.tree.map(lambda m, d, v: jnp.where(m > 0, m * (d - v), 0), mask, found, x)
-        weight = jax.vmap(lambda t: weigh(self.weight, self.schedule, t))(t)
-        return p.finish(weight * jax.vmap(p.mean_square)(gap))
+        return p.finish(weighted(self.weight, self.schedule, t, jax.vmap(p.mean_square)(gap)))

@@ -54,7 +54,7 @@ def _direction(who, key, denoiser, online, x, times, weight):
         noised = lincomb((schedule.alpha(t), schedule.sigma(t)), (x, eps))
         own = eps if online is None else online(noised, t).eps
         size = weigh(weight, schedule, t)
-        return jax.tree.map(lambda a, b: size * (a - b), denoiser(noised, t).eps, own)
+        return jax.tree.map(lambda a, b: (size * (a - b)).astype(b.dtype), denoiser(noised, t).eps, own)
 
     return jax.lax.stop_gradient(jax.vmap(row)(x, t, normal_like(k_noise, x)))
 

@@ -51,7 +51,7 @@ def _draw(who, loss, key, batch):
     k_level, k_low, k_high, k_latent, k_made = jax.random.split(key, 5)
     count = np.shape(loss.grid)[0] - 1
     index = jnp.minimum((quantiles(k_level, num, jnp.float32, True) * count).astype(jnp.int32), count - 1)
-    grid = jnp.asarray(loss.grid, dtype)
+    grid = jnp.asarray(loss.grid, jnp.promote_types(dtype, jnp.float32))
     upper, lower = sharded_like((grid[index], grid[index + 1]), x0)
     noises = [sharded_like(normal_like(k, x0), x0) for k in (k_low, k_high, k_made)]
     real = jax.vmap(lambda t, *trees: lincomb((loss.schedule.alpha(t), loss.schedule.sigma(t)), trees))(

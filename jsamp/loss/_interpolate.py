@@ -131,6 +131,6 @@ class Interpolate(p.Called):
         one, path = jnp.ones_like(t), self.interpolant
         (a, da), (b, db), (g, dg) = (jax.jvp(f, (t,), (one,)) for f in (path.alpha, path.beta, path.gamma))
         x0 = x1 if x0 is None else x0
-        mix = lambda c0, c1, c2: jax.tree.map(lambda u, v, w: c0 * u + c1 * v + c2 * w, x0, x1, z)
+        mix = lambda c0, c1, c2: jax.tree.map(lambda u, v, w: (c0 * u + c1 * v + c2 * w).astype(w.dtype), x0, x1, z)
         pull = {"b": (da, db, dg), "v": (da, db, 0 * g), "eta": (0 * a, 0 * b, one), "s": (0 * a, 0 * b, -1 / g)}
         return mix(a, b, g), mix(*pull[self.field])

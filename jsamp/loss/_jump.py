@@ -12,7 +12,7 @@ from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like
 from jsamp.loss import _protocol as p
 from jsamp.loss._consistency import levels
-from jsamp.loss._match import EDMWeight, as_weight, weigh
+from jsamp.loss._match import EDMWeight, as_weight, weighted
 from jsamp.loss._teacher import Teacher
 from jsamp.loss._times import LogNormalTimes, as_levels, as_times, draw_times
 from jsamp.noise import VE
@@ -163,7 +163,7 @@ class TrajectoryConsistency(p.Called):
         k = j + _below(k_s, num, count + 1 - j)
         level = draw_times("TrajectoryConsistency", k_level, self.times, VE(), num, dtype)
         keys = jax.random.split(k_teacher, num)
-        t, u, s = (grid[index].astype(dtype) for index in (i, j, k))
+        t, u, s = (grid[index] for index in (i, j, k))
         return TrajectoryDrawn(x0, condition, t, u, s, normal_like(k_noise, x0), keys, level)
 
     def value(self, model, drawn):
@@ -184,8 +184,7 @@ class TrajectoryConsistency(p.Called):
         wanted = jax.lax.stop_gradient(leap(fixed, leap(student, below, u, s), s, end))
         trajectory = p.each_square(found, wanted)
         noised = jax.tree.map(jnp.add, x0, p.scale_rows(level, eps))
-        weight = jax.vmap(lambda sigma: weigh(self.weight, VE(), sigma))(level)
-        denoising = weight * p.each_square(call(student, noised, level, level), x0)
+        denoising = weighted(self.weight, VE(), level, p.each_square(call(student, noised, level, level), x0))
         each = trajectory + jnp.asarray(self.denoising, trajectory.dtype) * denoising
         return p.finish(each, trajectory=jnp.mean(trajectory), denoising=jnp.mean(denoising))
 

@@ -95,6 +95,11 @@ def weigh(weight: Any, schedule: Any, t: Any) -> Any:
     return value
 
 
+def weighted(weight: Any, schedule: Any, t: Any, each: Any) -> Any:
+    """Multiply what each row [n] loses by the weight of its time, in the dtype of the rows."""
+    return (each * jax.vmap(lambda t: weigh(weight, schedule, t))(t)).astype(each.dtype)
+
+
 def head(predicts: str, schedule: Any, t: Any, x0: Any, eps: Any) -> tuple[Any, Any]:
     """Return x_t and what a network with this head should say there, for one row."""
     one = jnp.ones_like(t)
@@ -103,7 +108,7 @@ def head(predicts: str, schedule: Any, t: Any, x0: Any, eps: Any) -> tuple[Any, 
     c, d = {"eps": (zero, one), "x0": (one, zero), "v": (-s, a), "score": (zero, -1 / s), "velocity": (da, ds)}[
         predicts
     ]
-    mix = lambda u, v: jax.tree.map(lambda clean, noise: u * clean + v * noise, x0, eps)
+    mix = lambda u, v: jax.tree.map(lambda clean, noise: (u * clean + v * noise).astype(clean.dtype), x0, eps)
     return mix(a, s), mix(c, d)
 
 
@@ -197,10 +202,14 @@ class Match(p.Called):
         output = p.call_like("Match", model, self.batched, x, time, condition)
         each = p.each_square(output, target)
         if self.weight is not None:
-            each = each * jax.vmap(lambda t: weigh(self.weight, self.schedule, t))(t)
+            each = weighted(self.weight, self.schedule, t, each)
         elif self.predicts == "score":
-            each = each * jax.vmap(self.schedule.sigma)(t) ** 2
+            each = weighted(_variance, self.schedule, t, each)
         return p.finish(each)
+
+
+def _variance(schedule, t):
+    return schedule.sigma(t) ** 2
 
 
 def _replace(drop, null, condition):

@@ -12,7 +12,7 @@ from jsamp._core._like import match
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import lincomb, normal_like
 from jsamp.loss import _protocol as p
-from jsamp.loss._match import as_weight, weigh
+from jsamp.loss._match import as_weight, weighted
 from jsamp.loss._times import UniformTimes, as_times, draw_times
 from jsamp.noise._protocol import check_schedule
 
@@ -116,7 +116,8 @@ class Regeneration(p.Called):
             "score": lambda: p.each_square(p.scale_rows(-sigma, found), eps),
             "x0": lambda: (alpha / sigma) ** 2 * p.each_square(found, x),
         }[self.predicts]()
-        regress, mix = p.each_square(estimate, x), jnp.asarray(self.mix, repair.dtype)
+        regress = p.each_square(estimate, x)
+        repair, mix = repair.astype(regress.dtype), jnp.asarray(self.mix, regress.dtype)
         each = mix * regress + (1 - mix) * repair
         return p.finish(each, regressor=jnp.mean(regress), network=jnp.mean(repair))
 
@@ -234,7 +235,7 @@ class ForwardModelMatch(p.Called):
         name = "ForwardModelMatch: model"
         signal = p.call(name, model, self.batched, noised, t, views.view, views.context)
         seen = self._look(signal, views.view, views.target)
-        each = jax.vmap(lambda t: weigh(self.weight, self.schedule, t))(t) * p.each_square(seen, views.target)
+        each = weighted(self.weight, self.schedule, t, p.each_square(seen, views.target))
         if views.extra is not None:
             other = p.each_square(self._look(signal, views.extra_view, views.extra), views.extra)
             each = each + jnp.asarray(self.extra_weight, each.dtype) * other

@@ -179,8 +179,9 @@ def quantiles(key: Key, num: int, dtype: Any, stratified: bool) -> jax.Array:
 
 
 def draw_times(who: str, key: Key, times: Any, schedule: Any, num: int, dtype: Any, stratified: bool = True) -> Any:
-    """Draw times [num] in the dtype of the data; in half precision they are formed in single."""
-    t = jnp.asarray(times(schedule, quantiles(key, num, jnp.promote_types(dtype, jnp.float32), stratified)))
+    """Draw times [num] in the dtype of the data, float32 at least: half precision has no room for an index of 999."""
+    dtype = jnp.promote_types(dtype, jnp.float32)
+    t = jnp.asarray(times(schedule, quantiles(key, num, dtype, stratified)))
     if t.shape != (num,):
         raise TypeError(f"{who}: times(schedule, u) must return times of the shape of u, ({num},), got {t.shape}.")
     known = concrete(t)

@@ -147,7 +147,7 @@ def jumper(x, t, s):
 
 def critic(x, t, *given):
     """A smooth judge of one row."""
-    return jnp.sum(jnp.tanh(x)) + 0.1 * t
+    return jnp.sum(jnp.tanh(x)) + jnp.asarray(0.1 * t, x.dtype)
 
 
 def column(x, t, *given):

@@ -118,6 +118,39 @@ def test_no_level_is_drawn_that_the_schedule_has_not():
     np.testing.assert_allclose((np.array(below) - low) / (high - low), u, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["Match", "Regeneration", "ForwardModelMatch", "Interpolate", "AmbientMask", "GAN"])
+def test_half_precision_data_leave_the_times_whole(name):
+    """Index 999 is none of bfloat16, which has 996 and 1000: times are float32, and what the network sees is data's."""
+    table, last = js.noise.Discrete.scaled_linear(), lambda schedule, u: 0 * u + 999
+    loss, batch, time = {
+        "Match": (js.loss.Match(table, times=last), lambda x: x, "t"),
+        "Regeneration": (js.loss.Regeneration(table, times=last), lambda x: (x, x), "t"),
+        "ForwardModelMatch": (
+            js.loss.ForwardModelMatch(lambda signal, view: signal, table, times=last),
+            lambda x: js.loss.Views(x, x, x),
+            "t",
+        ),
+        "Interpolate": (js.loss.Interpolate(js.noise.Interpolant("linear"), "b"), lambda x: (x, x), "t"),
+        "AmbientMask": (js.loss.AmbientMask(table, times=last), lambda x: (x, jnp.ones_like(x)), "sigma"),
+        "GAN": (js.loss.GANCritic(table, [999.0, 333.0, -1.0], latent=1), lambda x: x, "upper"),
+    }[name]
+    x, key = jnp.linspace(-1, 1, 8)[:, None], jax.random.key(0)
+    whole, half = (loss.draw(key, batch(x.astype(dtype))) for dtype in (jnp.float32, jnp.bfloat16))
+    assert getattr(half, time).dtype == jnp.float32
+    np.testing.assert_array_equal(getattr(half, time), getattr(whole, time))
+    seen = []
+
+    def network(x, t, *more):
+        seen.append((str(x.dtype), str(t.dtype)))
+        return x
+
+    model = {"Regeneration": (lambda y: y, network), "GAN": (network, lambda x, t, above: x.sum())}.get(name, network)
+    value, info = loss.value(model, half)
+    assert set(seen) == {("bfloat16", "float32")}
+    assert value.dtype == info.each.dtype == jnp.bfloat16
+    assert bool(jnp.isfinite(value))
+
+
 def test_conditions_are_dropped_as_often_as_asked():
     loss = js.loss.Match(js.noise.VP(), drop=0.25, null=10)
     label = jnp.arange(4000) % 10
