@@ -66,7 +66,7 @@ def invert(plan: Plan, *, order: int = 3) -> Plan:
     if plan.stochastic:
         raise ValueError("invert: the plan draws noise, which cannot be taken back. Build it with eta, tau, churn = 0.")
     plain = plan.take is None and plan.increment_rate is None and plan.prediction_rate is None
-    path = _path(plan)
+    path = _path("invert", plan)
     ode = _ascent(path, lambda last: _as_ode(path, last, order))
     if not plain:
         return ode
@@ -76,9 +76,9 @@ def invert(plan: Plan, *, order: int = 3) -> Plan:
     return min(undone, ode, key=lambda up: _round_trip(up, down))
 
 
-def as_ode(plan: Plan, *, order: int = 3) -> Plan:
+def as_ode(who: str, plan: Plan, *, order: int = 3) -> Plan:
     """Make the plan up to the noise that follows the ODE, whatever the errors of the plan itself."""
-    path = _path(plan)
+    path = _path(who, plan)
     return _ascent(path, lambda last: _as_ode(path, last, order))
 
 
@@ -95,7 +95,7 @@ def _ascent(path: Path, noisy: Callable[[int], Plan]) -> Plan:
     return join("concatenate", [*([_from_clean(path)] if clean else []), *([noisy(last)] if last else [])])
 
 
-def _path(plan: Plan) -> Path:
+def _path(who: str, plan: Plan) -> Path:
     """The nodes where the steps of a plan begin and end."""
     ends = np.ones(plan.nfe, bool) if plan.ends_step is None else np.asarray(plan.ends_step, bool)
     columns = (plan.t, plan.t_next), (plan.alpha, plan.alpha_next), (plan.sigma, plan.sigma_next)
@@ -104,7 +104,7 @@ def _path(plan: Plan) -> Path:
     moves = np.append(True, np.diff(levels[0]) != 0)
     t, alpha, sigma = (level[moves] for level in levels)
     if not np.all(np.diff(t) < 0):
-        raise ValueError("invert: the times of the plan must fall; this one goes up on its way (a restart or jump).")
+        raise ValueError(f"{who}: the times of the plan must fall; this one goes up on its way (a restart or jump).")
     signalless, noiseless = alpha <= 0, sigma <= 0
     lam = safe_log(np, np.where(signalless, 1, alpha)) - safe_log(np, np.where(noiseless, 1, sigma))
     lam = np.where(noiseless, np.roll(lam, 1) + 1, np.where(signalless, np.roll(lam, -1) - 1, lam))

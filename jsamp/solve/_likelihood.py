@@ -143,7 +143,7 @@ def _way_up(plan):
     """A plan that runs up as it is, or the way up along the ODE whose order errs least on Gaussians."""
     if plan.t_next[-1] > plan.t[0]:
         return plan
-    return min((as_ode(plan, order=order) for order in (3, 2, 1)), key=_error_on_gaussians)
+    return min((as_ode("likelihood", plan, order=order) for order in (3, 2, 1)), key=_error_on_gaussians)
 
 
 def _ends(up):

@@ -195,6 +195,10 @@ def test_likelihood_refusals():
         (lambda: S.likelihood(jax.random.key(0), law, x, S.ddim(VP, grid), probes=1), "probes must be >= 2"),
         (lambda: S.likelihood(None, law, x, S.ddim(VP, grid), probes="many"), "'exact' or a number"),
         (lambda: S.likelihood(None, law, x, S.ddim(flow, js.noise.time_grid(flow, 8))), "some signal"),
+        (
+            lambda: S.likelihood(None, law, x, S.concat(S.invert(S.ddim(VP, grid)), S.ddim(VP, grid))),
+            "likelihood: the times of the plan must fall; this one goes up on its way",
+        ),
         (lambda: S.bits_per_dimension(0.0, 0), "size"), (lambda: S.bits_per_dimension(0.0, 3, bin_width=-1), "bin_width"),
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=match):
