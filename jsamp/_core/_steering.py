@@ -20,6 +20,11 @@ def on_noise(steer: Any) -> str | None:
     return getattr(steer, "on_noise", None)
 
 
+def chooses(steer: Any) -> bool:
+    """Whether `final` of a steer returns one of the particles, without their axis; one that says nothing does not."""
+    return bool(getattr(steer, "chooses", False))
+
+
 def wrapped(steer: Any, g: Any, denoiser: Any) -> Any:
     """The denoiser of this row, as the steer's optional `wrap` makes it."""
     return steer.wrap(g, denoiser) if hasattr(steer, "wrap") else denoiser

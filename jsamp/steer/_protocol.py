@@ -9,6 +9,8 @@ A steer is a tree with the hooks init, time, mid, post, final of `Steer`; `Hooks
                                                                    along axis 0, by [P] integers
     on_noise               None              Chain                 "changes" when post puts other noise in place of
                                                                    info.noise, "reads" when it only reads it
+    chooses                False             Chain                 whether `final` returns one particle, without their
+                                                                   axis: in a chain it comes last
 
 The runner's side of it, below every room, is `jsamp/_core/_steering.py`.
 """
@@ -20,7 +22,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from jsamp._core._pytree import field, pytree, register_attributes
-from jsamp._core._steering import ask, check_steer, on_noise, reordered, stochastic, wrapped
+from jsamp._core._steering import ask, check_steer, chooses, on_noise, reordered, stochastic, wrapped
 from jsamp._core._types import Key
 
 
@@ -40,7 +42,8 @@ class Steer(Protocol):
     Optional: `wrap(g, denoiser) -> denoiser`, the denoiser of this row, such as one with new leaves;
     `reorder(g, index) -> g`, the state after another steer reordered the particles; `stochastic` (False), whether a
     hook draws random numbers: then the run wants a key; `on_noise` (None), "reads" or "changes" for what `post` does
-    with `info.noise`: steers of a chain are told of the noise that was drawn, so one that changes it stands alone.
+    with `info.noise`: steers of a chain are told of the noise that was drawn, so one that changes it stands alone;
+    `chooses` (False), whether `final` returns one particle, without their axis: in a chain it then comes last.
 
     `info` is a `js.solve.StepInfo`. A steer is a JAX tree; derive from `Hooks` to get that and every neutral hook.
 
@@ -125,6 +128,11 @@ def _check_steers(name: str, steers: Any) -> None:
             f"and knows nothing of what another puts in its place. Keep the states of a run, and score them in "
             f"another: js.steer.LogProb(path)."
         )
+    choosing = [type(steer).__name__ for steer in steers if chooses(steer)]
+    if len(choosing) > 1:
+        raise ValueError(
+            f"{name}: {' and '.join(choosing)} each choose one particle as the sample. Give one of them a final reward."
+        )
 
 
 @pytree
@@ -155,6 +163,11 @@ class Chain:
         """Whether one of them changes the noise of a row, or reads it."""
         found = {on_noise(steer) for steer in self.steers}
         return "changes" if "changes" in found else "reads" if "reads" in found else None
+
+    @property
+    def chooses(self) -> bool:
+        """Whether one of them returns one particle as the sample."""
+        return any(chooses(steer) for steer in self.steers)
 
     def _keys(self, key):
         return [None if key is None else jax.random.fold_in(key, i) for i in range(len(self.steers))]
@@ -200,16 +213,17 @@ class Chain:
         return tuple(reordered(steer, own, index) for steer, own in zip(self.steers, g, strict=True))
 
     def final(self, g, x):
-        """In order; a tuple of reports."""
-        reports = []
-        for steer, own in zip(self.steers, g, strict=True):
-            x, report = ask(steer, "final", own, x)
-            reports.append(report)
+        """In order, but a steer that chooses one particle last: the others know x with all; a tuple of reports."""
+        reports = [None] * len(self.steers)
+        for i in sorted(range(len(self.steers)), key=lambda i: chooses(self.steers[i])):
+            x, reports[i] = ask(self.steers[i], "final", g[i], x)
         return x, tuple(reports)
 
 
 def chain(*steers: Any) -> Chain:
     """Make several steers one: hooks run in the order given, reports come back as a tuple.
+
+    What chooses one particle as the sample, as `SoftValue` with `final` does, does so after all others have ended.
 
     Args:
         *steers: objects with the hooks of `Steer`. A steer whose state follows particles may have
@@ -220,7 +234,8 @@ def chain(*steers: Any) -> Chain:
 
     Raises:
         TypeError: for an object without the hooks.
-        ValueError: for a steer that changes the noise of rows beside one that changes or reads it.
+        ValueError: for a steer that changes the noise of rows beside one that changes or reads it, or two steers that
+            each choose one particle as the sample.
 
     Example:
         >>> import jsamp as js

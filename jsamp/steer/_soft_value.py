@@ -83,6 +83,7 @@ class SoftValue(Hooks):
     start: Any
     stop: Any
 
+    chooses = property(lambda self: self.final_value is not None, doc="With `final`, one child is the sample.")
     stochastic = property(lambda self: True, doc="The choice of a child draws.")
 
     def __init__(self, value: Model, final: Any = None, *, temperature: Any = 1.0, start: Any = 0, stop: Any = None):

@@ -223,6 +223,31 @@ def test_tokens_are_steered_by_the_same_hook():
     assert np.quantile(steered, 0.9) > np.quantile(best, 0.9)
 
 
+def test_in_a_chain_the_sample_is_chosen_after_the_others_have_ended():
+    """SMC weighs all children by its own reward, wherever it stands in the chain; two choices are one too many."""
+    x, seen = jnp.linspace(-1, 1, 6)[:, None], []
+
+    def reward(x0):
+        seen.append(x0.shape)
+        return x0[:, 0]
+
+    steers = [
+        js.steer.SoftValue(lambda x, p, info: p.x0[:, 0], reward),
+        js.steer.SMC(lambda x, p, info: 0 * x[:, 0], reward),
+    ]
+    for order in (1, -1):
+        result = js.sample(jax.random.key(0), LAW, x, PLAN, steer=js.steer.chain(*steers[::order]))
+        chosen, weighed = result.info.report[::order]
+        assert result.x.shape == (1,)
+        assert weighed.log_weight.shape == (6,)
+        np.testing.assert_allclose(result.x[0], chosen.value[chosen.index], rtol=1e-6)
+    assert set(seen) == {(6, 1)}
+    with pytest.raises(ValueError, match="SoftValue and SoftValue each choose one particle as the sample"):
+        js.steer.chain(steers[0], steers[0])
+    with pytest.raises(ValueError, match="Chain and SoftValue each choose one particle"):
+        js.steer.chain(js.steer.chain(steers[0]), steers[0])
+
+
 def test_refusals():
     x = jnp.ones((4, 1))
 
