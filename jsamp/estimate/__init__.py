@@ -22,7 +22,6 @@ from jsamp.estimate._discrepancy import kid as kid
 from jsamp.estimate._discrepancy import mmd as mmd
 from jsamp.estimate._folds import CrossValidated as CrossValidated
 from jsamp.estimate._folds import cross_validate as cross_validate
-from jsamp.estimate._folds import from_sklearn as from_sklearn
 from jsamp.estimate._folds import kfold_masks as kfold_masks
 from jsamp.estimate._folds import leave_one_out as leave_one_out
 from jsamp.estimate._folds import nested as nested
@@ -38,6 +37,7 @@ from jsamp.estimate._importance import snis as snis
 from jsamp.estimate._minority import QuantileLabels as QuantileLabels
 from jsamp.estimate._minority import minority_score as minority_score
 from jsamp.estimate._minority import quantile_labels as quantile_labels
+from jsamp.estimate._on_host import from_sklearn as from_sklearn
 from jsamp.estimate._permutation import bonferroni as bonferroni
 from jsamp.estimate._permutation import holm as holm
 from jsamp.estimate._permutation import permutation_test as permutation_test

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jsamp._core import _checks
 from jsamp._core._types import Key
 from jsamp.estimate._bootstrap import bootstrap_weights
-from jsamp.estimate._folds import check_learner, plainly
+from jsamp.estimate._folds import check_learner
+from jsamp.estimate._on_host import plainly
 from jsamp.estimate._types import Estimate
 
 
