@@ -23,6 +23,8 @@ from jsamp.mcmc import _nested_moves as loop
 
 WIDTH, BATCH, HEADROOM, TRIES = 32, 64, 1.0, 4
 """Units of both layers, rows a step, nats above the best seen that a prediction may reach, failed checks in a row."""
+IMPOSSIBLE = 1e9
+"""Nats by which a prediction counts as wrong where the likelihood is 0."""
 
 
 class SurrogateInfo(NamedTuple):
@@ -177,7 +179,7 @@ class _Run:
 
     def judge(self, u, values):
         """Compare the surrogate with true values, in nats: whether it may be used."""
-        gap = np.abs(np.asarray(_values(self.guess(), jnp.asarray(u))) - values)
+        gap = np.minimum(np.abs(np.asarray(_values(self.guess(), jnp.asarray(u))) - values), IMPOSSIBLE)
         found = np.quantile(gap, [0.5, 0.95]) if gap.size >= 20 else np.full(2, np.inf)
         self.errors.append(found)
         return bool((found <= self.tolerance).all())
@@ -341,13 +343,17 @@ def _corrected(run):
     guessed = np.concatenate([run.guessed, np.zeros(run.num, bool)])
     values = said.copy()
     values[guessed] = run.true(u[guessed]) if guessed.any() else values[guessed]
-    gap = np.where(guessed, values.astype(np.float64) - said, 0)
+    gap = np.zeros(len(u))
+    gap[guessed] = values[guessed].astype(np.float64) - said[guessed]
     delete = run.options["delete"]
     before = evidence.evidence(said, run.num, delete).log_weights
     share = np.exp(before - before.max())
     ratio = np.exp(np.minimum(gap, 50))
     correction = np.sum(share * ratio) ** 2 / np.sum(share * ratio**2) / np.sum(share)
-    spread = gap - np.sum(share * gap) / np.sum(share)
+    # Weighed by true likelihoods: a point without any has no part in the evidence, nor in its error.
+    true = share * ratio
+    gap = np.where(true > 0, gap, 0)
+    spread = np.where(true > 0, gap - np.sum(true * gap) / np.sum(true), 0)
     found = evidence.evidence(values, run.num, delete, noise=np.where(guessed, spread, 0))
     log_weights = jnp.asarray(found.log_weights, said.dtype)
     info = SurrogateInfo(

@@ -86,6 +86,24 @@ def test_a_surrogate_that_is_wrong_is_refused_or_corrected(tolerance, used):
         assert bool(jnp.all(jnp.isfinite(believed)))
 
 
+def halved(x):
+    return jnp.where(x[0] > 0, -50 * jnp.sum(x**2), -jnp.inf)
+
+
+def test_a_likelihood_of_zero_beyond_a_wall():
+    """The surrogate is smooth and places points beyond the wall: they carry no evidence and no error."""
+    exact, errors = np.log(2 * np.pi * 0.01 / 8), []
+    for seed in range(4):
+        info = js.fit.likelihood_surrogate(
+            jax.random.key(seed), halved, lambda u: 2 * u - 1, 100, dim=2, delete=20, steps=50
+        ).info
+        errors.append((info.log_evidence.value - exact) / info.log_evidence.stderr)
+        assert info.surrogate_calls > 0
+        assert np.isneginf(info.loglikelihood).any()
+        assert info.log_evidence.stderr < 0.3
+    assert abs(np.sum(errors)) < 4.5 * np.sqrt(4)
+
+
 REFUSED = [
     ("at least 20|in 20", {"check": 19}),
     ("tolerance must be two positive numbers", {"tolerance": 0.3}),
