@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core._callable import as_tree
-from jsamp._core._checks import check_count, check_key, check_rows
+from jsamp._core._checks import check_count, check_floating, check_key, check_rows
 from jsamp._core._like import match
 from jsamp._core._pytree import pytree, replace
 from jsamp._core._types import Grid, Key, Model, Result, Tree
@@ -20,6 +20,7 @@ from jsamp.fit._settle import lbfgs
 from jsamp.fit._shares import Shares, follow, shares_of
 from jsamp.noise._protocol import check_schedule
 from jsamp.solve import Plan, sample
+from jsamp.solve._plan import check_plan
 from jsamp.solve._run import check_levels
 
 PARTS = ("grid", "shares", "weights")
@@ -31,7 +32,7 @@ class LearnInfo(NamedTuple):
     """Tell how learning a plan went.
 
     Args:
-        grid: [n + 1] the learned grid, or the one given.
+        grid: [n + 1] the learned grid, or the one given; None where there is none.
         loss: [steps] mean square distance from the reference at each step.
 
     Example:
@@ -107,7 +108,7 @@ def learn_plan(
     batch: int = 64,
     progress: bool = False,
 ) -> Result:
-    """Learn the grid or the weights of a solver by gradients through its run, towards reference samples.
+    """Learn the grid or the weights of a deterministic solver by gradients through its run, towards reference samples.
 
     A row moves by c x + sum_j w_j m_j. "shares" moves weight among the predictions m_j that it has at hand, its sum and
     c stay: whatever is learned is exact where the prediction is constant, as every known solver is. "weights" frees all
@@ -135,8 +136,9 @@ def learn_plan(
 
     Raises:
         ValueError: for an unknown part, shares together with weights, a grid that is missing or given with a plan, the
-            grid of a plan alone or of one with stages or momentum, or starts and references of different lengths.
-        TypeError: for something that is not a key, a denoiser or a builder.
+            grid of a plan alone or of one with stages or momentum, or a plan that draws noise.
+        TypeError: for something that is not a key, a denoiser or a builder, starts that are not floating, or references
+            that are not like them.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -162,11 +164,17 @@ def learn_plan(
     check_denoiser("learn_plan: denoiser", denoiser)
     check_count("learn_plan: steps", steps)
     builder, times = _builder(build, grid, train, getattr(denoiser, "schedule", None))
+    rows = _rows(x)
     reference = match("learn_plan: reference", reference, x)
-    rows = jax.tree.leaves(x)[0].shape[0]
     if optimiser is None:
         optimiser = lbfgs() if batch >= rows else optax.adam(optax.cosine_decay_schedule(0.02, steps))
     start, columns = builder(times), None
+    check_plan("learn_plan: build", start)
+    if start.stochastic:
+        raise ValueError(
+            "learn_plan: the plan draws noise, so its samples have no references of their own. Learn a deterministic "
+            "one, such as js.solve.dpmpp or ddim with eta = 0."
+        )
     check_levels("learn_plan", denoiser, start)
     if "weights" in train:
         held = {name: getattr(start, name) for name in LEARNED if getattr(start, name) is not None}
@@ -178,7 +186,15 @@ def learn_plan(
         key, loss, model, (x, reference), optimiser=optimiser, steps=steps, batch=min(batch, rows), progress=progress
     )
     plan, times = jax.jit(lambda model: _plan(builder, loss.grid, model))(fitted.x)
-    return Result(plan, LearnInfo(times, fitted.info.loss))
+    known = "grid" in train or grid is not None
+    return Result(plan, LearnInfo(times if known else None, fitted.info.loss))
+
+
+def _rows(x):
+    check_floating("learn_plan: x", x)
+    if any(np.ndim(leaf) == 0 for leaf in jax.tree.leaves(x)):
+        raise ValueError("learn_plan: x must be [m, ...], starts on axis 0; got one number.")
+    return jax.tree.leaves(x)[0].shape[0]
 
 
 def _builder(build, grid, train, schedule):
@@ -193,7 +209,7 @@ def _builder(build, grid, train, schedule):
         raise ValueError("learn_plan: pass grid=, the times that the builder starts from.")
     check_rows("learn_plan: grid", grid, ndim=1)
     build(np.asarray(grid))  # its own refusals, on known numbers
-    return build, jnp.asarray(grid, jnp.float32)
+    return build, jnp.asarray(grid, float)
 
 
 def _of_plan(plan, given, train, schedule):

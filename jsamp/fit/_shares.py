@@ -81,7 +81,7 @@ def follow(plan: Plan, schedule: Any) -> tuple[Any, Any]:
             'its times. Learn its weights alone, train=("weights",).'
         )
     build = jax.tree_util.Partial(functools.partial(_at, kind), plan, schedule, _corrected(plan))
-    return build, jnp.asarray(grid, jnp.float32)
+    return build, jnp.asarray(grid, float)
 
 
 def _kind(plan: Plan) -> str | None:

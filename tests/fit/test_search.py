@@ -287,6 +287,27 @@ def test_learned_shares_halve_the_error_of_a_plan():
     assert np.all(np.diff(learned.info.grid) < 0)
 
 
+def test_learning_weights_of_a_plan_has_no_grid_and_needs_no_noise():
+    x, reference = starts(1, 8)
+    learn = lambda build, **options: js.fit.learn_plan(
+        KEY, LAW, build, **{"x": x, "reference": reference, "steps": 1, **options}
+    )
+    grid = js.noise.logsnr_grid(SCHEDULE, 3)
+    assert learn(js.solve.ddim(SCHEDULE, grid), train=("weights",)).info.grid is None
+    build = lambda grid: js.solve.ddim(SCHEDULE, grid)
+    np.testing.assert_allclose(learn(build, grid=grid, train=("shares",)).info.grid, grid, rtol=1e-6)
+    for wrong, match in [
+        (lambda: learn(js.solve.ddpm(SCHEDULE, grid), train=("weights",)), "learn_plan: the plan draws noise"),
+        (lambda: learn(lambda g: js.solve.ddpm(SCHEDULE, g), grid=grid), "learn_plan: the plan draws noise"),
+        (lambda: learn(lambda g: None, grid=grid), "learn_plan: build: plan must be a Plan, got NoneType"),
+        (lambda: learn(build, grid=grid, x=1.0, reference=1.0), "learn_plan: x must be"),
+        (lambda: learn(build, grid=grid, x=[[0.5, 1.0]], reference=[[0.5, 1.0]]), "learn_plan: x must be"),
+        (lambda: learn(build, grid=grid, x=np.ones((8, 2), int)), "learn_plan: x must be floating"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=match):
+            wrong()
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
