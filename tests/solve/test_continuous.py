@@ -247,6 +247,13 @@ def test_adaptive_error_follows_the_tolerance(x64):
     assert 1.7 < evaluations[-1] / evaluations[-2] < 2.5, evaluations
 
 
+def test_a_number_that_stays_zero_has_no_error_without_absolute_tolerance():
+    still = js.denoise.GaussianMixture(VP, weights=[1.0], means=[[0.0]], stds=[0.5])
+    found = S.adaptive(None, still, jnp.zeros(1), VP, atol=0.0)
+    assert found.info.ok
+    assert found.x == 0
+
+
 def test_adaptive_samples_do_not_know_their_batch():
     run = lambda x: S.adaptive(None, bimodal(), x, VP, rtol=1e-3)
     starts = jnp.asarray(STARTS, jnp.float32)
