@@ -198,7 +198,8 @@ def _check_slot(name: str, slot: Any, size: int) -> jax.Array:
         raise TypeError(f"{name} must be one integer, got {slot.dtype}{list(slot.shape)}. Use jax.vmap for several.")
     if not is_traced(slot) and not 0 <= int(slot) < size:
         raise ValueError(f"{name} must lie in 0..{size - 1}, got {int(slot)}.")
-    return slot
+    # A draw from an empty buffer is -1, which writes nothing: a place beyond the end.
+    return jnp.where(slot < 0, size, slot)
 
 
 STRAIGHT = 0.955  # |cosine| beyond which two latents are joined by a straight line

@@ -315,6 +315,7 @@ def test_a_replay_may_start_empty():
     with pytest.raises(ValueError, match="empty"):
         replay.sample(KEY, state)
     assert int(jax.jit(lambda s: replay.sample(KEY, s)[0])(state)) == -1
+    assert not np.any(jax.jit(lambda s: replay.update(s, replay.sample(KEY, s)[0], 1.0))(state).seen)
     for score, at in ((1.0, 0), (3.0, 1), (2.0, 2)):
         state, slot, accepted = replay.insert(state, score, score)
         assert (int(slot), bool(accepted)) == (at, True)
