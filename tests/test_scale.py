@@ -99,6 +99,17 @@ def test_losses_that_draw_for_each_row_do_so_on_an_explicit_mesh(name):
     np.testing.assert_allclose(found, loss(x)[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("law", [js.loss.BoxGrid(np.arange(12.0).reshape(3, 4), [0.0, -1.0], [1.0, 2.0]), FLOW])
+def test_densities_on_a_box_follow_rows_of_an_explicit_mesh(law):
+    explicit = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    u = jax.random.uniform(KEY, (16, len(law.low)))
+    for call in (lambda law, u: law.push(u), lambda law, x: law(x)):
+        mapped = jax.jit(jax.vmap(call, (None, 0)))
+        found = mapped(law, jax.device_put(u, jax.NamedSharding(explicit, jax.P("data"))))
+        assert jax.typeof(found).sharding.spec[0] == "data"
+        np.testing.assert_allclose(found, mapped(law, u), rtol=1e-6, atol=1e-6)
+
+
 def test_an_eager_loss_needs_no_mesh_around_it():
     explicit = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
     x, loss = jax.random.normal(jax.random.key(0), (16, 3)), js.loss.Match(SCHEDULE)

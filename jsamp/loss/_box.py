@@ -243,20 +243,24 @@ class BoxGrid(_Box):
         """Return the log density of a point, relative to the even law."""
         weight, y = jnp.asarray(self.weight, x.dtype), self.to_cube(x)
         where = tuple(jnp.clip((y[k] * count).astype(jnp.int32), 0, count - 1) for k, count in enumerate(weight.shape))
-        return jnp.log(weight[where] / jnp.mean(weight))
+        cell = weight
+        for index in where:
+            cell = _at(cell, index)
+        return jnp.log(cell / jnp.mean(weight))
 
     def push(self, u):
         """Return the draw at quantiles u."""
         rest, place = jnp.asarray(self.weight, u.dtype), []
         for k in range(len(self.low)):
             mass = jnp.sum(rest.reshape(rest.shape[0], -1), axis=1)
-            below = jnp.concatenate([jnp.zeros(1, mass.dtype), jnp.cumsum(mass)])
+            below = jnp.concatenate([jnp.zeros_like(mass[:1]), jnp.cumsum(mass)])
             want = u[k] * below[-1]
             # The last cell that has weight and begins at or below what is wanted.
-            index = jnp.clip(jnp.searchsorted(below, want, side="right") - 1, 0, mass.shape[0] - 1)
-            share = (want - below[index]) / jnp.where(mass[index] > 0, mass[index], 1)
+            index = jnp.clip(jnp.sum(below <= want) - 1, 0, mass.shape[0] - 1)
+            start, size = _at(below, index), _at(mass, index)
+            share = (want - start) / jnp.where(size > 0, size, 1)
             place.append((index + jnp.clip(share, 0, 1)) / mass.shape[0])
-            rest = rest[index]
+            rest = _at(rest, index)
         return self.from_cube(jnp.stack(place))
 
 
@@ -336,3 +340,11 @@ def _poisson(source, lengths):
     for axis, matrix in enumerate(matrices):
         found = turn(matrix.T, found, axis)
     return found
+
+
+def _at(table, index):
+    """Return table[index], by a sum on an explicit mesh, where JAX gathers nothing from a table that all rows share."""
+    if jax.typeof(index).sharding.mesh.empty:
+        return table[index]
+    hit = (jnp.arange(table.shape[0]) == index).reshape(-1, *[1] * (table.ndim - 1))
+    return jnp.sum(jnp.where(hit, table, 0), axis=0)
