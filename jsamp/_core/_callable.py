@@ -2,7 +2,8 @@
 
 A bare function, a bound method, a `functools.partial` or an object with `__call__` is wrapped in `Bound`. Its arrays
 are looked up each time the tree is flattened, at each call of a compiled function: weights that were updated in place,
-or a name that was bound anew, are seen, and equal code with other arrays runs the same program.
+or a name that was bound anew, are seen, and equal code with other arrays runs the same program. What a class holds and
+code reads by the name of the class is a constant, of which a change compiles anew.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from jsamp._core._captured import (
     is_opaque,
     may_hold,
     names_for,
+    of_classes,
     origin_of,
     parts,
     whole,
@@ -194,6 +196,9 @@ class Bound:
                 key.append((place, structure, held, tuple(map(_constant, rest))))
             elif seen:
                 key.append((place, *_frozen(value, structure, rest, names)))
+        for name, value in of_classes(self.function, names):
+            leaves, structure = _flat(value)
+            key.append((name, *_frozen(value, structure, tuple(leaves), names)))
         template = self
         if any(is_traced(leaf) for leaf in arrays):  # a structure outlives the trace
             emptied = _rebuilt(self.function, {place: None for place, *_ in places})

@@ -33,6 +33,8 @@ MUTATORS = frozenset({"append", "extend", "insert", "pop", "update", "setdefault
 DYNAMIC = frozenset({"getattr", "vars", "__dict__"})
 BUILDERS = frozenset({"__init__", "__new__", "__post_init__", "__setattr__", "__setstate__", "__init_subclass__"})
 """Special methods that make an object: what they assign is no change."""
+CONSTANTS = (np.ndarray, np.generic, jax.Array, bool, int, float, complex, str, tuple, list, dict)
+"""Types of attributes of classes that code may read as numbers."""
 CONTAINERS = "[]"
 """Among the names that code assigns: it writes into lists or dictionaries."""
 
@@ -266,6 +268,36 @@ def _attributes(owner, names, *, everything):
         if name != ORIGIN and (everything or name in names.read):
             seen = name in names.read and name not in names.stored
             yield Attribute(name), value, seen or type(value) in (float, bool, str)
+
+
+def of_classes(function: Any, names: Names) -> Iterator[tuple[str, Any]]:
+    """Numbers and arrays of the classes that code reads by their names: constants, of which a change must be seen."""
+    found: list[Any] = []
+    if isinstance(function, types.FunctionType) and not in_library(function):
+        found = [content(cell) for cell in function.__closure__ or ()]
+        found += [function.__globals__[name] for name in sorted(names.read & function.__globals__.keys())]
+    elif isinstance(function, types.MethodType) and isinstance(function.__self__, type):
+        found = [function.__self__]
+    elif names.read & {"type", "__class__"}:
+        found = [type(getattr(function, "__self__", function))]
+    done: set[type] = set()
+    for kind in found:
+        if isinstance(kind, type):
+            yield from _of_class(kind, names, done)
+
+
+def _of_class(kind, names, done):
+    if kind in done or not _is_users(kind):
+        return
+    done.add(kind)
+    names = names_of_methods(kind, names)
+    for base in kind.__mro__[:-1]:
+        for name in sorted((names.read - names.stored) & vars(base).keys()):
+            value = vars(base)[name]
+            if isinstance(value, type):
+                yield from _of_class(value, names, done)
+            elif isinstance(value, CONSTANTS):
+                yield f"{base.__qualname__}.{name}", value
 
 
 def content(cell: Any) -> Any:

@@ -214,6 +214,62 @@ def test_what_is_changed_out_of_sight_is_seen(form, kind):
     assert jax.tree.structure(jax.tree.map(lambda leaf: True, bound)) == structure
 
 
+class Shared:
+    """A class that holds what its objects share."""
+
+    w: Any = None
+    parts: Any = None
+    calls = 0
+
+    class Inner:
+        w: Any = None
+
+    @staticmethod
+    def static(x):
+        return Shared.w * x
+
+    @classmethod
+    def of_class(cls, x):
+        return cls.helper() * x
+
+    @classmethod
+    def helper(cls):
+        return cls.w
+
+    def by_name(self, x):
+        return Shared.w * x
+
+    def __call__(self, x):
+        Shared.calls += 1
+        return type(self).w * x
+
+
+class Heir(Shared):
+    def __call__(self, x):
+        return super().w * x  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# How a function can reach a number of a class.
+SHARED = {
+    "static method": Shared.static, "static method of an object": Shared().static, "class method": Shared.of_class,
+    "class method of an heir": Heir().of_class, "method": Shared().by_name, "type of an object": Shared(),
+    "parent of an object": Heir(), "function": lambda x: Shared.w * x, "class in a class": lambda x: Shared.Inner.w * x,
+    "local name": (lambda local: lambda x: local.w * x)(Shared), "function in a function": jax.vmap(lambda x: Shared.w * x),
+    "list": lambda x: Shared.parts[0] * x,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [jnp.float32, float], ids=["array", "float"])
+@pytest.mark.parametrize("form", SHARED)
+def test_what_a_class_holds_is_a_constant_whose_change_is_seen(form, kind):
+    """The class itself cannot be another one within a program: a change compiles it anew."""
+    run, bound, three = jax.jit(lambda f, x: f(x)), tree(SHARED[form]), kind(3)
+    for w in (kind(2), three, three):
+        Shared.w, Shared.Inner.w, Shared.parts = w, w, [w]
+        np.testing.assert_allclose(run(bound, X), w * X)
+    assert run._cache_size() == 2  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def test_counters_and_lists_stay_what_they_are():
     seen, count = [], 0
 
