@@ -68,8 +68,8 @@ class Denoiser:
     Args:
         model: a callable tree (an `nnx.Module`, an Equinox module, `jax.tree_util.Partial(linen.apply, variables)`, a
             dataclass) or a bare function. Its arrays, those that a function captures too, are leaves: fresh weights
-            never retrace. An array of a class that code reads through the class (`Net.weights`, `type(self).weights`) is
-            a constant: a new one is seen, and compiles anew.
+            never retrace. An array that code reads through a class (`Net.weights`, `type(self).weights`) is a constant:
+            a new one is seen, and compiles anew.
         schedule: the noise schedule the network was trained with.
         predicts: "eps", "x0", "v", "score" or "velocity" (static).
         time_map: maps the schedule's time to what the network takes, for example `lambda t: 1000 * t`.
