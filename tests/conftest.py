@@ -8,6 +8,7 @@ import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of numpy and scipy wait for each other in a busy loop
 # Thousands of small programs are compiled and run a few times: the time goes into making them fast.
 # Without fusion emitters they compile in half the time, and uncut by threads in a fifth less; later XLA may abort on
 # flags that it has dropped, as jaxlib 0.12 does on the first of these.
