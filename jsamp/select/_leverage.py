@@ -77,8 +77,9 @@ def leverage(
     rank. Rows are read in blocks. Columns are normalised, then the Gram matrix is formed again in the
     whitened coordinates until it is well conditioned (CholeskyQR2, shifted CholeskyQR3). The relative error is about
     eps times the condition number (float32: 1e-6 at 10, 1e-4 at 1e3, 1e-2 at 1e5). Null directions of a rank-deficient
-    matrix are found and left out; in float32 that includes directions beyond a condition number of 4e5, and the scores
-    then sum to less than d. Use float64 for those.
+    matrix are found and left out; in float32 that includes directions beyond a condition number of 4e5. The sum of the
+    scores is the flag: without ridge it is the number of directions kept, to a hundredth, and less than d where some
+    were left out. Use float64 for those.
 
     Args:
         A: [n, d] rows, floating point.
@@ -130,7 +131,8 @@ def root_leverage(A: Any, p: float, *, weights: Any = None, axis_name: Any = Non
     """Score rows by tau_i^(p/2): the upper bound of l_p sensitivities for p <= 2 that costs one leverage pass.
 
     Sampling by them once leaves at most n^(1-p/2) d^(p/2) / alpha rows; repeat on the kept rows (rows times
-    weight^(1/p)) and about d rows are left after log log n rounds.
+    weight^(1/p)) and about d rows are left after log log n rounds. Directions are left out as by `leverage`, whose sum
+    says so.
 
     Args:
         A: [n, d] rows.

@@ -418,3 +418,15 @@ def test_tree_sums_of_scaled_scores_stay_exact():
     weight = np.float32(rng().pareto(1.0, 999))
     high, low = sum_tree(jnp.asarray(weight)).total
     assert abs(float(high) + float(low) - weight.sum(dtype=np.float64)) < 1e-6 * weight.sum()
+
+
+@pytest.mark.parametrize("size", [1e2, 1e5, 1e8, 1e11])
+def test_the_sum_of_the_scores_says_how_many_directions_were_kept(size, x64):
+    """Singular values 1, 1, 1, 1 / size: the last direction is lost in float32 from 1e6 to 1e7 on, in float64 later."""
+    rng = np.random.default_rng(0)
+    rows = np.linalg.qr(rng.normal(size=(200, 4)))[0] * [1, 1, 1, 1 / size]
+    rows = rows @ np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    for dtype, kept in ((np.float32, 4 if size < 1e6 else 3), (np.float64, 4)):
+        A = rows.astype(dtype)
+        for score in (select.leverage(A), select.root_leverage(A, 2.0), select.lewis(A, 1.5).weight):
+            assert abs(float(jnp.sum(score)) - kept) < 0.01
