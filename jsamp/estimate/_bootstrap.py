@@ -40,10 +40,22 @@ class Bootstrapped(NamedTuple):
     draws: Any
 
 
+def _rows(key, n):
+    """Draw n of n rows with replacement, each with probability 1 / n to within n / 2^32 of it.
+
+    From one random word each; `jax.random.randint` takes two, which is most of the time of a bootstrap.
+    """
+    if n > 2**16:
+        return jax.random.randint(key, (n,), 0, n)
+    word, count = jax.random.bits(key, (n,), jnp.uint32), np.uint32(n)
+    high, low = word >> 16, word & 0xFFFF  # the upper word of word * n, by products that fit into one
+    return ((high * count + ((low * count) >> 16)) >> 16).astype(jnp.int32)
+
+
 @functools.partial(jax.jit, static_argnames=("num", "n"))
 def _counts(key, num, n):
     def once(key):
-        return jnp.zeros(n).at[jax.random.randint(key, (n,), 0, n)].add(1)
+        return jnp.zeros(n).at[_rows(key, n)].add(1)
 
     return jax.lax.map(once, jax.random.split(key, num), batch_size=16)
 
@@ -88,7 +100,7 @@ def _taken(data, index):
 @functools.partial(jax.jit, static_argnames=("num", "block"))
 def _draws(key, statistic, data, num, block):
     n = jax.tree.leaves(data)[0].shape[0]
-    once = lambda key: statistic(_taken(data, jax.random.randint(key, (n,), 0, n)))
+    once = lambda key: statistic(_taken(data, _rows(key, n)))
     value = _checks.check_made("bootstrap: statistic", statistic(data), empty=False)
     return value, jax.lax.map(once, jax.random.split(key, num), batch_size=block)
 

@@ -138,6 +138,14 @@ def test_bootstrap_weights_are_multinomial():
     assert abs(np.mean(weights == 0) - 0.9**10) < 4 * 0.48 / np.sqrt(20_000)
 
 
+@pytest.mark.parametrize("n", [2, 3, 1000, 65_535, 65_536])
+def test_rows_of_a_resample_are_words_scaled_to_their_number(n):
+    from jsamp.estimate._bootstrap import _rows
+
+    words = np.asarray(jax.random.bits(KEY, (n,), jnp.uint32), np.uint64)
+    np.testing.assert_array_equal(_rows(KEY, n), (words * np.uint64(n)) >> np.uint64(32))
+
+
 def test_intervals_of_a_mean():
     """BCa of a normal mean is the t-interval to 2%, all methods nearly agree; of a skewed mean BCa leans right as scipy's."""
     x = np.random.default_rng(0).normal(size=100)
