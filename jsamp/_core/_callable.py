@@ -63,11 +63,12 @@ def as_tree(name: str, function: Any, signature: str) -> Any:
 
 
 def _applied(name: str, function: Any, signature: str) -> Any:
-    """Keep a `Partial` of a plain function; make what any other function captures leaves too."""
+    """Keep a `Partial` of a plain function and numbers; make what any other holds leaves and structure."""
     inner = as_tree(name, function.func, signature)
-    if isinstance(inner, Bound) and not inner.tree_flatten()[1].key[1:]:
-        return function
-    return Applied(inner, *function.args, **function.keywords)
+    if not isinstance(inner, Bound) or inner.tree_flatten()[1].key[1:]:
+        function = Applied(inner, *function.args, **function.keywords)
+    plain = all(is_number(leaf, counts=True) or type(leaf) is bool for leaf in jax.tree.leaves(function))
+    return function if plain else Structured(function)
 
 
 def call(function: Any, *args: Any, **keywords: Any) -> Any:
