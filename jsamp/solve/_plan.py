@@ -220,6 +220,11 @@ def check_columns(plan: Plan) -> None:
         raise ValueError('Plan: kind="mixed" needs the column mix, and other kinds have none.')
     if plan.slots and plan.slot is None:
         raise ValueError(f"Plan: weights have {plan.slots} history slots, so slot [R] must say where each row writes.")
+    if not plan.slots and plan.slot is not None:
+        raise ValueError(
+            f"Plan: slot must be None where weights [R, 1] have no history slots, got weights of shape "
+            f"{np.shape(plan.weights)}. Weights of K slots are [R, K + 1]."
+        )
     if not is_traced(plan):
         _check_values(plan)
 

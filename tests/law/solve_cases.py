@@ -122,6 +122,7 @@ PLAN = plan_of(
         ({"weights": WHOLE["weights"][:3]}, ValueError, r"weights must have shape \(4, 3\)"),
         ({"slot": np.array([0, 1, 2, 0])}, ValueError, r"slot must lie in 0\.\.1"),
         ({"slot": None}, ValueError, "slot .* must say where each row writes"),
+        ({"weights": WHOLE["weights"][:, :1]}, ValueError, "slot must be None where weights .* have no history slots"),
         ({"kind": "noise"}, ValueError, "kind must be one of"),
         ({"kind": "mixed"}, ValueError, "needs the column mix"),
         ({"noise_std": 1.0}, ValueError, r"noise_std must have shape \(4,\)"),
