@@ -211,6 +211,7 @@ class AdaptiveImportance:
             raise ValueError(f"{who}: values must be >= 0, got {known.min():.4g}. Pass signed=True to split them.")
         base = jax.nn.logsumexp(logs, 1) - math.log(logs.shape[1])
         logs = jnp.broadcast_to(logs, values.shape)
+        values = jnp.where(jnp.isneginf(logs), 0, values)  # beyond a law's support they may be anything, NaN as well
         if self.signed:
             values, logs = jnp.concatenate([jnp.maximum(values, 0), jnp.maximum(-values, 0)], 1), jnp.tile(logs, (1, 2))
         return x, logs, values, base
@@ -230,7 +231,12 @@ class AdaptiveImportance:
         pad = lambda a: jnp.zeros((rows, *a.shape[1:]), a.dtype).at[: self.batch].set(a)
         weight = jnp.ones(num) if self.weight is None else jnp.asarray(self.weight, values.dtype)
         if self.weight is not None:
-            weight = jnp.tile(jnp.broadcast_to(weight, (num // (1 + self.signed),)), 1 + self.signed)
+            wanted = num // (1 + self.signed)
+            if weight.shape not in ((), (1,), (wanted,)):
+                raise ValueError(
+                    f"AdaptiveImportance: weight must be [{wanted}], one for each of values; got {weight.shape}."
+                )
+            weight = jnp.tile(jnp.broadcast_to(weight, (wanted,)), 1 + self.signed)
         blank = Mixture(
             jnp.full(num, -math.log(num)), jnp.zeros(num), jnp.zeros((num, d)), jnp.tile(jnp.eye(d)[None], (num, 1, 1))
         )

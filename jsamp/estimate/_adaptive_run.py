@@ -92,7 +92,7 @@ def adaptive_importance(
         `Estimate` of [J].
 
     Raises:
-        ValueError: for num < 200 or < 10 (d + J), a weight that is not positive, an unknown covariance.
+        ValueError: for num < 200 or < 10 (d + J), a weight that is not positive or not [J], an unknown covariance.
         TypeError: for what cannot be called.
 
     Example:
@@ -123,7 +123,8 @@ def adaptive_importance(
         )
     value, covariance_, size = _run(key, method, num)
     error = np.sqrt(np.diagonal(covariance_))
-    return Estimate(*(jnp.asarray(a, y.dtype) for a in (value, error, size)))
+    dtype = jnp.promote_types(y.dtype, jnp.float32)  # counts and indicators are averaged, too
+    return Estimate(*(jnp.asarray(a, dtype) for a in (value, error, size)))
 
 
 @pytree

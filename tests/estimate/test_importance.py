@@ -246,3 +246,33 @@ def test_adaptive_refusals():
         method.step(key, state)
     with pytest.raises(ValueError, match="want 20 points"):
         method.start(jnp.ones((3, 1)), jnp.ones(3), jnp.ones((3, 2)))
+
+
+def _standard(x):
+    return -0.5 * jnp.sum(x**2) - 0.5 * np.log(2 * np.pi)
+
+
+def _normal(key, num):
+    return jax.random.normal(key, (num, 1))
+
+
+def _adaptive(values, logdensity=_standard, draw=_normal, **options):
+    return estimate.adaptive_importance(jax.random.key(1), logdensity, values, draw, 2000, **options)
+
+
+@pytest.mark.parametrize("dtype", [bool, int])
+def test_indicators_and_counts_are_averaged(dtype):
+    found = _adaptive(lambda x: jnp.stack([(x[0] > 1).astype(dtype)]))
+    assert 0 < found.stderr[0] < 0.01
+    assert abs(found.value[0] - 0.158655) < 4.5 * found.stderr[0]
+
+
+def test_values_beyond_the_support_of_a_law_may_be_anything():
+    inside = lambda x: jnp.where((x[0] > 0) & (x[0] < 1), 0.0, -jnp.inf)
+    found = _adaptive(lambda x: jnp.stack([-jnp.log(x[0])]), inside, lambda key, num: jax.random.uniform(key, (num, 1)))
+    assert abs(found.value[0] - 1) < 4.5 * found.stderr[0] < 0.2
+
+
+def test_weights_of_another_number_are_refused():
+    with pytest.raises(ValueError, match=r"weight must be \[1\], one for each of values; got \(3,\)"):
+        _adaptive(lambda x: jnp.stack([x[0] ** 2]), weight=[1.0, 2.0, 3.0])
