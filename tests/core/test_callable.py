@@ -341,7 +341,9 @@ def test_what_is_no_number_becomes_structure():
     np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(bound, X), net(X), rtol=1e-4)
     assert bound.layers[2].inference is True
 
-    applied = tree(jax.tree_util.Partial(lambda model, x, mode: model(x) * (2 if mode == "twice" else 1), net, mode="twice"))
+    applied = tree(
+        jax.tree_util.Partial(lambda model, x, mode: model(x) * (2 if mode == "twice" else 1), net, mode="twice")
+    )
     assert all(hasattr(leaf, "dtype") or isinstance(leaf, float) for leaf in jax.tree.leaves(applied))
     np.testing.assert_allclose(jax.jit(lambda f, x: f(x))(applied, X), 2 * net(X), rtol=1e-4)
     counts = tree(jax.tree_util.Partial(lambda n, flag, x: x * n * flag, 3, True))
