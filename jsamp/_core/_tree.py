@@ -70,6 +70,11 @@ def cast(tree: Any, dtype: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def cast_like(tree: Any, like: Any) -> Any:
+    """Every leaf in the dtype of its leaf of `like`: numbers for all leaves are in the widest of their dtypes."""
+    return jax.tree.map(lambda leaf, other: jnp.asarray(leaf, jnp.result_type(other)), tree, like)
+
+
 def take(trees: Sequence[Any], index: Any, axes: Sequence[int]) -> list[Any]:
     """Each tree reordered along its axis, by one index of the axis's length; no large leaf is held twice.
 

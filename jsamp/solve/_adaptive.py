@@ -163,7 +163,7 @@ def _run(key, denoiser, x, schedule, ends, tolerances, *, max_steps):
     first = _State(wide, start + zero, (end - start) / 100 + zero, zero.astype(jnp.int32), zero.astype(jnp.int32))
     state = jax.lax.while_loop(going, attempt, first)
     ok = (state.lam >= end) & _tree.all_finite(state.x)
-    narrow = jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), state.x, x)
+    narrow = _tree.cast_like(state.x, x)
     tried = state.accepted + state.rejected
     return Result(narrow, AdaptiveInfo(ok, 3 * tried, state.accepted, state.rejected, schedule.time(state.lam)))
 
@@ -176,7 +176,7 @@ def _step(key, denoiser, schedule, x, lam, h):
     def predict(x, t, stage):
         prediction = denoiser(x, t, key=fold(key, stage))
         check_prediction("adaptive", prediction, x)
-        return jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), prediction.x0, x)
+        return _tree.cast_like(prediction.x0, x)
 
     def move(share, slope):
         """To the share of the step, with x0 held or moving at a slope (in lam)."""
@@ -185,7 +185,7 @@ def _step(key, denoiser, schedule, x, lam, h):
         flat, rising = -jnp.expm1(-z), z**2 * _phi2(-z)
         alpha, ratio = schedule.alpha(there), schedule.sigma(there) / sigma
         weights = (ratio, alpha * flat) if slope is None else (ratio, alpha * flat, alpha * rising)
-        return there, _tree.lincomb(weights, (x, m) if slope is None else (x, m, slope))
+        return there, _tree.cast_like(_tree.lincomb(weights, (x, m) if slope is None else (x, m, slope)), x)
 
     m = predict(x, t, 0)
     slope_of = lambda new, share: jax.tree.map(lambda a, b: (a - b) / (share * h), new, m)

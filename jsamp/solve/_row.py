@@ -209,9 +209,12 @@ def _permute(state: SolveState, index: Any) -> SolveState:
 
 
 def _kick_of_step(state: SolveState, row: Plan, prediction: Any) -> Kick | None:
-    """The kick that the step under way ends with: that of its first evaluation."""
+    """The kick that the step under way ends with, in the dtypes of x: that of its first evaluation."""
     kick = kick_of(prediction)
-    if kick is None or row.take is None:
+    if kick is None:
+        return None
+    kick = Kick(*(None if part is None else _tree.cast_like(part, state.x) for part in kick))
+    if row.take is None:
         return kick
     if state.kick is None:
         raise ValueError(

@@ -111,8 +111,8 @@ class DiffPIR(Hooks):
             return self.op.inverse(misfit, x0, relative, iterations=self.iterations)
 
         change = over_batch(toward, batch_ndim("DiffPIR", x, self.event_ndim))(prediction.x0)
-        x0 = _tree.lincomb((1, 1), (prediction.x0, change))
-        eps = _tree.lincomb((1, -ratio), (prediction.eps, change))
+        x0 = _tree.cast_like(_tree.lincomb((1, 1), (prediction.x0, change)), x)
+        eps = _tree.cast_like(_tree.lincomb((1, -ratio), (prediction.eps, change)), x)
         return Prediction(x0, eps), x, prediction._replace(x0=x0, eps=eps), None
 
     def reorder(self, g, index):

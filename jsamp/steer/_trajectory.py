@@ -63,9 +63,9 @@ class TrajectoryVariance(Hooks):
 
     def mid(self, key, g, x, prediction, info):
         """Add the row's x0 to the running moments."""
-        counts = info.index >= g.first
+        counts, x0 = info.index >= g.first, _tree.cast_like(prediction.x0, x)
         add = lambda moments, x0: _moments.add(moments, x0, weight=counts.astype(x0.dtype))
-        return g._replace(moments=jax.tree.map(add, g.moments, prediction.x0, is_leaf=_is_moments)), x, prediction, None
+        return g._replace(moments=jax.tree.map(add, g.moments, x0, is_leaf=_is_moments)), x, prediction, None
 
     def reorder(self, g, index):
         """Follow particles that another steer reordered."""

@@ -166,6 +166,29 @@ def test_plans_keep_the_dtypes_of_mixed_trees(name, x64):
     assert kept(jax.eval_shape(run, MIXED))
 
 
+WHOLE = js.denoise.LinearOp(lambda x: x)
+RUNS = {  # of two denoisers: what guides, watches or chooses steps around them
+    "CFGpp": lambda a, b, x: js.sample(KEY, js.denoise.CFGpp(a, b), x, PLANS["ddim"](good_calls.VP, GRID)),
+    "a kick on stages": lambda a, b, x: js.sample(KEY, js.denoise.CFGpp(a, b), x, PLANS["heun"](good_calls.VP, GRID)),
+    "DPS": lambda a, b, x: js.sample(KEY, js.denoise.DPS(a, WHOLE, MIXED), x, PLANS["ddim"](good_calls.VP, GRID)),
+    "TrajectoryVariance": lambda a, b, x: js.sample(
+        KEY, a, x, PLANS["ddim"](good_calls.VP, GRID), steer=js.steer.TrajectoryVariance(2)
+    ),
+    "DiffPIR": lambda a, b, x: js.sample(
+        KEY, a, x, PLANS["ddim"](good_calls.VP, GRID), steer=js.steer.DiffPIR(WHOLE, MIXED, noise=0.1)
+    ),
+    "adaptive": lambda a, b, x: js.solve.adaptive(None, a, x, good_calls.VP),
+}
+GRID = np.linspace(0.9, 0.1, 5)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_what_surrounds_a_denoiser_keeps_the_dtypes_of_mixed_trees(name, x64):
+    model = lambda share: lambda x, t: jax.tree.map(lambda leaf: share * leaf, x)
+    made = [js.Denoiser(model(share), good_calls.VP) for share in (0.3, 0.5)]
+    assert kept(jax.eval_shape(lambda x: RUNS[name](*made, x).x, MIXED))
+
+
 KERNELS = {
     "ULA": js.mcmc.ULA, "MALA": js.mcmc.MALA, "Barker": js.mcmc.Barker, "HMC": js.mcmc.HMC, "NUTS": js.mcmc.NUTS,
     "BAOAB": js.mcmc.BAOAB, "OBABO": js.mcmc.OBABO, "GHMC": js.mcmc.GHMC, "MCLMC": js.mcmc.MCLMC,
