@@ -23,7 +23,7 @@ def dpm2_ancestral(schedule: Schedule, grid: Grid, *, eta: Scalar = 1.0) -> Plan
     eta = 0 is `dpm2`. On Gaussian data the variance is of second order.
 
     Args:
-        schedule: a noise schedule; alpha must be positive on the grid.
+        schedule: a noise schedule, alpha > 0 on the grid; errors grow as 1 / alpha of the start (see `dpm_solver`).
         grid: [n + 1] decreasing times, concrete.
         eta: share of the ancestral noise, >= 0.
 

@@ -33,7 +33,7 @@ def unipc(
         schedule: a noise schedule.
         grid: [n + 1] decreasing times.
         order: points of the predictor (static, 1..6).
-        predicts: "x0" or "eps": what is interpolated.
+        predicts: "x0" or "eps": what is interpolated. On eps errors grow as 1 / alpha of the start (see `dpm_solver`).
         variant: "exact", "bh1" or "bh2".
         corrector_last: also correct the last step, with one more evaluation at the end of the grid.
         lower_order_final: as in `dpmpp`; the published code always lowers (True).

@@ -61,7 +61,7 @@ def plms(schedule: Schedule, grid: Grid, *, order: int = 4, start: Literal["eule
     Diffusion's default does (diffusers' PNDM with `skip_prk_steps`); `pndm` has the Runge-Kutta start.
 
     Args:
-        schedule: a noise schedule; alpha must be positive on the grid.
+        schedule: a noise schedule, alpha > 0 on the grid; errors grow as 1 / alpha of the start (see `dpm_solver`).
         grid: [n + 1] decreasing times.
         order: number of points (static, 1..6; 2..6 with a Heun step).
         start: "euler" or "heun".
@@ -129,7 +129,7 @@ def ghvb(
     order k (beta = 1) towards that of order k - 1, which removes divergence artefacts of few, strongly guided steps.
 
     Args:
-        schedule: a noise schedule; alpha must be positive on the grid.
+        schedule: a noise schedule, alpha > 0 on the grid; errors grow as 1 / alpha of the start (see `dpm_solver`).
         grid: [n + 1] decreasing times.
         order: number of points (static, 1..6).
         beta: damping in (0, 1]; 1 is `plms`.
@@ -165,7 +165,7 @@ def gradient_estimation(schedule: Schedule, grid: Grid, *, gamma: Scalar = 2.0) 
     is better in few steps of a trained network.
 
     Args:
-        schedule: a noise schedule; alpha must be positive on the grid.
+        schedule: a noise schedule, alpha > 0 on the grid; errors grow as 1 / alpha of the start (see `dpm_solver`).
         grid: [n + 1] decreasing times.
         gamma: weight of the newest prediction.
 
@@ -223,7 +223,7 @@ def pndm(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
     predictions, as published.
 
     Args:
-        schedule: a noise schedule; alpha must be positive on the grid.
+        schedule: a noise schedule, alpha > 0 on the grid; errors grow as 1 / alpha of the start (see `dpm_solver`).
         grid: [n + 1] decreasing times, n >= order - 1.
         order: 4 (F-PNDM) or 2 (S-PNDM).
 

@@ -279,7 +279,7 @@ def deis(
     sum is off by 1e-4.
 
     Args:
-        schedule: a noise schedule; alpha must be positive on the grid.
+        schedule: a noise schedule, alpha > 0 on the grid; errors grow as 1 / alpha of the start (see `dpm_solver`).
         grid: [n + 1] decreasing times; the paper uses `time_grid(schedule, steps, power=2)`.
         order: number of points = order of convergence (static, 1..6).
         variable: "t", "rho" or "lam".
@@ -313,7 +313,7 @@ def lms(schedule: Schedule, grid: Grid, *, order: int = 4) -> Plan:
     """Make the linear multistep of k-diffusion in rho = sigma / alpha: `deis(variable="rho")` that keeps its order.
 
     Args:
-        schedule: a noise schedule; alpha must be positive on the grid.
+        schedule: a noise schedule, alpha > 0 on the grid; errors grow as 1 / alpha of the start (see `dpm_solver`).
         grid: [n + 1] decreasing times; may end at sigma = 0 at full order.
         order: number of points = order of convergence (static, 1..6).
 

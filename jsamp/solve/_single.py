@@ -149,7 +149,7 @@ def dpm_single(
     """Make DPM-Solver singlestep (2S, 3S, "fast"): exponential Runge-Kutta blocks on eps in lam, n evaluations in all.
 
     Args:
-        schedule: a noise schedule; alpha must be positive on the grid.
+        schedule: a noise schedule, alpha > 0 on the grid; errors grow as 1 / alpha of the start (see `dpm_solver`).
         grid: [n + 1] decreasing times.
         order: evaluations per block = order of convergence: 2 or 3.
         packing: "fast" or "grid", as in `dpmpp_single`.

@@ -90,7 +90,7 @@ def rho_rk(schedule: Schedule, grid: Grid, *, tableau: str = "3kutta") -> Plan:
     A last step to sigma = 0 is an Euler step: no stage can evaluate there.
 
     Args:
-        schedule: a noise schedule; alpha must be positive on the grid.
+        schedule: a noise schedule, alpha > 0 on the grid; errors grow as 1 / alpha of the start (see `dpm_solver`).
         grid: [n + 1] decreasing times.
         tableau: "1euler", "2heun", "2mid", "3kutta", "3ral" (Ralston), "3heun", "3vdh" (van der Houwen), "3ssprk" or
             "4rk"; the digit is the order and the number of rows per step.
@@ -134,7 +134,7 @@ def heun(schedule: Schedule, grid: Grid) -> Plan:
     of two slopes that far apart overshoots, and multistep plans do better below ten evaluations.
 
     Args:
-        schedule: a noise schedule.
+        schedule: a noise schedule; but for `Flow` errors grow as 1 / alpha of the start (see `dpm_solver`).
         grid: [n + 1] decreasing times.
 
     Returns:
@@ -176,7 +176,8 @@ def edm(
     """Make the stochastic sampler of EDM: before each Heun step the noise level is raised and fresh noise added.
 
     sigma_hat = sigma (1 + gamma), gamma = min(churn / n, sqrt(2) - 1) where churn_min <= sigma <= churn_max, and
-    x <- x + noise sqrt(sigma_hat^2 - sigma^2) z. With churn = 0 it is `heun`.
+    x <- x + noise sqrt(sigma_hat^2 - sigma^2) z. With churn = 0 it is `heun`, whose
+    errors grow as 1 / alpha of the start.
 
     Args:
         schedule: a schedule with alpha = 1 (`VE`).
@@ -233,7 +234,7 @@ def dpm2(schedule: Schedule, grid: Grid) -> Plan:
     A last step to zero noise is an Euler step.
 
     Args:
-        schedule: a noise schedule; alpha must be positive on the grid.
+        schedule: a noise schedule, alpha > 0 on the grid; errors grow as 1 / alpha of the start (see `dpm_solver`).
         grid: [n + 1] decreasing times.
 
     Returns:

@@ -1,6 +1,8 @@
 """What stands at the door of a run: plans cut in parts, levels that differ, grids outside the schedule, long steps."""
 
 import functools
+import inspect
+import re
 
 import jax
 import jax.numpy as jnp
@@ -292,9 +294,12 @@ def test_a_uniform_grid_keeps_its_order():
         np.testing.assert_array_equal(auto.weights, never.weights)
 
 
+def amplifies(plan):
+    return float(S.describe(plan).splitlines()[0].split("amplifies ")[1])
+
+
 def test_describe_shows_how_far_errors_grow():
     """x0 forms stay near 1; eps forms grow like 1 / alpha of their start, by the sum of their coefficients."""
-    amplifies = lambda plan: float(S.describe(plan).splitlines()[0].split("amplifies ")[1])
     grid = N.logsnr_grid(VP, 12)
     # The coefficients of DDIM are positive and telescope: share of the start, and alpha less that share for the rest.
     share = VP.sigma(grid) / VP.sigma(grid[0])
@@ -303,6 +308,20 @@ def test_describe_shows_how_far_errors_grow():
     assert amplifies(S.dpm_solver(VP, grid, tau=1.0)) > 1 / VP.alpha(grid[0])
     flow = N.Flow()
     assert amplifies(S.dpm_single(flow, N.logsnr_grid(flow, 9, t_max=0.999), order=3)) > 500
+
+
+def test_builders_whose_errors_grow_say_so():
+    """As their tables do, on a start of little signal: 1 / alpha is 152 there."""
+    grid, grown = N.logsnr_grid(VP, 12), {}
+    for name in S.__all__:
+        build = getattr(S, name)
+        parameters = list(inspect.signature(build).parameters.values()) if inspect.isfunction(build) else []
+        if [p.name for p in parameters[:2]] == ["schedule", "grid"]:
+            grown[name] = amplifies(build(VP, grid)) > 1 / VP.alpha(grid[0])
+    assert grown["ghvb"] and grown["dpm_single"] and not grown["dpmpp"] and not grown["ddim"]
+    documented = lambda name: re.search("1 / alpha|as in `plms`", getattr(S, name).__doc__)
+    assert not [name for name, grows in grown.items() if grows and not documented(name)]
+    assert amplifies(S.unipc(VP, grid, predicts="eps")) > 1 / VP.alpha(grid[0]) and documented("unipc")
 
 
 # ---------------------------------------------------------------- the kernel of a plan
