@@ -96,7 +96,8 @@ def leverage(
         [n] scores, float32 (float64 for float64 rows). Differentiable in A, ridge and weights.
 
     Raises:
-        ValueError: for a non-finite A, fewer rows than columns without ridge, a negative ridge or weights.
+        ValueError: for a non-finite A or one beyond 5e33 / sqrt(n) in float32, fewer rows than columns without ridge,
+            a negative ridge or weights.
         TypeError: for integer rows.
 
     Example:

@@ -13,7 +13,7 @@ from jax import lax
 from jsamp._core._checks import check_count, check_scalar, is_traced
 from jsamp._core._mesh import over_mesh
 from jsamp.select._leverage import leverage_rows
-from jsamp.select._rows import check_axis, check_matrix, check_weights, over_largest
+from jsamp.select._rows import check_axis, check_matrix, check_weights, over_largest, refuse_non_finite
 from jsamp.select._whiten import BLOCK
 
 
@@ -120,4 +120,6 @@ def lewis(
         iterations = 1 if rate < 1e-6 else math.ceil(math.log(tolerance / 10) / math.log(rate)) + 1
     check_count("lewis: iterations", iterations, low=0)
     weights = None if weights is None else over_largest(weights, axis_name).astype(A.dtype)
-    return _lewis(A, weights, float(p), iterations, axis_name, block)
+    found = _lewis(A, weights, float(p), iterations, axis_name, block)
+    refuse_non_finite("lewis: A", A, found.weight)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -90,8 +91,25 @@ def is_bad(A: Any) -> bool:
 
 def refuse_non_finite(name: str, A: Any, sign: Any = None) -> None:
     """Refuse rows with NaN or infinity, looked for where `sign` (scores that they would spoil) shows any."""
-    if (sign is None or (not is_traced(A) and is_bad(sign))) and is_bad(A):
+    if sign is not None and (is_traced(A) or not is_bad(sign)):
+        return
+    if is_bad(A):
         raise ValueError(f"{name} holds NaN or infinity. Clean the rows first.")
+    if sign is not None:
+        refuse_too_large(name, A.dtype, A.shape[0])
+
+
+def largest_entry(dtype: Any, num: int) -> float:
+    """The largest entry of `num` rows that are made white without digits lost below the smallest number."""
+    return 2.0 ** (jnp.finfo(dtype).maxexp - 16) / math.sqrt(max(num, 1))
+
+
+def refuse_too_large(name: str, dtype: Any, num: int) -> None:
+    """Raise for entries beyond `largest_entry`."""
+    raise ValueError(
+        f"{name} holds entries that are (times the roots of their weights) beyond {largest_entry(dtype, num):.0e}, "
+        f"too large for {jnp.dtype(dtype).name}. Divide the columns by their largest entries: that changes no score."
+    )
 
 
 def check_matrix(name: str, A: Any, *, tall: bool = True, finite: bool = True) -> jax.Array:

@@ -19,7 +19,7 @@ from jsamp._core._types import Key
 from jsamp.select._bits import wide
 from jsamp.select._draw import draw
 from jsamp.select._leverage import leverage
-from jsamp.select._rows import as_floating, inverse_power, is_bad, power_of_two
+from jsamp.select._rows import as_floating, is_bad, power_of_two, refuse_too_large
 from jsamp.select._subset import Subset
 from jsamp.select._whiten import (
     WELL,
@@ -27,6 +27,7 @@ from jsamp.select._whiten import (
     block_gram,
     finish,
     in_range,
+    inverse_scale,
     matmul,
     normalise,
     null_cut,
@@ -121,8 +122,8 @@ def _same_columns(columns: int | None, rows: Any, who: str) -> int:
     return rows.shape[1]
 
 
-def _passes(blocks: Iterable[Any], ridge: float, progress: bool) -> tuple[Callable[..., Any], Callable[[], Any]]:
-    """Make the passes over a stream: T -> (Gram of the rows a T, number of rows), and () -> scales of the columns."""
+def _passes(blocks: Iterable[Any], ridge: float, progress: bool) -> tuple[Callable[..., Any], Callable[[int], Any]]:
+    """Make the passes over a stream: T -> (Gram of the rows a T, number), and number -> scales of the columns."""
 
     def gram(transform):
         total, columns, count = None, None, 0
@@ -135,9 +136,12 @@ def _passes(blocks: Iterable[Any], ridge: float, progress: bool) -> tuple[Callab
             raise ValueError("leverage_stream: there are no blocks.")
         return add_ridge(total, ridge or None, transform), count
 
-    def scale():
+    def scale(count):
         tops = [jnp.max(jnp.abs(_as_rows(block, "leverage_stream")), 0, initial=0) for block in blocks]
-        return jnp.diag(inverse_power(jnp.maximum(functools.reduce(jnp.maximum, tops), math.sqrt(ridge))))
+        scales = inverse_scale(jnp.maximum(functools.reduce(jnp.maximum, tops), math.sqrt(ridge)), count)
+        if is_bad(scales):
+            refuse_too_large("leverage_stream: blocks", scales.dtype, count)
+        return jnp.diag(scales)
 
     return gram, scale
 
@@ -181,7 +185,7 @@ def leverage_stream(blocks: Iterable[Any], *, ridge: float = 0.0, progress: bool
         raise ValueError(f"leverage_stream: {count} rows are fewer than {first.shape[0]} columns. Pass ridge > 0.")
     ranged = jnp.eye(first.shape[0], dtype=first.dtype)
     if not bool(in_range(first)):
-        ranged = scale()
+        ranged = scale(count)
         first, _ = gram(ranged)
     transform, first = normalise(first)
     transform, predicted, quality = refine(matmul(ranged, transform), first)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jsamp.select._rows import inverse_power
+from jsamp.select._rows import inverse_power, largest_entry
 
 BLOCK = 8192
 WELL = 1 / 16  # a Gram this well conditioned needs no further pass over the rows
@@ -104,7 +104,12 @@ def column_scale(A: jax.Array, weight: Any, ridge: Any, axis_name: Any) -> jax.A
     top = lax.stop_gradient(top)
     top = top if axis_name is None else lax.pmax(top, axis_name)
     least = 0 if ridge is None else jnp.sqrt(lax.stop_gradient(jnp.asarray(ridge, A.dtype)))
-    return inverse_power(jnp.maximum(top, least))
+    return inverse_scale(jnp.maximum(top, least), A.shape[0])
+
+
+def inverse_scale(top: jax.Array, num: int) -> jax.Array:
+    """The power of two near 1 / top of columns of `num` rows; NaN where transforms would lose digits below `tiny`."""
+    return jnp.where(top > largest_entry(top.dtype, num), jnp.nan, inverse_power(top))
 
 
 def in_range(gram: jax.Array) -> jax.Array:

@@ -148,6 +148,25 @@ def test_scores_do_not_depend_on_the_unit(unit):
     )
 
 
+@pytest.mark.parametrize("unit", [1e35, 1e38])
+def test_entries_whose_inverses_leave_the_range_are_refused(unit):
+    A = np.clip(np.float32(rng().normal(size=(40, 3))), -3, 3)
+    for rows in (A * np.float32(unit), A * np.float32([1, unit, 1])):
+        for fun in (
+            select.leverage,
+            lambda x: select.leverage(x, weights=np.ones(40, np.float32)),
+            lambda x: select.leverage_stream([x[:25], x[25:]]),
+            lambda x: select.root_leverage(x, 1.5),
+            lambda x: select.lewis(x, 1.5),
+            lambda x: select.sensitivity(x, 1.0),
+            lambda x: select.sensitivity_bounds(x, 1.0),
+            lambda x: select.distortion(x, select.draw(KEY, np.ones(40), 20)),
+        ):
+            with pytest.raises(ValueError, match="too large for float32"):
+                fun(rows)
+        assert not np.isfinite(jax.jit(select.leverage)(rows)).any()
+
+
 def test_ridge_of_a_tiny_column():
     A = rng().normal(size=(30, 3)) * [1, 1e-15, 1]
     ridge = 1e-30
