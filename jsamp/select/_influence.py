@@ -11,7 +11,7 @@ import numpy as np
 
 from jsamp._core._checks import check_choice, check_finite, is_traced
 from jsamp._core._types import Scalar
-from jsamp.select._rows import as_floating, as_real, as_scalar, check_matrix, check_weights
+from jsamp.select._rows import as_floating, as_real, as_scalar, check_matrix, check_weights, is_bad, power_of_two
 from jsamp.select._whiten import BLOCK, column_scale, gram_of, map_rows, matmul, whiten
 
 FAMILIES = ("logistic", "poisson", "linear")
@@ -49,7 +49,8 @@ def influence(
         [n] scores with (weighted) mean 1.
 
     Raises:
-        ValueError: for shapes that do not fit, a non-finite X or coef, or labels that the family does not have.
+        ValueError: for shapes that do not fit, a non-finite X or coef, scores beyond the range of the dtype, or labels
+            that the family does not have.
         TypeError: for integer rows or an unknown kind of array.
 
     Example:
@@ -77,7 +78,13 @@ def influence(
     y = _check_outcome(y, n, family)
     weights = check_weights(weights, n, "influence")
     weights = None if weights is None else weights.astype(X.dtype)
-    return _influence(X, y.astype(X.dtype), coef.astype(X.dtype), uniform, weights, family, kind)
+    scores = _influence(X, y.astype(X.dtype), coef.astype(X.dtype), uniform, weights, family, kind)
+    if is_bad(scores):
+        raise ValueError(
+            "influence: the scores are not finite, so X or the means that coef predicts are too large. "
+            "Divide the columns of X by their largest entries and fit anew."
+        )
+    return scores
 
 
 def _check_outcome(y: Any, n: int, family: str) -> jax.Array:
@@ -110,16 +117,19 @@ def _influence(X, y, coef, uniform, weights, family, kind):
         heavy = heavy / jnp.max(heavy)
         gram = gram_of(X, heavy, None, None, BLOCK)
         transform, _ = whiten(gram, "auto", lambda: column_scale(X, heavy, None, None))
-        axes = transform if kind == "loss" else matmul(transform, transform.T)
+        unit = power_of_two(transform)  # scores have no unit, and the square of the transform may leave the range
+        axes = transform if kind == "loss" else matmul(transform, (unit * transform).T)
     else:
         axes = None
     norm = jnp.ones_like(eta) if kind == "residual" else map_rows(functools.partial(_norms, axes=axes), X)
     score = size * norm
+    score = score * power_of_two(score)
     average = jnp.sum(share * score) / jnp.sum(share)
-    score = jnp.where(average > 0, score / jnp.where(average > 0, average, 1), 1)
+    score = jnp.where(average == 0, 1, score / jnp.where(average == 0, 1, average))
     return share * ((1 - uniform) * score + uniform) * (share.shape[0] / jnp.sum(share))
 
 
 def _norms(rows, axes):
     rows = rows if axes is None else matmul(rows, axes)
-    return jnp.sqrt(jnp.sum(rows * rows, 1))
+    unit = power_of_two(rows, 1)
+    return jnp.sqrt(jnp.sum((rows * unit) ** 2, 1)) / unit[:, 0]

@@ -33,6 +33,25 @@ def test_influence_equals_its_formula(family):
         assert abs(float(got.mean()) - 1) < 1e-5
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("kind", ["loss", "coef", "gradient"])
+def test_influence_has_no_unit(kind, unit):
+    rng = np.random.default_rng(0)
+    X, coef, y = np.float32(rng.normal(size=(40, 3))), np.float32([0.5, -1.0, 0.3]), rng.integers(0, 2, 40)
+    usual = select.influence(X, y, coef, kind=kind)
+    scaled = select.influence(X * np.float32(unit), y, coef / np.float32(unit), kind=kind)
+    np.testing.assert_allclose(scaled, usual, rtol=1e-4)
+    assert usual.max() > 2 * usual.min()
+
+
+def test_influence_beyond_the_range_is_refused():
+    X = np.clip(np.float32(np.random.default_rng(0).normal(size=(40, 3))), -3, 3)
+    y = np.arange(40) % 2
+    for rows, coef, family in ((X * np.float32(1e36), np.zeros(3), "logistic"), (X, np.full(3, 300.0), "poisson")):
+        with pytest.raises(ValueError, match="the scores are not finite"):
+            select.influence(rows, y, np.float32(coef), family=family, kind="loss")
+
+
 def test_fitted_curves_are_the_true_ones():
     n = np.array([10, 20, 50, 100, 400.0])
     scale, rate, floor = np.array([1.0, 4.0, 2.0]), np.array([1.0, 0.5, 0.8]), np.array([0.0, 0.3, 0.01])
