@@ -131,7 +131,8 @@ def nested(
         dim: dimensions of the cube (static).
         delete: points deleted and replaced side by side (static).
         stop: end when the live points can raise log Z by at most this.
-        moves: slices for each new point (static); None is 3 dim, at least 6.
+        moves: slices for each new point (static); None is 5 dim. Fewer may leave errors of the evidence that are
+            half as large again as they say, where the posterior lies in a corner of the cube.
         max_steps: bound on the steps of the whole run, those before `state` included; None for no bound.
         progress: draw a tqdm bar of steps, when tqdm is installed.
         state: the `info.state` of a run to go on with, bit for bit, for example to a smaller `stop`.
@@ -181,7 +182,7 @@ def counts(who: str, num_live: Any, dim: Any, delete: Any, moves: Any) -> tuple[
     """The static counts of a run, or a refusal."""
     dim = _checks.check_count(f"{who}: dim", dim)
     delete = _checks.check_count(f"{who}: delete", delete)
-    moves = max(3 * dim, 6) if moves is None else _checks.check_count(f"{who}: moves", moves)
+    moves = 5 * dim if moves is None else _checks.check_count(f"{who}: moves", moves)
     num_live = _checks.check_count(f"{who}: num_live", num_live)
     if num_live <= dim or num_live < 2 * delete:
         raise ValueError(

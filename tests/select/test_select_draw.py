@@ -66,6 +66,11 @@ def test_weighted_sums_are_unbiased(scheme):
     np.testing.assert_allclose(np.asarray(counts)[:, ~varying], 1, rtol=1e-5)
 
 
+def test_a_poisson_draw_has_room_for_all_that_it_takes():
+    for num in (1, 2, 5, 20, 100, 10_000):
+        assert stats.poisson.sf(_draw._capacity(num, 10**9), num) < 1e-8
+
+
 def test_poisson_inclusion_and_certain_rows():
     probs = np.asarray(inclusion_probs(jnp.asarray(HEAVY), 9))
     assert (probs == 1).sum() >= 2
