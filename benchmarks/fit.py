@@ -127,9 +127,9 @@ def products(rows=1024, width=512):
 
 
 BRANIN = """
-On Branin the error is twice scikit-learn's for two reasons together: the prior on the kernel's scale, and the jitter that
-float32 needs, hold the scale near 10 where the likelihood alone asks for thousands. In float64 and without that prior the
-errors over three seeds are .032, .071 and .049, scikit-learn's .035, .073 and .054. On Hartmann neither matters.
+On Branin the error is twice scikit-learn's for two reasons together: the prior on the kernel's scale, and the jitter
+that float32 needs, hold the scale near 10 where the likelihood alone asks for thousands. In float64 and without that
+prior the errors over three seeds are .032, .071, .049, scikit-learn's .035, .073, .054. On Hartmann neither matters.
 """
 
 

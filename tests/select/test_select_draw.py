@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optimised
 import pytest
+from scipy import stats
 
 from jsamp.select import Subset, draw, draw_bias, draw_categorical, inclusion_probs
 from jsamp.select._bits import log_clock_from_words, log_clocks, sum_tree, uniform_from_words
-from jsamp.select._draw import SCHEMES
+from jsamp.select._draw import SCHEMES, _capacity
 
 HEAVY = np.float32(np.random.default_rng(0).pareto(1.0, 40) + 0.2)
 
@@ -68,7 +69,7 @@ def test_weighted_sums_are_unbiased(scheme):
 
 def test_a_poisson_draw_has_room_for_all_that_it_takes():
     for num in (1, 2, 5, 20, 100, 10_000):
-        assert stats.poisson.sf(_draw._capacity(num, 10**9), num) < 1e-8
+        assert stats.poisson.sf(_capacity(num, 10**9), num) < 1e-8
 
 
 def test_poisson_inclusion_and_certain_rows():
