@@ -93,9 +93,8 @@ def test_four_steps_cover_the_modes_that_one_step_loses():
         model = train(jax.random.key(0), grid)
         found[len(grid) - 1] = covered(jax.random.key(1), model, grid)
     (modes, four, close), (_, one, loose) = found[4], found[1]
-    assert modes >= 24 and four >= one + 4 and close >= loose + 0.05, (
-        found
-    )  # training is chaotic: compilers move the gap
+    assert modes >= 24 and four >= one + 4, found
+    assert close >= loose + 0.05, found  # another compiler moves the gap: training is chaotic
 
 
 def test_the_measure_counts_what_it_says():
