@@ -70,10 +70,11 @@ def main() -> None:
     arguments = (params, classifier, options.guidance, options.num, options.exact)
     benches = [job.Bench(*arguments, seed=3 + seed) for seed in range(options.seeds)]
     schedule = job.SCHEDULE
+    seeds = "one seed" if options.seeds == 1 else f"{options.seeds} seeds (mean ± sd)"
     lines = [
         "# Solvers on MNIST digits",
         "",
-        f"{machine.describe()}. n = m = {options.num}, {options.seeds} seeds (mean ± sd), guidance "
+        f"{machine.describe()}. n = m = {options.num}, {seeds}, guidance "
         f"{options.guidance:g}, Karras grid sigma {schedule.sigma_max:g} to {schedule.sigma_min:g}, then 0.",
         f"RMSE per pixel to 1000 steps of dpmpp from the same noise, {options.exact} images per seed.",
         "FD_32, precision and recall (k = 3): features of `train_classifier.py`, against as many test images.",
