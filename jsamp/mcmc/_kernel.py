@@ -159,13 +159,12 @@ def dtype_of(x: Any) -> Any:
     return jnp.promote_types(jnp.result_type(*jax.tree.leaves(x)), jnp.float32)
 
 
-def like(tree: Any, x: Any) -> Any:
-    """A tree of the structure and shapes of x in the dtypes of x."""
-    return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), tree, x)
+like = _tree.cast_like
+"""A tree of the structure and shapes of x in the dtypes of x."""
 
 
 def axpy(a: Any, direction: Any, x: Any) -> Any:
-    """X + a direction, in the dtypes of x."""
+    """Form x + a direction, in the dtypes of x."""
     return jax.tree.map(lambda d, x: (x + a * d).astype(x.dtype), direction, x)
 
 

@@ -90,7 +90,7 @@ def _run(key, denoiser, x, plan, steer, *, keep, segments):
     if steer is not None:
         final, report = ask(steer, "final", g, final)
     ok = _tree.all_finite(final)
-    final = jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), final, x)
+    final = _tree.cast_like(final, x)
     return final, ok, kept, report
 
 

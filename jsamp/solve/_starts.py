@@ -271,8 +271,7 @@ def optimise_start(
     dtype = jnp.result_type(*jax.tree.leaves(x))
     start = (x, x, jnp.asarray(jnp.inf, dtype), optimiser.init(x), jnp.full(steps, jnp.nan, dtype), jnp.int32(0))
     last, best, low, _, losses, count = jax.lax.while_loop(unfinished, update, vary(start, x, found))
-    best = _tree.where(objective(last)[0] < low, last, best)
-    best = jax.tree.map(lambda v, like: v.astype(like.dtype), best, given)
+    best = _tree.cast_like(_tree.where(objective(last)[0] < low, last, best), given)
     return Result(best, OptimisedStart(losses, _radius(best, plan), count))
 
 
