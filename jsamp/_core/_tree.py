@@ -56,8 +56,9 @@ def normal_like(key: Key, tree: Any) -> Any:
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """One boolean: every number of the tree is finite."""
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+    """One boolean: every number of the tree is finite; so is a tree without numbers."""
+    each = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(each)) if each else jnp.ones((), bool)
 
 
 def cast(tree: Any, dtype: Any) -> Any:

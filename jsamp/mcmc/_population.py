@@ -35,7 +35,8 @@ class EvidenceInfo(NamedTuple):
         nfe: model evaluations over all particles.
         accept: mean acceptance of the moves.
         levels: temperatures visited.
-        ok: the path reached the target and every number is finite.
+        ok: the path reached the target and every number is finite, the gradients that the kernel holds at the end
+            included: where one is not, moves along it have no way to go, and no move can enter.
 
     Example:
         >>> import jsamp as js
@@ -88,17 +89,17 @@ def _gaps(kernel, reference, x):
 
 
 def _move(key, kernel, x, moves):
-    """Take `moves` steps of every particle: (x, mean acceptance, evaluations)."""
+    """Take `moves` steps of every particle: (x, mean acceptance, evaluations, [N] gradients that are not finite)."""
 
     def one(key, x):
         state = protocol.start(kernel, x, jax.random.fold_in(key, moves))
         cost = protocol.refresh_cost(kernel, state)
         state, (accept, nfe, _) = walk(key, kernel, state, moves)
-        return state.position, accept, nfe + cost
+        return state.position, accept, nfe + cost, ~_tree.all_finite(protocol.gradient_in(state))
 
     num = jax.tree.leaves(x)[0].shape[0]
-    x, accept, nfe = jax.vmap(one)(jax.random.split(key, num), x)
-    return x, jnp.mean(accept), jnp.sum(nfe, dtype=jnp.int32)
+    x, accept, nfe, caught = jax.vmap(one)(jax.random.split(key, num), x)
+    return x, jnp.mean(accept), jnp.sum(nfe, dtype=jnp.int32), caught
 
 
 def _raised(log_weights, step, gaps):
@@ -109,22 +110,22 @@ def _raised(log_weights, step, gaps):
 @functools.partial(jax.jit, static_argnames=("moves",))
 def _ais(key, kernel, x, betas, reference, *, moves):
     def level(carry, inputs):
-        x, log_weights = carry
+        x, log_weights, _ = carry
         i, beta, after = inputs
         log_weights = _raised(log_weights, after - beta, _gaps(kernel, reference, x))
-        x, accept, nfe = _move(jax.random.fold_in(key, i), tempered(kernel, after), x, moves)
-        return (x, log_weights), (accept, nfe)
+        x, accept, nfe, caught = _move(jax.random.fold_in(key, i), tempered(kernel, after), x, moves)
+        return (x, log_weights, caught), (accept, nfe)
 
     num = jax.tree.leaves(x)[0].shape[0]
     steps = betas.shape[0] - 1
-    carry = vary((x, jnp.zeros(num, betas.dtype)), key, kernel, x, reference, betas)
-    (x, log_weights), (accept, nfe) = jax.lax.scan(level, carry, (jnp.arange(steps), betas[:-1], betas[1:]))
+    carry = vary((x, jnp.zeros(num, betas.dtype), jnp.zeros(num, bool)), key, kernel, x, reference, betas)
+    (x, log_weights, caught), (accept, nfe) = jax.lax.scan(level, carry, (jnp.arange(steps), betas[:-1], betas[1:]))
     evidence = log_mean_exp(log_weights)
     known = jnp.isfinite(evidence)
     ratio = jnp.exp(log_weights - jnp.where(known, evidence, 0))
     stderr = jnp.where(known, jnp.std(ratio, ddof=1) / math.sqrt(num), jnp.inf)
     nfe = jnp.sum(nfe, dtype=jnp.int32) + steps * num
-    ok = known & _tree.all_finite(x)
+    ok = known & _tree.all_finite(x) & ~jnp.any(caught & jnp.isfinite(log_weights))
     found = Estimate(evidence, stderr, effective_size(log_weights))
     return Result(x, EvidenceInfo(found, log_weights, nfe, jnp.mean(accept), betas, ok))
 
@@ -207,6 +208,7 @@ class _Climb(NamedTuple):
     beta: Any
     evidence: Any
     ancestor: Any  # [N] index of each particle's ancestor at the start
+    caught: Any  # [N] whether its gradient is not finite
     least: Any  # the smallest effective size so far
     level: Any
     nfe: Any
@@ -224,10 +226,10 @@ def _climb(key, kernel, reference, share, moves, c: _Climb) -> _Climb:
     weights = normalise(log_weights)
     # Where no particle is left in the support, all stay: the evidence says so.
     index = draw(choose, jnp.where(jnp.any(weights > 0), weights, 1), num, scheme="multinomial").index
-    x, rate, cost = _move(move, tempered(kernel, after), jax.tree.map(lambda leaf: leaf[index], c.x), moves)
+    x, rate, cost, caught = _move(move, tempered(kernel, after), jax.tree.map(lambda leaf: leaf[index], c.x), moves)
     level = c.level + 1
     return _Climb(
-        x, after, c.evidence + log_mean_exp(log_weights), c.ancestor[index],
+        x, after, c.evidence + log_mean_exp(log_weights), c.ancestor[index], caught,
         jnp.minimum(c.least, effective_size(log_weights)), level, c.nfe + cost + num, c.accept + rate,
         c.betas.at[level].set(after),
     )  # fmt: skip
@@ -238,7 +240,7 @@ def _smc(key, kernel, x, reference, share, *, moves, max_levels):
     num, dtype = jax.tree.leaves(x)[0].shape[0], k.dtype_of(x)
     zero, none = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
     betas = jnp.full(max_levels + 1, 1, dtype).at[0].set(0)
-    first = _Climb(x, zero, zero, jnp.arange(num), zero + num, none, none, zero, betas)
+    first = _Climb(x, zero, zero, jnp.arange(num), jnp.zeros(num, bool), zero + num, none, none, zero, betas)
     c = jax.lax.while_loop(
         lambda c: (c.beta < 1) & (c.level < max_levels) & jnp.isfinite(c.evidence),
         lambda c: _climb(key, kernel, reference, share, moves, c),
@@ -250,7 +252,7 @@ def _smc(key, kernel, x, reference, share, *, moves, max_levels):
     variance = 1 - growth * (1 - jnp.sum(families**2))
     known = jnp.isfinite(c.evidence)
     stderr = jnp.where(known, jnp.sqrt(jnp.maximum(variance, 0)), jnp.inf)
-    ok = (c.beta >= 1) & known & _tree.all_finite(c.x)
+    ok = (c.beta >= 1) & known & _tree.all_finite(c.x) & ~jnp.any(c.caught)
     found = Estimate(c.evidence, stderr, c.least)
     return Result(c.x, EvidenceInfo(found, jnp.zeros(num, dtype), c.nfe, c.accept / c.level, c.betas, ok))
 

@@ -44,6 +44,17 @@ def test_no_particle_in_the_support_has_evidence_minus_infinity():
     assert not bool(out.info.ok)
 
 
+@pytest.mark.parametrize("kernel", [mcmc.MALA, mcmc.HMC])
+def test_evidence_of_particles_whose_gradient_is_not_finite_is_not_ok(kernel):
+    # The square root of an untaken branch: finite densities, slopes NaN in one half, which no move leaves or enters.
+    target = lambda x: jnp.where(x[0] < 0, 0, jnp.sqrt(jnp.where(x[0] < 9, x[0], 1)) * 0) - jnp.sum(x**2) / 2
+    x = jax.random.normal(KEY, (20, 2))
+    for at, ok in ((jnp.abs(x), True), (x, False), (-jnp.abs(x), False)):
+        move = kernel(target, step_size=0.1)
+        assert bool(mcmc.ais(KEY, move, at, jnp.linspace(0, 1, 3), reference=gaussian).info.ok) is ok
+        assert bool(mcmc.smc(KEY, move, at, reference=gaussian, max_levels=3).info.ok) is ok
+
+
 def test_nuts_outside_the_support_stops_at_once_and_says_so():
     kernel = mcmc.NUTS(half_line, step_size=0.5)
     keep = lambda s, i: (i.accept, i.diverged, i.nfe)
