@@ -43,6 +43,26 @@ def check_key(key: Any, who: str) -> None:
         raise ValueError(f"{who}: key must be one key, got a batch of shape {key.shape}. Use jax.vmap over the keys.")
 
 
+def is_sparse(value: Any) -> bool:
+    """Whether a value is a sparse matrix, of scipy or of JAX."""
+    return hasattr(value, "todense")
+
+
+def refuse_sparse(name: str, *values: Any) -> None:
+    """Refuse sparse matrices, which numpy takes for one object and JAX for a tree."""
+    for value in filter(is_sparse, values):
+        dense = "toarray" if hasattr(value, "toarray") else "todense"
+        raise TypeError(f"{name} is a sparse matrix, but is read densely. Pass {name.split()[-1]}.{dense}().")
+
+
+def refuse_times(name: str, dtype: Any) -> None:
+    """Refuse dates and durations, whose numbers depend on a unit."""
+    what = name.split()[-1]
+    since = {"M": f"({what} - {what}.min())", "m": what}.get(getattr(dtype, "kind", ""))
+    if since is not None:
+        raise TypeError(f"{name} must hold numbers, got {dtype}. Choose a unit: {since} / np.timedelta64(1, 'D').")
+
+
 def _number(name: str, value: Any) -> np.ndarray | None:
     """The value as a numpy array of numbers, or None when it is traced, or a refusal."""
     if is_traced(value):
@@ -52,10 +72,12 @@ def _number(name: str, value: Any) -> np.ndarray | None:
         raise TypeError(f"{name} must be a number, got a random key. Pass keys first, numbers by name.")
     if isinstance(value, (str, bytes)) or value is None:
         raise TypeError(f"{name} must be a number, got {value!r}.")
+    refuse_sparse(name, value)
     try:
         known = np.asarray(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a number or an array, got {shown(value)}.") from error
+    refuse_times(name, known.dtype)
     if not jnp.issubdtype(known.dtype, jnp.number):
         raise TypeError(f"{name} must be a number, got {shown(value)}.")
     return known
@@ -168,6 +190,8 @@ def is_array(leaf: Any) -> bool:
         return True
     dtype = getattr(leaf, "dtype", None) if hasattr(leaf, "shape") else None
     kinds = (jnp.number, jnp.bool_, jax.dtypes.prng_key)
+    if is_sparse(leaf) or getattr(dtype, "kind", "") == "m":  # numpy counts durations among the integers
+        return False
     return dtype is not None and any(jnp.issubdtype(dtype, kind) for kind in kinds)
 
 
@@ -182,7 +206,8 @@ def check_made(name: str, tree: Any, *, wanted: str = "an array or a tree of arr
 
 def check_floating(name: str, tree: Any) -> None:
     """Refuse a tree with a leaf that is not a floating-point array, or with no leaf at all."""
-    leaves = jax.tree.leaves(tree)
+    leaves = jax.tree.leaves(tree, is_leaf=is_sparse)
+    refuse_sparse(name, *leaves)
     if not leaves:
         raise ValueError(f"{name} is an empty tree; pass an array or a tree of arrays.")
     for leaf in leaves:

@@ -18,11 +18,13 @@ def array(name: str, value: Any, shape: str, *, low: int = 1, missing: bool = Fa
     `shape` names the axes ("n", "n d", "..."); the first must have at least `low` entries. With `missing`, values may
     be infinite (never NaN).
     """
+    _checks.refuse_sparse(name, value)
     try:
         known = value if isinstance(value, jax.Array) else np.asarray(value)
         kind = known.dtype
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}.") from None
+    _checks.refuse_times(name, kind)
     if not (jnp.issubdtype(kind, jnp.number) or kind == jnp.bool_) or jnp.issubdtype(kind, jnp.complexfloating):
         raise TypeError(f"{name} must be an array of real numbers, got dtype {kind}.")
     if shape != "..." and known.ndim != len(shape.split()):
@@ -39,6 +41,11 @@ def array(name: str, value: Any, shape: str, *, low: int = 1, missing: bool = Fa
     floating = jnp.issubdtype(kind, jnp.floating)
     kind = jnp.promote_types(kind, jnp.float32) if floating else jnp.result_type(float)
     return jnp.asarray(known, jax.dtypes.canonicalize_dtype(kind))
+
+
+def tree(name: str, values: Any, *, low: int = 1) -> Any:
+    """Return a tree of numeric arrays of any shapes, or refuse a leaf of it."""
+    return jax.tree.map(lambda leaf: array(name, leaf, "...", low=low), values, is_leaf=_checks.is_sparse)
 
 
 def flat_rows(name: str, value: Any, *, low: int = 2) -> jax.Array:

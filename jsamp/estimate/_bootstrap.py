@@ -191,7 +191,7 @@ def bootstrap(
     _checks.check_choice("bootstrap: method", method, ("bca", "percentile", "basic", "normal"))
     num, block = _checks.check_count("bootstrap: num", num, low=2), _checks.check_count("bootstrap: block", block)
     _arrays.probability("bootstrap: level", level)
-    data = jax.tree.map(lambda leaf: _arrays.array("bootstrap: data", leaf, "...", low=2), data)
+    data = _arrays.tree("bootstrap: data", data, low=2)
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(data)}
     if len(lengths) != 1 or lengths == {()}:
         raise ValueError(f"bootstrap: data must be arrays [n, ...] with one n, got {sorted(lengths)}.")

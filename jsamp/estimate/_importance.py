@@ -77,7 +77,7 @@ def snis(log_ratios: Any, values: Any) -> Estimate:
         Owen, "Monte Carlo theory, methods and examples", 2013, chapter 9.
     """
     log_ratios = check_log_ratios("snis", log_ratios)
-    values = jax.tree.map(lambda leaf: _arrays.array("snis: values", leaf, "..."), values)
+    values = _arrays.tree("snis: values", values)
     for leaf in jax.tree.leaves(values):
         if leaf.ndim == 0 or leaf.shape[0] != log_ratios.shape[0]:
             raise ValueError(f"snis: values must be [{log_ratios.shape[0]}, ...] as log_ratios, got {leaf.shape}.")

@@ -43,12 +43,14 @@ def _no_batch(batch):
 
 
 def _rows(data):
+    _checks.refuse_sparse("minimise: data", *jax.tree.leaves(data, is_leaf=_checks.is_sparse))
     for leaf in jax.tree.leaves(data):
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) or np.ndim(leaf) < 1:
             raise TypeError(
                 f"minimise: data must be arrays [n, ...], got {_checks.shown(leaf)}. Convert lists by jnp.asarray, "
                 f"data frames by .to_numpy()."
             )
+        _checks.refuse_times("minimise: data", leaf.dtype)
         if not (jnp.issubdtype(leaf.dtype, jnp.number) or leaf.dtype == bool):
             raise TypeError(f"minimise: data must hold numbers, got an array of {leaf.dtype}. Encode it first.")
         if not isinstance(leaf, np.memmap):  # a map may be larger than memory: its batches are checked instead

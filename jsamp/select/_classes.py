@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_count, check_key, check_on_host
+from jsamp._core._checks import check_count, check_key, check_on_host, refuse_sparse
 from jsamp._core._types import Key
 from jsamp.select._rows import check_matrix
 from jsamp.select._smote import smote
@@ -20,6 +20,7 @@ def _check_classes(y: Any, n: int | None, targets: Any, who: str) -> tuple[np.nd
     """Labels on the host, the class of every row as a number, and the wanted size of each class that has one."""
     if isinstance(y, jax.Array) and jnp.issubdtype(y.dtype, jax.dtypes.prng_key):
         raise TypeError(f"{who}: y is a PRNG key, but labels are wanted. Check the order of the arguments.")
+    refuse_sparse(f"{who}: y", y)
     y = np.asarray(y)
     if y.ndim != 1 or y.size == 0 or (n is not None and y.shape[0] != n):
         rows = "n" if n is None else n

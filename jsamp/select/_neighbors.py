@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jsamp._core._checks import check_choice, check_count
+from jsamp._core._checks import check_choice, check_count, is_sparse, refuse_sparse
 from jsamp.select._rows import as_array, as_real, is_bad, power_of_two
 from jsamp.select._whiten import map_rows
 
@@ -154,6 +154,8 @@ def nearest(
     """
     check_choice("nearest: metric", metric, METRICS)
     check_count("nearest: block", block)
+    for name, tree in (("database", database), ("query", query)):
+        refuse_sparse(f"nearest: {name}", *jax.tree.leaves(tree, is_leaf=is_sparse))
     leaves, structure = jax.tree.flatten(database)
     if not leaves:
         raise ValueError("nearest: database is an empty tree.")

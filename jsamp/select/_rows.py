@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_scalar, is_traced, shown
+from jsamp._core._checks import check_scalar, is_traced, refuse_sparse, refuse_times, shown
 from jsamp.select._bits import wide
 
 EXACT = {jnp.dtype(jnp.float32): 2**24, jnp.dtype(jnp.float64): 2**53}  # integers up to here have a float of their own
@@ -26,8 +26,7 @@ def as_array(name: str, value: Any) -> jax.Array:
 
 def _from_host(name: str, value: Any) -> np.ndarray:
     """The value as a numpy array of numbers that JAX can hold without loss of range."""
-    if hasattr(value, "toarray") or hasattr(value, "todense"):
-        raise TypeError(f"{name} is a sparse matrix, but rows are read densely. Pass {name.split()[-1]}.toarray().")
+    refuse_sparse(name, value)
     if isinstance(value, (str, bytes, dict, set)) or value is None or callable(value):
         raise TypeError(f"{name} must be an array, got {type(value).__name__}. Pass numbers.")
     if isinstance(value, (list, tuple)) and any(isinstance(x, jax.Array) for x in value):
@@ -39,6 +38,7 @@ def _from_host(name: str, value: Any) -> np.ndarray:
         known = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} must be one array, got rows of different lengths. Pad or cut them.") from error
+    refuse_times(name, known.dtype)
     if known.dtype.kind not in "biufc" and not jnp.issubdtype(known.dtype, jnp.floating):  # bfloat16 has kind V
         raise TypeError(f"{name} must hold numbers, got dtype {known.dtype}. Encode or drop what is not a number.")
     if known.dtype.kind in "iu" and known.size:

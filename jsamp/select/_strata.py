@@ -17,6 +17,7 @@ from jsamp._core._checks import (
     check_rows,
     concrete,
     is_traced,
+    refuse_sparse,
     shown,
 )
 from jsamp._core._types import Key
@@ -92,6 +93,7 @@ def stratified(key: Key, strata: Any, counts: Any, *, scores: Any = None) -> Sub
 
 def _check_counts(name: str, counts: Any) -> tuple[int, ...]:
     """Rows per stratum as Python ints; dicts, fractions and traced counts are refused."""
+    refuse_sparse(name, counts)
     if isinstance(counts, (dict, str, set)) or is_traced(counts) or not np.iterable(counts):
         raise TypeError(f"{name} must be S integers, one per stratum, got {shown(counts)}. Use stratum_counts.")
     counts = np.asarray(counts).tolist() if hasattr(counts, "dtype") else list(counts)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import is_traced
+from jsamp._core._checks import is_sparse, is_traced
 from jsamp._core._mesh import everywhere
 
 
@@ -52,7 +52,7 @@ class Subset(NamedTuple):
 
         def rows(leaf):
             shape = getattr(leaf, "shape", None)
-            if not shape or hasattr(leaf, "todense"):
+            if not shape or is_sparse(leaf):
                 raise TypeError(f"Subset.take: every leaf must be an array of rows, got {type(leaf).__name__}. "
                                 f"Pass numpy or JAX arrays, or a data frame.")  # fmt: skip
             if shape[0] < least:
@@ -64,7 +64,7 @@ class Subset(NamedTuple):
                 return leaf.at[self.index].get(out_sharding=everywhere(leaf))
             return (jnp.asarray(leaf) if known is None else leaf)[self.index if known is None else known]
 
-        return jax.tree.map(rows, tree)
+        return jax.tree.map(rows, tree, is_leaf=is_sparse)
 
     def row_scale(self, p: Any = 2.0) -> jax.Array:
         """Compute the factors weight^(1/p), one per slot: rows multiplied by them keep |A x|_p^p without bias."""
