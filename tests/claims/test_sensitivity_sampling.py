@@ -38,7 +38,10 @@ def sphere_distortion(rows, p, start):
 
 @pytest.mark.parametrize(("p", "slope"), [(1.0, 2.0), (1.5, 4 / 3)])
 def test_rows_needed_grow_like_a_power_of_the_total_sensitivity(p, slope):
-    """On the sphere every score is the same and S ~ d^(p/2): the exponent of S is 2/p, not the classical 1 + 2/p."""
+    """On the sphere every score is the same and S ~ d^(p/2): the exponent of S is 2/p, not the classical 1 + 2/p.
+
+    `sample_size` says so: the rows that it asks for and the rows needed grow alike.
+    """
     rng = np.random.default_rng(0)
     dims, need = (16, 32, 64, 128), []
     for d in dims:
@@ -57,6 +60,12 @@ def test_rows_needed_grow_like_a_power_of_the_total_sensitivity(p, slope):
     sums = [total_sensitivity(d, p) for d in dims]
     measured = np.polyfit(np.log(sums), np.log(need), 1)[0]
     assert abs(measured - slope) < 0.2, (measured, need)
+    asked, classic = (
+        np.log([select.sample_size(EPS, scheme, dim=d, p=p, total=S) for d, S in zip(dims, sums, strict=True)])
+        for scheme in ("plain", "classic")
+    )
+    assert abs(np.polyfit(asked, np.log(need), 1)[0] - 1) < 0.15, (measured, need)
+    assert np.polyfit(classic, np.log(need), 1)[0] < 0.75
 
 
 def median_rows(d, copies_mass, sphere_mass):
@@ -141,8 +150,8 @@ def test_scores_keep_the_row_that_uniform_sampling_loses():
     keys = jax.random.split(jax.random.key(0), 20)
     for p in (1.0, 3.0):
         scores = select.sensitivity(A, p)
-        kept = jax.vmap(lambda k, s=scores: jnp.any(select.draw(k, s, 100).index == 0))(keys)
-        assert bool(kept.all())
+        drawn = jax.vmap(lambda k, s=scores: select.draw(k, s, 100))(keys)
+        assert bool(jnp.any((drawn.index == 0) & drawn.mask, axis=1).all())
     lost = jax.vmap(lambda k: jnp.all(select.draw(k, jnp.ones(1501), 100, scheme="topk").index != 0))(keys)
     assert int(lost.sum()) >= 15
 
