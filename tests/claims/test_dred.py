@@ -27,22 +27,25 @@ def test_prioritised_replay_lowers_the_worst_error():
     keys = jax.random.split(jax.random.key(0), 50)
     score = select.Replay(beta=0.5, mix=0.0, stale=0.3, transform="rank")
     uniform = select.Replay(beta=1e6, mix=0.0, stale=0.0, transform="rank")
-    worst, counts = jax.jit(jax.vmap(lambda k: learn(k, score)))(keys)
-    flat, _ = jax.jit(jax.vmap(lambda k: learn(k, uniform)))(keys)
+    greedy = select.Replay(beta=0.5, mix=0.0, stale=0.0, transform="rank")
+    run = jax.jit(jax.vmap(learn, (0, None)))
+    (worst, counts), (flat, _), (_, few) = (run(keys, replay) for replay in (score, uniform, greedy))
     assert float(worst.mean()) < 0.7 * float(flat.mean())
-    assert int(counts.min()) > 5  # staleness lets nothing starve
+    # Staleness lets nothing starve: the level seen least is seen 24 times of 400, and 11 times without it.
+    assert float(counts.mean(0).min()) > 1.8 * float(few.mean(0).min())
 
 
 def test_generated_levels_enter_only_outside_the_dataset():
     replay = select.Replay(beta=0.1, mix=0.5)
     state = replay.init(12, dataset=8)
     for slot in range(8):
-        state = replay.update(state, slot, 1.0 + slot)
+        state = replay.update(state, slot, 0.01 * (1 + slot))  # most generated levels teach more than the dataset's
     for key in jax.random.split(jax.random.key(0), 30):
         k1, k2 = jax.random.split(key)
         state, slot, _ = replay.insert(state, jax.random.uniform(k1), jax.random.uniform(k2))
         assert int(slot) >= 8
-    assert state.score[:8].tolist() == [1.0 + s for s in range(8)] and bool(state.filled.all())
+    np.testing.assert_allclose(state.score[:8], 0.01 * np.arange(1, 9), rtol=1e-6)
+    assert bool(state.filled.all())
     assert float(state.second[8:].min()) > 0.5  # only levels that teach at least as much replaced others
 
 
