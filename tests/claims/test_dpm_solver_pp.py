@@ -31,6 +31,11 @@ def test_two_points_on_x0_stay_where_three_stages_on_eps_diverge(n):
     assert rmse(before) > 2 * rmse(plus)
     assert np.abs(before).max() > 1.6 * np.abs(truth).max()
     assert np.abs(plus).max() < 1.03 * np.abs(truth).max()
+    # What x0 is worth at equal stages, two: half the error and less. Two points on eps do as well as on x0 here.
+    data, noise = (
+        run_table(f(VP, grid, order=2), predict, STARTS) for f in (js.solve.dpmpp_single, js.solve.dpm_single)
+    )
+    assert rmse(noise) > 1.7 * rmse(data)
 
 
 def test_without_guidance_two_points_are_far_closer_than_one():
@@ -62,9 +67,12 @@ def test_three_points_converge_at_third_order_where_published_codes_stay_at_seco
 
 
 def test_thresholding_holds_guided_samples_in_the_data_range():
-    """Static thresholding of x0 at the data's bound, under a scale that leaves it: only the x0 form can bear it."""
+    """Static thresholding of x0 at the data's bound, under a scale that leaves it.
+
+    On an even grid too, where stages leave the bound by a tenth and more.
+    """
     predict, bound = guided(10.0), 0.8
-    grid = js.noise.logsnr_grid(VP, 20)
+    grid, even = js.noise.logsnr_grid(VP, 20), js.noise.time_grid(VP, 20)
 
     def clipped(x, alpha, sigma):
         x0 = np.clip(predict(x, alpha, sigma)[0], -bound, bound)
@@ -73,3 +81,6 @@ def test_thresholding_holds_guided_samples_in_the_data_range():
     plan = js.solve.dpmpp(VP, grid, order=2)
     assert np.abs(run_table(plan, predict, STARTS)).max() > 1.1
     assert np.abs(run_table(plan, clipped, STARTS)).max() < 1.05 * bound
+    assert np.abs(run_table(js.solve.dpmpp(VP, even, order=2), clipped, STARTS)).max() < 1.05 * bound
+    for stages in (js.solve.dpm_single(VP, even, order=3), js.solve.dpmpp_single(VP, even, order=3)):
+        assert np.abs(run_table(stages, clipped, STARTS)).max() > 1.1 * bound
