@@ -48,6 +48,14 @@ def test_a_parametric_score_is_learned_at_rate_one_over_n():
     risks = [float(jnp.mean(risk(jnp.asarray(cov, jnp.float32)))) for cov, _ in learned().values()]
     slope = np.polyfit(np.log(list(learned())), np.log(risks), 1)[0]
     assert abs(slope + 1) < 0.15
+    # Its size: with M = alpha^2 C + sigma^2 I the denoiser moves by alpha sigma^2 M^-1 dC M^-1 x as C moves by dC, and
+    # E dC A dC = (C A C + C tr(A C)) / n.
+    alpha, sigma = float(SCHEDULE.alpha(t)), float(SCHEDULE.sigma(t))
+    inverse = np.linalg.inv(alpha**2 * COV + sigma**2 * np.eye(DIM))
+    square, once = inverse @ inverse @ COV, inverse @ COV
+    law_of_n = alpha**2 * sigma**4 * (np.trace(square @ once) + np.trace(square) * np.trace(once))
+    ratio = np.array(risks) * list(learned()) / law_of_n  # of 24 repeats: its standard deviation is .22
+    assert abs(ratio.mean() - 1) < 0.35, ratio
 
 
 @functools.cache
