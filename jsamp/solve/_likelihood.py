@@ -81,6 +81,11 @@ def likelihood(key: Key | None, denoiser: Model, x: Tree, plan: Plan, *, probes:
     number that they move, beyond its known value for N(0, 1/4). The trace is exact, or z . (d eps / dx) z with random
     signs z, fixed through the run.
 
+    Signal that is left at the noise counts as none. With r = alpha_T / sigma_T, a number that lies z standard
+    deviations from its mean m, its variance in the data v, adds -r m z - r^2 (m^2 + (z^2 - 1) v) / 2 to the value, and
+    -r^2 m^2 / 2 on average. r is 0.068 for `Discrete.scaled_linear`, where that is up to 0.02 nats of N(0, 1) within
+    three standard deviations; 0.007 for `VP`, 0.006 for `Discrete.ddpm_linear` and 0.0125 for `VE`, sigma_max = 80.
+
     Args:
         key: for the probes, and for denoisers that draw; None suffices when nothing draws.
         denoiser: callable tree (x, t, *, key) -> Prediction, differentiable.

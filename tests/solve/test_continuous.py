@@ -122,6 +122,21 @@ def test_exact_likelihood_of_a_gaussian(schedule, x64):
     np.testing.assert_allclose(bits.value, -wanted / (3 * np.log(2)) - np.log2(0.1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("mean", [0.0, 0.5])
+def test_likelihood_counts_signal_at_the_noise_as_none(mean, x64):
+    """Stable Diffusion's table ends at sigma / alpha = 14.6: the docstring says what that adds to every number."""
+    schedule = js.noise.Discrete.scaled_linear()
+    law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[mean]], stds=[1.0])
+    grid = js.noise.logsnr_grid(schedule, 100)
+    at = float(schedule.alpha(grid[-1])) * mean  # the spread is 1, at every time
+    left, z = float(schedule.alpha(grid[0]) / schedule.sigma(grid[0])), np.array([-3.0, -1.0, 0.0, 2.0, 3.0])
+    plan = S.unipc(schedule, grid)
+    found = jax.vmap(lambda x: S.likelihood(None, law, x, plan).value)(at + z[:, None])
+    added = -left * mean * z - left**2 * (mean**2 + z**2 - 1) / 2
+    np.testing.assert_allclose(found - norm.logpdf(z), added, atol=1e-3)
+    assert np.abs(added).max() > 0.018
+
+
 @pytest.mark.parametrize("build", [S.ddim, S.dpmpp, S.heun])
 def test_likelihood_follows_the_ode_whatever_the_order_of_the_plan(build, x64):
     law = js.denoise.GaussianMixture(VP, weights=[1.0], means=[MEANS], covs=[COV])
