@@ -10,7 +10,7 @@ import numpy as np
 
 from jsamp._core._checks import is_traced
 from jsamp._core._mesh import mesh_axis
-from jsamp.select._rows import largest_entry, refuse_too_large
+from jsamp.select._rows import largest_entry, refuse_out_of_range, smallest_top
 from jsamp.select._whiten import BLOCK, column_scale, gram_of, matmul, whiten
 
 BEARS = 1e2  # condition number up to which float32 products lose nothing that a certificate needs
@@ -41,8 +41,8 @@ def basis_of(E: jax.Array) -> Basis:
         return Basis(transform, null, rank == E.shape[1], None)
     rows = np.asarray(E, np.float64)
     top = np.abs(rows).max(0)
-    if top.max() > largest_entry(E.dtype, len(rows)):
-        refuse_too_large("the matrix of rows", E.dtype, len(rows))
+    if top.max() > largest_entry(E.dtype, len(rows)) or (top[top > 0] < smallest_top(E.dtype)).any():
+        refuse_out_of_range("the matrix of rows", E.dtype, len(rows))
     scale = 1 / np.where(top > 0, top, 1)
     triangle = np.zeros((0, rows.shape[1]))
     for start in range(0, len(rows), BLOCK):

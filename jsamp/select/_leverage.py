@@ -45,10 +45,12 @@ def _qr(A, weight, ridge, axis_name):
 
 def leverage_rows(A, weight, ridge, method, axis_name, block):
     """Leverage without checks, of the rows of this shard."""
-    if method == "qr":
+    scale = lambda: column_scale(A, weight, ridge, axis_name)
+    if method == "qr":  # needs no scales and bears large entries, but the digits of small ones are lost here, too
+        A = jnp.where(jnp.isnan(scale()) & (jnp.max(jnp.abs(A), 0) < 1), jnp.nan, A)
         return _qr(A, weight, ridge, axis_name)
     gram = gram_of(A, weight, ridge, axis_name, block)
-    transform, _ = whiten(gram, method, lambda: column_scale(A, weight, ridge, axis_name))
+    transform, _ = whiten(gram, method, scale)
 
     def score(rows, w):
         norm = squared_norms(rows, transform)
@@ -96,8 +98,8 @@ def leverage(
         [n] scores, float32 (float64 for float64 rows). Differentiable in A, ridge and weights.
 
     Raises:
-        ValueError: for a non-finite A or one beyond 5e33 / sqrt(n) in float32, fewer rows than columns without ridge,
-            a negative ridge or weights.
+        ValueError: for a non-finite A or one beyond 5e33 / sqrt(n) in float32, a column of no entry above 1e-31 (XLA
+            reads entries below 1.2e-38 as 0), fewer rows than columns without ridge, a negative ridge or weights.
         TypeError: for integer rows.
 
     Example:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jsamp._core._checks import check_choice, check_count, is_sparse, refuse_sparse
-from jsamp.select._rows import as_array, as_real, is_bad, power_of_two
+from jsamp.select._rows import as_array, as_real, is_bad, power_of_two, refuse_too_small
 from jsamp.select._whiten import map_rows
 
 METRICS = ("l2", "cosine", "dice")
@@ -183,6 +183,7 @@ def _check_pair(rows: Any, one: Any, metric: str) -> tuple[jax.Array, jax.Array]
     rows, one = as_real("nearest: database", rows), as_real("nearest: query", one)
     if is_bad(one):
         raise ValueError("nearest: query holds NaN or infinity, so nothing is near it. Fill or mask the entries.")
+    refuse_too_small("nearest: database", rows)
     return rows, one
 
 

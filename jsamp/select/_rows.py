@@ -96,7 +96,7 @@ def refuse_non_finite(name: str, A: Any, sign: Any = None) -> None:
     if is_bad(A):
         raise ValueError(f"{name} holds NaN or infinity. Clean the rows first.")
     if sign is not None:
-        refuse_too_large(name, A.dtype, A.shape[0])
+        refuse_out_of_range(name, A.dtype, A.shape[0])
 
 
 def largest_entry(dtype: Any, num: int) -> float:
@@ -104,12 +104,46 @@ def largest_entry(dtype: Any, num: int) -> float:
     return 2.0 ** (jnp.finfo(dtype).maxexp - 16) / math.sqrt(max(num, 1))
 
 
-def refuse_too_large(name: str, dtype: Any, num: int) -> None:
-    """Raise for entries beyond `largest_entry`."""
+def smallest_top(dtype: Any) -> float:
+    """The least that the largest of some numbers may be: processors read what is below `tiny` as 0, beside it too."""
+    return float(jnp.finfo(dtype).tiny) / float(jnp.finfo(dtype).eps)
+
+
+def refuse_out_of_range(name: str, dtype: Any, num: int) -> None:
+    """Raise for entries beyond `largest_entry`, or columns below `smallest_top`."""
     raise ValueError(
         f"{name} holds entries that are (times the roots of their weights) beyond {largest_entry(dtype, num):.0e}, "
-        f"too large for {jnp.dtype(dtype).name}. Divide the columns by their largest entries: that changes no score."
+        f"too large for {jnp.dtype(dtype).name}, or a column of none above {smallest_top(dtype):.0e}, too small. "
+        f"Divide the columns by their largest entries, in numpy: that changes no score."
     )
+
+
+def top_bits(x: jax.Array, axis: int | None = None) -> jax.Array:
+    """The bits of the largest |x|, as integers: they are in the order of the numbers, also where XLA reads zeros."""
+    kind = jnp.dtype(f"int{8 * x.dtype.itemsize}")
+    bits = jax.lax.bitcast_convert_type(jax.lax.stop_gradient(x), kind) & jnp.iinfo(kind).max
+    return jnp.max(bits, axis, initial=0)
+
+
+def vanishing(bits: jax.Array, dtype: Any) -> jax.Array:
+    """Whether the largest number, given by its bits, is neither 0 nor as large as `smallest_top`."""
+    least = np.asarray(smallest_top(dtype), dtype).view(bits.dtype)
+    return (bits > 0) & (bits < least)
+
+
+@jax.jit
+def _vanishes(x):
+    return vanishing(top_bits(x), x.dtype)
+
+
+def refuse_too_small(name: str, x: jax.Array) -> None:
+    """Refuse concrete numbers that are all so small that processors lose digits of them."""
+    if is_traced(x) or not x.is_fully_addressable:
+        return
+    with jax.ensure_compile_time_eval():
+        if _vanishes(x):
+            raise ValueError(f"{name} holds no number above {smallest_top(x.dtype):.0e}, too small for {x.dtype}. "
+                             f"Multiply it by a number, in numpy.")  # fmt: skip
 
 
 def check_matrix(name: str, A: Any, *, tall: bool = True, finite: bool = True) -> jax.Array:
@@ -119,9 +153,11 @@ def check_matrix(name: str, A: Any, *, tall: bool = True, finite: bool = True) -
         raise ValueError(f"{name} must be a matrix [n, d], got shape {A.shape}. Reshape features to one axis.")
     if tall and A.shape[0] < A.shape[1]:
         raise ValueError(f"{name} has fewer rows than columns {A.shape}, so every row is essential. Pass ridge > 0.")
+    A = A.astype(wide(A.dtype))
     if finite:
         refuse_non_finite(name, A)
-    return A.astype(wide(A.dtype))
+        refuse_too_small(name, A)
+    return A
 
 
 def check_vector(name: str, value: Any, num: int | None = None, *, low: float | None = None) -> jax.Array:

@@ -13,7 +13,7 @@ from jsamp._core._checks import check_choice, check_count, check_key
 from jsamp._core._types import Key
 from jsamp.select._bits import wide
 from jsamp.select._neighbors import neighbors
-from jsamp.select._rows import as_floating, check_row_numbers, is_bad, power_of_two
+from jsamp.select._rows import as_floating, check_row_numbers, is_bad, power_of_two, refuse_too_small
 
 KINDS = ("regular", "borderline1", "borderline2", "nc")
 
@@ -107,7 +107,9 @@ def smote(
     if kind.startswith("borderline") and n <= around:
         raise ValueError(f"smote: {n} rows have no {around} neighbours to decide danger by. Lower around.")
     nominal = _check_columns(nominal, kind, d)
-    return _smote(key, X.astype(wide(X.dtype)), minority, num, k, kind, around, per_point, gap, nominal)
+    X = X.astype(wide(X.dtype))
+    refuse_too_small("smote: X", X)
+    return _smote(key, X, minority, num, k, kind, around, per_point, gap, nominal)
 
 
 def _check_columns(nominal: Any, kind: str, d: int) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from jsamp._core._types import Key
 from jsamp.select._bits import wide
 from jsamp.select._draw import draw
 from jsamp.select._leverage import leverage
-from jsamp.select._rows import as_floating, is_bad, power_of_two, refuse_too_large
+from jsamp.select._rows import as_floating, is_bad, power_of_two, refuse_out_of_range, top_bits
 from jsamp.select._subset import Subset
 from jsamp.select._whiten import (
     WELL,
@@ -137,10 +137,13 @@ def _passes(blocks: Iterable[Any], ridge: float, progress: bool) -> tuple[Callab
         return add_ridge(total, ridge or None, transform), count
 
     def scale(count):
-        tops = [jnp.max(jnp.abs(_as_rows(block, "leverage_stream")), 0, initial=0) for block in blocks]
-        scales = inverse_scale(jnp.maximum(functools.reduce(jnp.maximum, tops), math.sqrt(ridge)), count)
+        rows = (_as_rows(block, "leverage_stream") for block in blocks)
+        tops = [np.asarray(top_bits(part, 0)).view(part.dtype) for part in rows]  # blocks may differ in dtype
+        top = functools.reduce(np.maximum, tops)
+        bits = jnp.asarray(top.view(f"int{8 * top.itemsize}"))
+        scales = inverse_scale(bits, top.dtype, count, math.sqrt(ridge))
         if is_bad(scales):
-            refuse_too_large("leverage_stream: blocks", scales.dtype, count)
+            refuse_out_of_range("leverage_stream: blocks", scales.dtype, count)
         return jnp.diag(scales)
 
     return gram, scale

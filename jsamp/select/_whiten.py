@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jsamp.select._rows import inverse_power, largest_entry
+from jsamp.select._rows import inverse_power, largest_entry, smallest_top, top_bits, vanishing
 
 BLOCK = 8192
 WELL = 1 / 16  # a Gram this well conditioned needs no further pass over the rows
@@ -100,16 +100,24 @@ def squared_norms(rows: jax.Array, transform: jax.Array) -> jax.Array:
 
 def column_scale(A: jax.Array, weight: Any, ridge: Any, axis_name: Any) -> jax.Array:
     """1 / the largest entry of every column [d] (of sqrt(weight) A, and of the ridge), as powers of two."""
-    top = jnp.max(jnp.abs(A) if weight is None else jnp.abs(A) * jnp.sqrt(weight)[:, None], 0)
-    top = lax.stop_gradient(top)
-    top = top if axis_name is None else lax.pmax(top, axis_name)
+    whole = (lambda top: top) if axis_name is None else lambda top: lax.pmax(top, axis_name)
     least = 0 if ridge is None else jnp.sqrt(lax.stop_gradient(jnp.asarray(ridge, A.dtype)))
-    return inverse_scale(jnp.maximum(top, least), A.shape[0])
+    weighted = None
+    if weight is not None:
+        weighted = whole(lax.stop_gradient(jnp.max(jnp.abs(A) * jnp.sqrt(weight)[:, None], 0)))
+    return inverse_scale(whole(top_bits(A, 0)), A.dtype, A.shape[0], least, weighted=weighted)
 
 
-def inverse_scale(top: jax.Array, num: int) -> jax.Array:
-    """The power of two near 1 / top of columns of `num` rows; NaN where transforms would lose digits below `tiny`."""
-    return jnp.where(top > largest_entry(top.dtype, num), jnp.nan, inverse_power(top))
+def inverse_scale(bits: jax.Array, dtype: Any, num: int, least: Any, *, weighted: Any = None) -> jax.Array:
+    """The power of two near 1 / the top of columns of `num` rows, the top given by its bits, and at `least` that.
+
+    NaN where transforms would lose digits below `tiny`, or the rows, also after their weights, have lost some.
+    """
+    top = lax.bitcast_convert_type(bits, dtype) if weighted is None else weighted
+    small = smallest_top(dtype)
+    lost = (least < small) & (vanishing(bits, dtype) | ((top > 0) & (top < small)))
+    top = jnp.maximum(top, least)
+    return jnp.where(lost | (top > largest_entry(dtype, num)), jnp.nan, inverse_power(top))
 
 
 def in_range(gram: jax.Array) -> jax.Array:
