@@ -103,21 +103,19 @@ class Ambient(p.Called):
         if type(batch) is not tuple:
             raise TypeError("Ambient: batch must be a pair (rows, known noise levels [n]).")
         x, known, num = p.split_condition("Ambient: batch", batch)
-        dtype = jnp.result_type(*jax.tree.leaves(x))
         if jnp.shape(known) != (num,):
             raise ValueError(f"Ambient: known levels must be [{num}], one for each row, got {jnp.shape(known)}.")
         _checks.check_number("Ambient: known levels", known, low=0)
         k_level, k_noise, k_low, k_path = jax.random.split(key, 4)
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = jnp.promote_types(jnp.result_type(*jax.tree.leaves(x)), jnp.float32)
         u, below = (sharded_like(quantiles(key, num, wide, True), x) for key in (k_level, k_low))
-        sigma = self.times.ratio(u, known.astype(wide))
+        known = known.astype(wide)
         # A level far in the tail rounds to the known one: there the loss has no information and r is 1.
-        sigma, known = jnp.maximum(sigma, known).astype(dtype), known.astype(dtype)
+        sigma = jnp.maximum(self.times.ratio(u, known), known)
         drawn = AmbientDrawn(x, known, sigma, normal_like(k_noise, x))
         if self.consistency is None:
             return drawn
-        most = jnp.maximum(known, 1e-12).astype(wide)
-        lower = jnp.minimum(self.times.ratio(below, high=most), known).astype(dtype)
+        lower = jnp.minimum(self.times.ratio(below, high=jnp.maximum(known, 1e-12)), known)
         many = jax.tree.map(lambda v: jnp.zeros((num, 2, self.steps, *v.shape[1:]), v.dtype), x)
         return drawn._replace(lower=lower, path=normal_like(k_path, many))
 

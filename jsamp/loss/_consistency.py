@@ -13,7 +13,7 @@ from jsamp._core._callable import as_tree
 from jsamp._core._pytree import field, pytree, static
 from jsamp._core._tree import normal_like, size
 from jsamp.loss import _protocol as p
-from jsamp.loss._teacher import Teacher
+from jsamp.loss._teacher import Teacher, x_dtype
 from jsamp.loss._times import as_levels, quantiles
 
 TARGETS = ("student", "teacher", "tangent")
@@ -153,14 +153,13 @@ class Consistency(p.Called):
         _checks.check_key(key, "Consistency")
         x0, condition, num = p.split_condition("Consistency: batch", batch)
         k_level, k_noise, k_teacher, k_share = jax.random.split(key, 4)
-        dtype = jnp.result_type(*jax.tree.leaves(x0))
-        grid = jnp.asarray(self.grid, jnp.promote_types(dtype, jnp.float32))
+        grid = jnp.asarray(self.grid, x_dtype(x0))
         index = levels(k_level, num, grid.shape[0] - 1, self.probabilities)
         t, u = grid[index], grid[index + 1]
         if self.target == "tangent":
             t = u + jax.random.uniform(k_share, (num,), grid.dtype) * (t - u)
         keys = jax.random.split(k_teacher, num)
-        return ConsistencyDrawn(x0, condition, t.astype(dtype), u.astype(dtype), normal_like(k_noise, x0), keys)
+        return ConsistencyDrawn(x0, condition, t, u, normal_like(k_noise, x0), keys)
 
     def value(self, model, drawn):
         """Return the distance to the target, with the critic's term where there is a critic."""

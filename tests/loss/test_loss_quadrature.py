@@ -118,7 +118,24 @@ def test_no_level_is_drawn_that_the_schedule_has_not():
     np.testing.assert_allclose((np.array(below) - low) / (high - low), u, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["Match", "Regeneration", "ForwardModelMatch", "Interpolate", "AmbientMask", "GAN"])
+def noisy(x):
+    return x, jnp.linspace(0, 0.9, len(x))
+
+
+TEACHER = js.loss.Teacher(js.denoise.GaussianMixture(js.noise.VE(), weights=[1.0], means=[[0.0]], stds=[1.0]))
+LEVELS = {
+    "Ambient": (js.loss.Ambient(), noisy, "sigma"),
+    "Ambient, consistent": (js.loss.Ambient(consistency=1.0, steps=2), noisy, "lower"),
+    "Consistency": (js.loss.Consistency([999.0, 333.3, 0.002]), lambda x: x, "u"),
+    "Consistency, tangent": (js.loss.Consistency([999.0, 333.3, 0.002], target="tangent"), lambda x: x, "t"),
+    "Consistency, teacher": (js.loss.Consistency([9.99, 3.33], TEACHER, target="teacher"), lambda x: x, "t"),
+    "Trajectory": (js.loss.TrajectoryConsistency([9.99, 3.33, 0.002], TEACHER), lambda x: x, "t"),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["Match", "Regeneration", "ForwardModelMatch", "Interpolate", "AmbientMask", "GAN", *LEVELS]
+)
 def test_half_precision_data_leave_the_times_whole(name):
     """Index 999 is none of bfloat16, which has 996 and 1000: times are float32, and what the network sees is data's."""
     table, last = js.noise.Discrete.scaled_linear(), lambda schedule, u: 0 * u + 999
@@ -133,6 +150,7 @@ def test_half_precision_data_leave_the_times_whole(name):
         "Interpolate": (js.loss.Interpolate(js.noise.Interpolant("linear"), "b"), lambda x: (x, x), "t"),
         "AmbientMask": (js.loss.AmbientMask(table, times=last), lambda x: (x, jnp.ones_like(x)), "sigma"),
         "GAN": (js.loss.GANCritic(table, [999.0, 333.0, -1.0], latent=1), lambda x: x, "upper"),
+        **LEVELS,
     }[name]
     x, key = jnp.linspace(-1, 1, 8)[:, None], jax.random.key(0)
     whole, half = (loss.draw(key, batch(x.astype(dtype))) for dtype in (jnp.float32, jnp.bfloat16))
@@ -144,7 +162,8 @@ def test_half_precision_data_leave_the_times_whole(name):
         seen.append((str(x.dtype), str(t.dtype)))
         return x
 
-    model = {"Regeneration": (lambda y: y, network), "GAN": (network, lambda x, t, above: x.sum())}.get(name, network)
+    pair, judge = (network, network), lambda x, t, above: x.sum()
+    model = {"Regeneration": (lambda y: y, network), "GAN": (network, judge), "Trajectory": pair}.get(name, network)
     value, info = loss.value(model, half)
     assert set(seen) == {("bfloat16", "float32")}
     assert value.dtype == info.each.dtype == jnp.bfloat16
