@@ -38,6 +38,12 @@ def _labelled(who, batch):
     x, y, other = batch
     p.split_condition(f"{who}: batch", (x, y))
     p.check_batch(f"{who}: unlabelled", other)
+    row = lambda tree: jax.tree.map(lambda leaf: jnp.shape(leaf)[1:], tree)
+    if row(x) != row(other):
+        raise TypeError(
+            f"{who}: unlabelled rows must have the structure and shape of labelled ones, {row(x)}; got {row(other)}. "
+            f"Both are inputs of one model: reshape them."
+        )
     y = jnp.asarray(y)
     if y.ndim != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
         raise TypeError(f"{who}: classes must be integers [n], got {y.dtype}{list(y.shape)}.")
@@ -76,7 +82,7 @@ class DivDis(p.Called):
         callable tree x -> logits [heads, classes]. batch: (x, classes, unlabelled x); the key draws nothing.
 
     Raises:
-        TypeError: for a batch that is not such a triple, classes that are not integers.
+        TypeError: for a batch that is not such a triple, unlabelled rows of another shape, classes that are no integers.
         ValueError: for fewer than two heads or a negative weight.
 
     Example:

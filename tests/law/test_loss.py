@@ -239,6 +239,8 @@ LABELLED = (X, CLASSES, Y)
 BAD_LABELLED = [
     ((X, CLASSES), "unlabelled x"), ((X, Y[:, 0], Y), "must be integers"), ((X, CLASSES[:2], Y), "4 rows"),
     ((X, CLASSES - 1, Y), r"classes must be in 0..1, got -1..0"),
+    ((X, CLASSES, X[:, :1]), r"unlabelled rows must have the structure and shape of labelled ones, .*: reshape them"),
+    ((X, CLASSES, {"x": X}), "unlabelled rows must have the structure and shape of labelled ones"),
 ]  # fmt: skip
 
 
