@@ -149,12 +149,13 @@ class NCE(p.Called):
     """Fit an unnormalised density f by telling data from noise: noise-contrastive estimation.
 
     With logit(x) = log f(x) - log_z - log q(x) the value is mean softplus(-logit(data)) + mean softplus(logit(noise));
-    at its minimum f exp(-log_z) is the density of the data. Far from the noise it is exponentially flat, where `MECO`
-    is not.
+    at its minimum f exp(-log_z) is the density of the data, where the noise has any: the noise must cover the data. A
+    row outside its support, log q = -inf, is refused where it can be seen, and makes the loss NaN in compiled code. Far
+    from the noise it is exponentially flat, where `MECO` is not.
 
     Args:
         sample: callable tree key -> one row of the noise q.
-        log_prob: callable tree row -> log q.
+        log_prob: callable tree row -> log q, finite at every row of the data.
 
     Returns:
         `loss(key, model, batch) -> (scalar, LossInfo)`. model: a pair (row -> log f, log_z), both trained; a Python
@@ -162,6 +163,7 @@ class NCE(p.Called):
 
     Raises:
         TypeError: for a model that is not such a pair, or a sample of another shape than the rows.
+        ValueError: for rows at which log_prob is not finite.
 
     Example:
         >>> import jax, jax.numpy as jnp, jsamp as js
@@ -193,6 +195,18 @@ class NCE(p.Called):
         _checks.check_scalar("NCE: log_z", log_z)
 
         def logit(rows):
-            return _each("NCE: model", density, rows) - log_z - _each("NCE: log_prob", self.log_prob, rows)
+            return _each("NCE: model", density, rows) - log_z - self._log_noise(rows)
 
         return p.finish(jax.nn.softplus(-logit(drawn.x)) + jax.nn.softplus(logit(drawn.z)))
+
+    def _log_noise(self, rows):
+        """Log q of each row; where it is infinite the loss of a row would be 0, whatever the model says."""
+        found = _each("NCE: log_prob", self.log_prob, rows)
+        known = _checks.concrete(found)
+        if known is not None and not np.all(np.isfinite(known.astype(np.float32))):
+            where = int(np.argmin(np.isfinite(known.astype(np.float32))))
+            raise ValueError(
+                f"NCE: log_prob is {known[where]} at row {where}, which tells nothing of f there. Draw the noise from "
+                f"a law that covers the data, for example a mixture with a wide normal."
+            )
+        return jnp.where(jnp.isfinite(found), found, jnp.nan)

@@ -111,6 +111,19 @@ def test_nce_has_its_minimum_at_the_normalised_density():
     check_minimum(objective, jnp.array([mean, mean**2 / 2 + 0.5 * np.log(2 * np.pi)]), None, 1e-6)
 
 
+def test_nce_of_data_that_the_noise_cannot_reach_is_refused_or_nan():
+    box = lambda x: jnp.where((x > -1) & (x < 1), -np.log(2), -jnp.inf)
+    loss = L.NCE(lambda key: jax.random.uniform(key, (), minval=-1, maxval=1), box)
+    model, key = (lambda x: -(x**2) / 2, jnp.zeros(())), jax.random.key(0)
+    inside, outside = jnp.array([0.5, -0.5]), jnp.array([0.5, 2.0])
+    assert np.isfinite(loss(key, model, inside)[0])
+    with pytest.raises(ValueError, match=r"log_prob is -inf at row 1, .*covers the data"):
+        loss(key, model, outside)
+    each = jax.jit(lambda x: loss(key, model, x)[1].each)
+    np.testing.assert_array_equal(np.isnan(each(outside)), [False, True])
+    np.testing.assert_allclose(each(inside), loss(key, model, inside)[1].each, rtol=1e-6)
+
+
 def agreement(r, num=1000, scale=40.0):
     """Unlabelled rows whose two features agree on a share r of them, balanced; one head a feature."""
     first = np.tile([1.0, -1.0], num // 2)
