@@ -25,16 +25,20 @@ def of_class(label):
     return Smoothed(mixture(LOBES[label]), 0.6, 5)
 
 
-def weak(label):
-    return Smoothed(mixture(LOBES[label]), 1.0, 5)
+def classifier_of(lobes):
+    """The exact classifier of clean samples."""
+
+    def classify(x0):
+        square = jnp.sum((x0[None, None] - lobes) ** 2, axis=-1)
+        return jax.scipy.special.logsumexp(-0.5 * square / STD**2, axis=1)
+
+    return classify
 
 
-def classifier(x0):
-    square = jnp.sum((x0[None, None] - LOBES) ** 2, axis=-1)
-    return jax.scipy.special.logsumexp(-0.5 * square / STD**2, axis=1)
+classifier = classifier_of(LOBES)
 
 
-def quality(make):
+def quality(make, classifier=classifier):
     """Label accuracy by the exact classifier, and variance within a class."""
     labels = jnp.arange(NUM) % 4
     start = SCHEDULE.prior(jax.random.key(0), (NUM, 2))
@@ -59,13 +63,40 @@ def test_accuracy_rises_at_equal_diversity():
     assert contrast < free
 
 
+ROW = 1.6 * jnp.stack([jnp.arange(4.0), jnp.zeros(4)], axis=1)
+# Four classes in a row, each confused with its neighbours.
+
+
 @pytest.mark.slow
+def test_the_class_to_push_from_is_the_one_that_is_confused():
+    """Measured: .975 without guidance, 1.000 with it, .978 pushing from the class that is least like the sample's."""
+    classify = classifier_of(ROW[:, None])
+    blurred = lambda label: Smoothed(mixture(ROW[label][None]), 0.6, 5)
+    least = lambda p, label: jnp.argmin(jnp.where(jnp.arange(4) == label, 2.0, p))
+    guided = lambda k, **options: js.denoise.GradientFree(blurred, k, classify, 2.0, **options)
+    confused, _ = quality(guided, classify)
+    remote, _ = quality(lambda k: guided(k, reference=least), classify)
+    plain, _ = quality(blurred, classify)
+    assert confused > plain + 0.015
+    assert confused > remote + 0.012
+
+
 def test_against_a_weaker_model_it_adds_to_autoguidance():
-    """The same pair of models: the classifier's choice of the class to push from buys what the weaker model alone does
-    not. Measured: .967 without guidance, .963 with autoguidance, 1.000 with both; the error of a rate is .003."""
-    plain, _ = quality(of_class)
-    auto, _ = quality(lambda k: js.denoise.Auto(of_class(k), weak(k), 1.5))
-    both, spread = quality(lambda k: js.denoise.GradientFree(of_class, k, classifier, 2.0, weak=weak))
-    assert both > auto + 0.02
-    assert both > plain + 0.02
-    assert spread > 0.9 * quality(of_class)[1]
+    """Models that leak into other classes, the weaker one more. At a scale of 2 the classifier's choice alone and the
+    weaker model alone leave 2.6 % of labels wrong, both together .8 %; the error of a rate is .25 %."""
+    classify = classifier_of(ROW[:, None])
+
+    def leaking(share):
+        def of_class(label):
+            weights = jnp.where(jnp.arange(4) == label, 1 - share, share / 3)
+            return js.denoise.GaussianMixture(SCHEDULE, weights=weights, means=ROW, stds=jnp.full(4, STD))
+
+        return of_class
+
+    main, weak = leaking(0.15), leaking(0.5)
+    plain, _ = quality(main, classify)
+    auto, _ = quality(lambda k: js.denoise.Auto(main(k), weak(k), 2.0), classify)
+    free, _ = quality(lambda k: js.denoise.GradientFree(main, k, classify, 2.0), classify)
+    both, _ = quality(lambda k: js.denoise.GradientFree(main, k, classify, 2.0, weak=weak), classify)
+    assert min(auto, free) > plain + 0.1
+    assert both > max(auto, free) + 0.0075
