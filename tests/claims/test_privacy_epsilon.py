@@ -27,7 +27,7 @@ def test_joint_intervals_are_narrower(members, fpr, fnr, want):
     for method in ("joint", "clopper_pearson"):
         found = estimate.dp_epsilon(counts, 1e-5, 0.9, method=method)
         widths.append(float(found.high - found.low))
-    assert abs(widths[0] / widths[1] - want) < 0.06
+    assert abs(widths[0] / widths[1] - want) < 0.012  # over Jeffreys intervals it is .016 to .05 more
 
 
 @pytest.mark.parametrize(("members", "fpr", "fnr", "want"), [(500, 0.1, 0.1, 0.79), (500, 0.05, 0.3, 0.90)])
