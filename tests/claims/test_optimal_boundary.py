@@ -45,5 +45,8 @@ def test_one_start_serves_held_out_inputs_and_few_steps():
     assert shared < 0.85 * random_many
     assert shared > 0.45 * random_many
     # And it is the search that finds it: the worst candidate of the references is worse than chance on new inputs.
-    worst = 80.0 * jax.random.normal(jax.random.split(jax.random.key(0), 256)[int(np.argmax(found.score))], (SIZE,))
-    assert error(worst, few) > 1.1 * random_few
+    candidate = lambda index: 80.0 * jax.random.normal(jax.random.split(jax.random.key(0), 256)[int(index)], (SIZE,))
+    np.testing.assert_allclose(
+        x, candidate(np.argmin(found.score)), rtol=1e-5
+    )  # a draw of the prior, and no other start
+    assert error(candidate(np.argmax(found.score)), few) > 1.1 * random_few
