@@ -82,7 +82,7 @@ class DivDis(p.Called):
         callable tree x -> logits [heads, classes]. batch: (x, classes, unlabelled x); the key draws nothing.
 
     Raises:
-        TypeError: for a batch that is not such a triple, unlabelled rows of another shape, classes that are no integers.
+        TypeError: for a batch that is no such triple, unlabelled rows of another shape, classes that are no integers.
         ValueError: for fewer than two heads or a negative weight.
 
     Example:
