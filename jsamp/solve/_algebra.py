@@ -12,7 +12,7 @@ import numpy as np
 
 from jsamp._core._checks import check_choice, check_count, check_scalar, is_traced
 from jsamp._core._pytree import replace
-from jsamp.solve._columns import DTYPES, KEEP, MIX, NEUTRAL, columns
+from jsamp.solve._columns import DTYPES, KEEP, MIX, NEUTRAL, columns, visits
 from jsamp.solve._plan import Plan, check_plan
 
 
@@ -34,6 +34,8 @@ def extend(plan: Plan, slots: int, names: set[str], kind: str) -> Plan:
         changes["corrector_weights"] = _widen(xp, left, slots)
     if "number" in names and plan.number is None:
         changes["number"] = np.broadcast_to(np.arange(plan.nfe, dtype=np.int32), shape)
+    if "visit" in names and plan.visit is None:
+        changes["visit"] = visits(plan)
     if slots and plan.slot is None:
         changes["slot"] = np.zeros(shape, np.int32)
     for name in names & set(NEUTRAL):
@@ -55,7 +57,7 @@ def join(function: str, plans: Sequence[Plan]) -> Plan:
     xp = jnp if traced else np
     if function == "concatenate":
         # One run: its rows count from its own start.
-        plans = [replace(plan, number=None) for plan in plans]
+        plans = [replace(plan, number=None, visit=None) for plan in plans]
     return jax.tree.map(lambda *leaves: getattr(xp, function)([xp.asarray(leaf) for leaf in leaves]), *_unify(plans))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 KINDS = ("x0", "eps", "velocity", "mixed")
@@ -27,7 +29,10 @@ NEUTRAL = {
     "slot": 0,
 }
 # Columns of integers and booleans; all others are floating.
-DTYPES = {"slot": np.int32, "take": np.int32, "number": np.int32, "ends_step": np.bool_, "relative": np.bool_}
+DTYPES = {
+    **dict.fromkeys(("slot", "take", "number", "visit"), np.int32), **dict.fromkeys(("ends_step", "relative"), np.bool_)
+}  # fmt: skip
+CLIMB = 1e-6  # of alpha / sigma: less is rounding
 VECTORS = ("weights", "corrector_weights")
 
 
@@ -35,3 +40,14 @@ def columns(plan: Any) -> dict[str, Any]:
     """The columns a plan has, by name."""
     fields = (f.name for f in dataclasses.fields(plan) if not f.metadata.get("static"))
     return {name: getattr(plan, name) for name in fields if getattr(plan, name) is not None}
+
+
+def visits(plan: Any) -> Any:
+    """How often the run has gone back up in noise before each row [R]: `jumps` and `restart` do, to come down again."""
+    if plan.visit is not None:
+        return plan.visit
+    xp = jnp if isinstance(plan.alpha, jax.Array) else np
+    alpha, sigma = xp.asarray(plan.alpha), xp.asarray(plan.sigma)
+    climbs = alpha[..., 1:] * sigma[..., :-1] < alpha[..., :-1] * sigma[..., 1:] * (1 - CLIMB)
+    never = xp.zeros((*alpha.shape[:-1], 1), bool)
+    return xp.cumsum(xp.concatenate([never, climbs], -1), -1, dtype=np.int32)

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jsamp._core._checks import is_traced
 from jsamp._core._numerics import lagrange_basis
 from jsamp._core._pytree import replace
-from jsamp.solve._columns import ACCEPT, KEEP
+from jsamp.solve._columns import ACCEPT, KEEP, visits
 
 
 def cut(plan: Any, first: int, last: int) -> Any:
@@ -23,6 +24,9 @@ def cut(plan: Any, first: int, last: int) -> Any:
         return part
     if part.number is None:
         part = replace(part, number=np.arange(first, last, dtype=np.int32))
+    visit = visits(plan)
+    if is_traced(visit) or visit[first] > 0:
+        part = replace(part, visit=visit[first:last])
     if part.take is not None:
         part = replace(part, take=np.concatenate([[ACCEPT], np.asarray(part.take)[1:]]).astype(np.int32))
     for name in ("prediction_rate", "increment_rate"):

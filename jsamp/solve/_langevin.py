@@ -63,7 +63,7 @@ def predictor_corrector(plan: Plan, *, snr: Any = 0.16, steps: int = 1) -> Plan:
         )
     xp = jnp if is_traced(plan, snr) or isinstance(plan.weights, jax.Array) else np
     kind = plan.kind if plan.kind == "eps" else "mixed"
-    plan = extend(replace(plan, number=None), plan.slots, {"noise_std", "ends_step", "relative"}, kind)
+    plan = extend(replace(plan, number=None, visit=None), plan.slots, {"noise_std", "ends_step", "relative"}, kind)
     rows = np.arange(plan.nfe * (1 + steps))
     moves = rows % (1 + steps) == steps
     plan = jax.tree.map(lambda a: a[rows // (1 + steps)], plan)

@@ -87,6 +87,7 @@ class Plan:
         relative: [R] whether the row measures its move and its noise by the size of m.
         mix: [R, 2] weights of x0 and eps in m, for plans of kind "mixed".
         number: [R] number of each row in the run that it was cut from, by which its noise is drawn; None counts from 0.
+        visit: [R] how often that run has gone back up in noise before the row; None counts here.
         kind: prediction the rows combine: "x0", "eps", "velocity" or "mixed" (static).
 
     Raises:
@@ -124,6 +125,7 @@ class Plan:
     relative: Any = field(default=None, convert=as_column)
     mix: Any = field(default=None, convert=as_column)
     number: Any = field(default=None, convert=as_column)
+    visit: Any = field(default=None, convert=as_column)
     kind: str = static(default="x0")
 
     def __post_init__(self):

@@ -48,7 +48,8 @@ class OwnNoise(Hooks):
 
     Args:
         noise: [R, *x], numbers for each row; or a callable tree info -> z, like x, that is told the row by a
-            `js.solve.StepInfo`.
+            `js.solve.StepInfo`. Rows count from the start of the plan at hand, also of one that was cut from a longer
+            one. A callable with `begin(plan)` is replaced by what that returns, at the start of each run.
 
     Raises:
         ValueError: for numbers that are not finite or not one for each row, or a plan without noise, with noise before
@@ -75,6 +76,8 @@ class OwnNoise(Hooks):
     def init(self, key, x, plan):
         """Refuse plans without noise, and numbers for another number of rows."""
         noisy_steps("OwnNoise", plan)
+        if hasattr(self.noise, "begin"):
+            return self.noise.begin(plan)
         if not callable(self.noise):
             rows = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(self.noise)}
             if rows != {(plan.nfe,)}:
@@ -84,7 +87,8 @@ class OwnNoise(Hooks):
     def post(self, key, g, x, info):
         """Put the given noise in place of the drawn one."""
         row = lambda leaf: jnp.asarray(leaf)[info.index]
-        z = self.noise(info) if callable(self.noise) else jax.tree.map(row, self.noise)
+        noise = g if hasattr(self.noise, "begin") else self.noise
+        z = noise(info) if callable(noise) else jax.tree.map(row, noise)
         z = match("OwnNoise: noise", z, x)
         swap = lambda x, drawn, z: (x - drawn) + jnp.asarray(info.noise_std, x.dtype) * z
         return g, jax.tree.map(swap, x, info.noise, z), True

@@ -12,6 +12,10 @@ A steer is a tree with the hooks init, time, mid, post, final of `Steer`; `Hooks
     chooses                False             Chain                 whether `final` returns one particle, without their
                                                                    axis: in a chain it comes last
 
+And a noise that is given to `OwnNoise` may have:
+
+    begin(plan)            itself            OwnNoise              the noise of a run of this plan, called row by row
+
 The runner's side of it, below every room, is `jsamp/_core/_steering.py`.
 """
 

@@ -42,16 +42,45 @@ def test_samples_converge_along_the_path(make):
     assert errors[2] < 0.2 * np.std(samples[-1])
 
 
-def test_increments_are_standard_normal_and_independent():
-    plan = first_order(VP, js.noise.time_grid(VP, 6))
-    infos = [
-        S.StepInfo(i, plan.t[i], plan.alpha[i], plan.sigma[i], plan.t_next[i], plan.alpha_next[i], plan.sigma_next[i],
-                   None, None, None, None, jnp.zeros(20_000)) for i in range(6)
-    ]  # fmt: skip
-    z = np.array([js.steer.Brownian(jax.random.key(2))(info) for info in infos])
-    assert np.abs(z.mean(1)).max() < 4.5 / np.sqrt(20_000)
-    assert np.abs(z.var(1) - 1).max() < 4.5 * np.sqrt(2 / 20_000)
-    assert np.abs(np.corrcoef(z) - np.eye(6)).max() < 4.5 / np.sqrt(20_000)
+def extreme():
+    """Steps beyond the ends of the path, where it stood still, and one across each end."""
+    return first_order(js.noise.VE(1e-12, 1e12), np.exp([25.0, 20.0, 17.0, 10.0, -14.0, -17.0, -20.0, -25.0]))
+
+
+PLANS = {
+    "down": lambda: first_order(VP, js.noise.time_grid(VP, 6)),
+    "beyond": extreme,
+    "jumps": lambda: S.jumps(first_order(VP, js.noise.time_grid(VP, 6)), length=2, repeats=3),
+    "cut": lambda: S.jumps(first_order(VP, js.noise.time_grid(VP, 6)), length=2, repeats=3)[5:],
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_increments_are_standard_normal_and_independent(name):
+    plan, num = PLANS[name](), 20_000
+    path = js.steer.Brownian(jax.random.key(2)).begin(plan)
+    infos = S.StepInfo(np.arange(plan.nfe), plan.t, plan.alpha, plan.sigma, plan.t_next, plan.alpha_next,
+                       plan.sigma_next, *[None] * 4)  # fmt: skip
+    z = np.array(jax.jit(lambda infos: jax.lax.map(lambda i: path(i._replace(noise=jnp.zeros(num))), infos))(infos))
+    assert np.abs(z.mean(1)).max() < 4.5 / np.sqrt(num)
+    assert np.abs(z.var(1) - 1).max() < 4.5 * np.sqrt(2 / num)
+    assert np.abs(np.corrcoef(z) - np.eye(plan.nfe)).max() < 4.5 / np.sqrt(num)
+
+
+def test_a_run_in_pieces_draws_the_noise_of_the_whole_run():
+    """Also where the pieces of a run that goes back up are cut inside its second way down."""
+    plan = S.jumps(first_order(VP, js.noise.time_grid(VP, 6)), length=2, repeats=3)
+    key, steer = jax.random.key(0), js.steer.OwnNoise(js.steer.Brownian(jax.random.key(3)))
+    network, x = js.Denoiser(lambda x, t: jnp.tanh(x), VP, predicts="x0"), jnp.linspace(-1, 1, 5)
+    whole = js.sample(key, network, x, plan, steer=steer).x
+    for cuts in ((3,), (5, 9)):
+        y = x
+        for low, high in zip((0, *cuts), (*cuts, plan.nfe), strict=True):
+            y = js.sample(key, network, y, plan[low:high], steer=steer).x
+        np.testing.assert_allclose(y, whole, rtol=1e-6, atol=1e-6)
+    twice = plan[2:][3:]
+    np.testing.assert_array_equal(twice.visit, plan[5:].visit)
+    assert plan[:3].visit is None
 
 
 def test_the_last_step_to_zero_noise_and_trees():
