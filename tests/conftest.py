@@ -10,11 +10,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of numpy and scipy wait for each other in a busy loop
 # Thousands of small programs are compiled and run a few times: the time goes into making them fast.
-# Without fusion emitters they compile in half the time; jaxlib 0.12 aborts on that flag.
+# Without fusion emitters they compile in half the time, and uncut by threads in a fifth less; later XLA may abort on
+# flags that it has dropped, as jaxlib 0.12 does on the first of these.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    + " --xla_cpu_use_fusion_emitters=false" * importlib.metadata.version("jaxlib").startswith("0.10."),
+    + " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    * importlib.metadata.version("jaxlib").startswith("0.10."),
 )
 
 import compile_cache
