@@ -97,6 +97,17 @@ def vary(tree: Any, *sources: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def call_where(wanted: Any, call: Callable[[], Any], before: Any) -> Any:
+    """Return call() where it is wanted, and what was before elsewhere, without the cost of a call.
+
+    A `lax.cond` whose condition varies over a mesh fails inside JAX under `vmap`, where a branch reads a constant: it
+    becomes a loop of one round or none, which has no reverse derivative.
+    """
+    if not _varying(wanted):
+        return jax.lax.cond(wanted, call, lambda: before)
+    return jax.lax.fori_loop(0, wanted.astype(jnp.int32), lambda _, carry: call(), before)
+
+
 def _varying(leaf: Any) -> frozenset:
     """Mesh axes over which a value varies; releases differ in where an abstract value says so."""
     aval = jax.typeof(leaf)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jsamp._core._checks import check_count, check_number, concrete, is_traced
+from jsamp._core._mesh import vary
 from jsamp._core._pytree import field, pytree
 from jsamp.denoise import _fields
 from jsamp.denoise._algebra import as_time
@@ -97,7 +98,9 @@ class Interval:
         """The guided prediction inside the interval, the plain one outside."""
         t = as_time(t, x)
         inside = _inside(self.schedule.sigma(t) / self.schedule.alpha(t), self.low, self.high)
-        plain, guided = (lambda branch=branch: branch(x, t, key=key) for branch in self.branches)
+        # What a branch reads varies over the mesh where its condition does: a batch on a mesh selects among it.
+        branches, x, t, key = vary((self.branches, x, t, key), inside)
+        plain, guided = (lambda branch=branch: branch(x, t, key=key) for branch in branches)
         return jax.lax.cond(inside, guided, plain)
 
     @property

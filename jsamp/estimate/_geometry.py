@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jsamp._core import _checks
 from jsamp._core._callable import as_tree
+from jsamp._core._mesh import vary
 from jsamp._core._types import Key
 from jsamp.estimate import _arrays
 from jsamp.estimate._types import Estimate
@@ -29,7 +30,7 @@ def _flat(who, name, function, x):
 
 
 def _signs(key, probes, x):
-    return jax.random.rademacher(key, (probes, x.size), x.dtype)
+    return vary(jax.random.rademacher(key, (probes, x.size), x.dtype), x)
 
 
 def _probes(who, key, probes):
@@ -84,7 +85,6 @@ def asymmetry(key: Key | None, field: Any, x: Any, *, probes: int | None = None)
     _, pull = jax.vjp(flat, point)
 
     def both(v):
-        v = v + 0 * point  # on a mesh signs vary as the point does
         return jnp.stack([jax.jvp(flat, (point,), (v,))[1], pull(v)[0]])
 
     signs = _signs(key, probes, x)

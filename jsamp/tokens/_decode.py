@@ -12,7 +12,7 @@ import numpy as np
 from jsamp._core import _tree
 from jsamp._core._callable import as_tree
 from jsamp._core._checks import check_key, check_made, concrete, shown
-from jsamp._core._mesh import vary
+from jsamp._core._mesh import call_where, vary
 from jsamp._core._steering import ask, check_steer, wrapped
 from jsamp._core._types import Key, Result
 from jsamp.tokens._decoding import Decoding
@@ -137,7 +137,7 @@ class _Runner:
         if self.steer is None:
             before, active = state, self.choose(key, row, state)
             call = lambda: (self.write(key, row, self.logits(self.model, row.t, before.x), active, before), calls + 1)
-            state, calls = jax.lax.cond(jnp.any(active), call, lambda: (before, calls)) if self.early else call()
+            state, calls = call_where(jnp.any(active), call, (before, calls)) if self.early else call()
         else:
             before, logits, g, row = self.steered(key, state, g, row, info)
             state, calls = self.write(key, row, logits, self.choose(key, row, before), before), calls + 1

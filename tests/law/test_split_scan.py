@@ -142,6 +142,15 @@ def test_a_population_of_plans_selects():
         np.testing.assert_allclose(together[i], alone, rtol=1e-5, atol=1e-6)
 
 
+def test_populations_of_plans_share_a_mesh():
+    """JAX fails at a branch that reads what does not vary over the mesh while its condition does, in a batch."""
+    plan = S.stack([S.ddim(VP, js.noise.time_grid(VP, 6, t_max=t_max)) for t_max in (1.0, 0.9, 0.8, 0.7)])
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    run = jax.vmap(lambda plan: js.sample(None, interval(), X, plan).x)
+    shared = jax.jit(jax.shard_map(run, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data")))
+    np.testing.assert_allclose(shared(plan), run(plan), rtol=1e-5, atol=1e-6)
+
+
 def test_a_level_at_an_end_belongs_where_the_docstring_says():
     """low < rho <= high, for ends that are levels of the plan, on the host and on the device alike."""
     plan = plans()["ddim"]
