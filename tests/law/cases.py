@@ -14,8 +14,8 @@ A suite is a registry with one line for each public name, and one test:
         law(case)
 
 Laws about shapes, dtypes, traces and refusals run on every case by `jax.eval_shape` and `.trace()`. Values are compiled
-for the first case of each `mechanism` (a name for the code that cases share), where they show the shapes of a batch and
-the trace on a mesh as well; a case without one is its own mechanism.
+for the first case of each `mechanism` (a name for the code that cases share), where they show the shapes of a batch as
+well; a case without one is its own mechanism.
 """
 
 import contextlib
@@ -255,8 +255,13 @@ def has_the_shapes_of_a_batch(case):
 
 def traces_inside_shard_map(case):
     """The call traces on a mesh, one sample a device: loops carry what varies over it."""
+
+    def shard(thing, keys, *inputs):
+        one = case.run(thing, keys[0], *jax.tree.map(lambda leaf: leaf[0], inputs))
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], one)
+
     keys, inputs = _batch(case)
-    _on_mesh(case).trace(case.thing, keys, *inputs)
+    _on_mesh(case, shard).trace(case.thing, keys, *inputs)
 
 
 def has_finite_gradients(case):
@@ -284,47 +289,39 @@ def jit_equals_eager(case):
     close(case.program(case.thing, KEY, *case.inputs), case.eager, case.tolerance)
 
 
-def vmap_equals_loop(case):
-    """A batch never changes a sample."""
-    keys, inputs = _batch(case)
-    many = jax.jit(_mapped(case))(case.thing, keys, *inputs)
-    _rows_equal_single_calls(case, many)
+def batches_run_inside_shard_map(case):
+    """Each device of a mesh takes a batch, and a sample is what a single call gives: one program for both laws."""
+    keys, inputs = _batch(case, 4)
+    _rows_equal_single_calls(case, _on_mesh(case, _mapped(case))(case.thing, keys, *inputs))
 
 
-def runs_inside_shard_map(case):
-    """Each device of a mesh gives what one device gives."""
-    keys, inputs = _batch(case)
-    _rows_equal_single_calls(case, _on_mesh(case)(case.thing, keys, *inputs))
-
-
-def _batch(case):
-    """Two keys, and two of each input along a new leading axis."""
-    stacked = jax.tree.map(lambda a, b: jnp.stack([jnp.asarray(a), jnp.asarray(b)]), case.inputs, moved(case.inputs))
-    return jax.random.split(KEY), stacked
+def _batch(case, rows=2):
+    """As many keys as rows, and rows of each input along a new leading axis, each scaled anew."""
+    scaled = [case.inputs]
+    while len(scaled) < rows:
+        scaled.append(moved(scaled[-1]))
+    return jax.random.split(KEY, rows), jax.tree.map(lambda *leaves: jnp.stack([*map(jnp.asarray, leaves)]), *scaled)
 
 
 def _mapped(case):
     return jax.vmap(case.run, in_axes=(None, 0, *(0 for _ in case.inputs)))
 
 
-def _on_mesh(case):
+def _on_mesh(case, shard):
+    """The function of (thing, keys, *inputs) on two devices, which divide the rows of keys and inputs."""
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
     rows = jax.P("data")
-
-    def shard(thing, keys, *inputs):
-        one = case.run(thing, keys[0], *jax.tree.map(lambda leaf: leaf[0], inputs))
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], one)
-
     specs = (jax.P(), rows, *(rows for _ in case.inputs))
     return jax.jit(jax.shard_map(shard, mesh=mesh, in_specs=specs, out_specs=rows, check_vma=case.check_vma))
 
 
 def _rows_equal_single_calls(case, many):
-    keys, inputs = _batch(case)
-    for i in range(2):
+    rows = len(jax.tree.leaves(many)[0])
+    keys, inputs = _batch(case, rows)
+    for i in range(rows):
         alone = case.program(case.thing, keys[i], *jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
         for row, one in zip(jax.tree.leaves(many), jax.tree.leaves(alone), strict=True):
-            assert (row.shape, row.dtype) == ((2, *one.shape), one.dtype)
+            assert (row.shape, row.dtype) == ((rows, *one.shape), one.dtype)
         close(jax.tree.map(lambda leaf, i=i: leaf[i], many), alone, case.tolerance)
 
 
@@ -332,8 +329,7 @@ TRACED = (
     round_trips_as_a_tree, new_numbers_do_not_retrace, keeps_dtypes, has_the_shapes_of_a_batch,
     traces_inside_shard_map, has_finite_gradients,
 )  # fmt: skip
-COMPILED = (jit_equals_eager, vmap_equals_loop, runs_inside_shard_map)
-COVERED = {has_the_shapes_of_a_batch, traces_inside_shard_map}  # by the two that compile
+COMPILED = (jit_equals_eager, batches_run_inside_shard_map)
 
 
 def cases_of(registry):
@@ -352,7 +348,7 @@ def laws_of(case, first):
         return
     for law in TRACED:
         concerns = {keeps_dtypes: case.dtypes is not None, has_finite_gradients: case.smooth}.get(law, True)
-        if concerns and not (first and law in COVERED):
+        if concerns and not (first and law is has_the_shapes_of_a_batch):  # the values show them
             yield law
     if first:
         yield from COMPILED

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import Case, pairs, runs_inside_shard_map, traces_inside_shard_map, vmap_equals_loop, wrong
+from cases import Case, batches_run_inside_shard_map, pairs, wrong
 from denoise_cases import ALONE, CASES, COMPILED, DATA, DENOISERS, GOOD, NET, PLAN, TURN, VP, X
 from laws import central
 
@@ -158,17 +158,16 @@ def batches_with_finite_slopes(case):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slopes))
 
 
-# A batch of a denoiser is checked with its slopes; on a mesh one of each kind of code runs, the others are traced.
+# A batch of a denoiser is checked with its slopes; on a mesh one of each kind of code runs, all are traced.
 ON_A_MESH = (
     *("Denoiser(v)", "GaussianMixture", "Empirical", "ClassifierFree(one)", "Threshold(dynamic)"),
     *("TMPD", "TMPD(iterations)", "PiGDM(mask)"),
 )
 OTHERS = {name: entry for name, entry in REGISTRY.items() if name not in DENOISERS}
 LAWS = [
-    *pairs(DENOISERS, without=(vmap_equals_loop, runs_inside_shard_map)), *pairs(OTHERS),
+    *pairs(DENOISERS, without=(batches_run_inside_shard_map,)), *pairs(OTHERS),
     *(pytest.param(batches_with_finite_slopes, ALONE[label], id=f"{label}-batches_with_finite_slopes") for label in COMPILED),
-    *(pytest.param(runs_inside_shard_map if label in ON_A_MESH else traces_inside_shard_map, ALONE[label], id=f"{label}-on_a_mesh")
-      for label in dict.fromkeys((*ON_A_MESH, *COMPILED))),
+    *(pytest.param(batches_run_inside_shard_map, ALONE[label], id=f"{label}-on_a_mesh") for label in ON_A_MESH),
 ]  # fmt: skip
 
 

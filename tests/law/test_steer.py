@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import Case, cases_of, pairs, runs_inside_shard_map, same_bits, traces_inside_shard_map, wrong
+from cases import Case, cases_of, pairs, same_bits, wrong
 from laws import WEIGHTS, Traces, denoiser, mixture
 from population_laws import POPULATIONS, TRACES, in_float64, populations, steered
 
@@ -170,18 +170,10 @@ REGISTRY = {
         populations("chain")[0], refusals=[(lambda: T.chain(T.Hooks(), 3), TypeError, "lacks the hooks")]
     ),
 }  # fmt: skip
-# What can fail on a mesh is the type of a carry, which a trace shows; these run, one of each way to draw.
-ON_A_MESH = {"SMC", "Repaint", "ActiveSubsampling", "TimeShift", "TrajectoryVariance(1)", "Memory"}
 STEERED = {label: case for label, case in cases_of(REGISTRY) if isinstance(case.thing, T.Steer)}
-MESH = [
-    pytest.param(
-        runs_inside_shard_map if label in ON_A_MESH else traces_inside_shard_map, case, id=f"{label}-on_a_mesh"
-    )
-    for label, case in cases_of(REGISTRY)
-]
 
 
-@pytest.mark.parametrize(("law", "case"), [*pairs(REGISTRY, without=(runs_inside_shard_map,)), *MESH])
+@pytest.mark.parametrize(("law", "case"), pairs(REGISTRY))
 def test_laws(law, case):
     law(case)
 
