@@ -49,6 +49,17 @@ def test_the_projection_finds_the_score_again():
     assert abs(float(residual.value)) < 1e-4
 
 
+def test_a_gauge_that_turns_from_place_to_place_has_no_residual_where_its_parts_are_large():
+    """v = R score + div R, with R(x) = x[0] TURN antisymmetric: div v and v . score cancel. Of the score they do not."""
+    score = lambda x: -LAW(x, 1.0).eps
+    swirl = lambda x: TURN[:, 0] + x[0] * jnp.sum(TURN * score(x)[None], axis=1)
+    x = jnp.array([0.9, -0.5, 0.8])
+    assert abs(jnp.trace(jax.jacfwd(swirl)(x))) > 0.05
+    assert abs(float(js.estimate.gauge_residual(None, swirl, score, x).value)) < 1e-5
+    own = js.estimate.gauge_residual(None, score, score, x).value
+    np.testing.assert_allclose(own, np.sum((x / (SPREAD**2 + 1)) ** 2 - 1 / (SPREAD**2 + 1)), rtol=1e-4)
+
+
 @pytest.mark.slow
 def test_dimension_of_the_shipped_digits():
     """Handwritten digits in 784 pixels: their local dimension is tens, far below the pixels, and sees the noise level."""
