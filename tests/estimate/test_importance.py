@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jsamp import estimate
+from jsamp.estimate._mixture import best_shares
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -156,6 +157,19 @@ def test_multiple_importance_equals_its_formula():
     found = estimate.multiple_importance(f, values, g, alpha, beta)
     np.testing.assert_allclose(found.value, terms.mean(0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.stderr, terms.std(0, ddof=1) / 3, rtol=1e-5)
+
+
+def test_best_shares_minimise_their_criterion():
+    """Of mean(cost / mixture) over the rows that count, against a grid of shares of two proposals."""
+    x = np.random.default_rng(0).normal(size=400) * 1.5
+    proposals = np.stack([np.exp(-((x + 1) ** 2) / 2), np.exp(-(((x - 1) / 0.7) ** 2) / 2) / 0.7], 1)
+    cost, live = np.exp(-((x - 0.8) ** 2)) * (1 + x**2), np.arange(400) < 300
+    grid = np.arange(1, 1000) / 1000
+    mixture = proposals[live] @ np.stack([grid, 1 - grid])
+    best = grid[np.argmin(np.mean(cost[live, None] / mixture, 0))]
+    arrays = (jnp.asarray(v, jnp.float32) for v in (cost, proposals))
+    found = best_shares(*arrays, jnp.asarray(live), jnp.full(2, 0.5))
+    np.testing.assert_allclose(found, [best, 1 - best], atol=1e-3)
 
 
 def test_black_box_twin_gives_the_same_bits():
