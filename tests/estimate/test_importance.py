@@ -167,8 +167,8 @@ def test_best_shares_minimise_their_criterion():
     grid = np.arange(1, 1000) / 1000
     mixture = proposals[live] @ np.stack([grid, 1 - grid])
     best = grid[np.argmin(np.mean(cost[live, None] / mixture, 0))]
-    arrays = (jnp.asarray(v, jnp.float32) for v in (cost, proposals))
-    found = best_shares(*arrays, jnp.asarray(live), jnp.full(2, 0.5))
+    single = lambda value: jnp.asarray(value, jnp.float32)
+    found = best_shares(single(cost), single(proposals), jnp.asarray(live), jnp.full(2, 0.5))
     np.testing.assert_allclose(found, [best, 1 - best], atol=1e-3)
 
 
