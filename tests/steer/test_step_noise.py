@@ -190,3 +190,41 @@ def test_refusals():
     ]:
         with pytest.raises((ValueError, TypeError), match=match):
             make()
+
+
+class _Drawing(js.steer.Hooks):
+    """Draws in both hooks."""
+
+    stochastic = True
+
+    def mid(self, key, g, x, prediction, info):
+        return g, x + 0.1 * jax.random.normal(key, x.shape, x.dtype), prediction, None
+
+    def post(self, key, g, x, info):
+        return g, x + 0.1 * jax.random.normal(key, x.shape, x.dtype), True
+
+
+GOING_UP = {
+    "jumps": lambda s, g: S.jumps(S.ddpm(s, g), length=2, repeats=2),
+    "restart": lambda s, g: S.restart(S.ddim(s, g), S.ddim(s, g[2:4]), repeats=2),
+}
+
+
+@pytest.mark.parametrize("steer", [_Drawing, js.steer.LogProb])
+@pytest.mark.parametrize("name", GOING_UP)
+def test_plans_that_go_back_up_run_in_pieces_under_steers(name, steer):
+    """Each piece draws the numbers of its rows, in the plan and in the hooks; reports come in pieces, too."""
+    plan, key, x = GOING_UP[name](VP, js.noise.time_grid(VP, 5)), jax.random.key(3), jnp.array([0.5, -1.0])
+    network = js.Denoiser(lambda x, t: jnp.tanh(x), VP, predicts="x0")
+    if name == "restart" and steer is js.steer.LogProb:
+        with pytest.raises(ValueError, match="LogProb needs a plan .* noise before its rows"):
+            js.sample(key, network, x, plan, steer=steer())
+        return
+    whole = js.sample(key, network, x, plan, steer=steer())
+    for at in (3, 5):
+        first = js.sample(key, network, x, plan[:at], steer=steer())
+        last = js.sample(key, network, first.x, plan[at:], steer=steer())
+        np.testing.assert_allclose(last.x, whole.x, rtol=1e-6, atol=1e-6)
+        if whole.info.report is not None:
+            report = np.concatenate([first.info.report, last.info.report])
+            np.testing.assert_allclose(report, whole.info.report, rtol=1e-5, atol=1e-5)
