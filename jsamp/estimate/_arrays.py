@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jsamp._core import _checks
-from jsamp.select._rows import power_of_two
+from jsamp.select._rows import power_of_two, refuse_too_small
 
 
 def array(name: str, value: Any, shape: str, *, low: int = 1, missing: bool = False) -> jax.Array:
@@ -53,6 +53,7 @@ def flat_rows(name: str, value: Any, *, low: int = 2) -> jax.Array:
     x = array(name, value, "...", low=low)
     if x.ndim == 0:
         raise ValueError(f"{name} must be [n, ...], got a scalar. Pass samples along the first axis.")
+    refuse_too_small(name, x)
     return x.reshape(x.shape[0], -1)
 
 

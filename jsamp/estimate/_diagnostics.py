@@ -15,7 +15,7 @@ from jsamp._core._types import Array, Scalar, Tree
 from jsamp.estimate._arrays import deviation
 from jsamp.estimate._tails import incomplete_beta
 from jsamp.estimate._types import Estimate
-from jsamp.select._rows import power_of_two
+from jsamp.select._rows import power_of_two, refuse_too_small
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -41,6 +41,7 @@ def _each(who, x, function, *numbers):
         a = a.astype(jnp.promote_types(a.dtype, jnp.float32))
         if a.ndim < 2 or a.shape[1] < 4 or a.size == 0:
             raise ValueError(f"{who}: want [chains, draws >= 4, ...], got shape {a.shape}. One chain: pass x[None].")
+        refuse_too_small(f"{who}: x", a)
         flat = jnp.moveaxis(a.reshape(*a.shape[:2], -1), -1, 0)
         return _columns(function, flat, numbers).reshape(a.shape[2:])
 

@@ -65,3 +65,21 @@ def test_the_error_of_each_number_of_a_statistic_has_its_own_unit():
 def test_numbers_are_not_empty():
     with pytest.raises(ValueError, match="threshold must hold a number, got an empty array"):
         estimate.PrivateMultiplicativeWeights(np.ones(4), threshold=[], sigma=0.1)
+
+
+@pytest.mark.parametrize("unit", [1e-36, 1e-40])
+def test_values_of_which_processors_lose_digits_are_refused(unit):
+    # XLA reads numbers below 1.2e-38 as 0: every point was near every other, and precision 1.
+    x = X * np.float32(unit)
+    for fun in (
+        lambda x: estimate.mmd(x, x[:50]),
+        lambda x: estimate.energy(x, x[:50]),
+        lambda x: estimate.precision_recall(x[:60], x[60:]),
+        lambda x: estimate.nearest_ratio(x[:20], x[20:70], x[70:]),
+        lambda x: estimate.ess(x.reshape(2, 180)),
+        lambda x: estimate.rhat(x.reshape(2, 60, 3)),
+        lambda x: estimate.mcse(x.reshape(2, 180)),
+    ):
+        with pytest.raises(ValueError, match="holds no number above 1e-31, too small for float32"):
+            fun(x)
+    assert np.isnan(estimate.ess(jnp.zeros((2, 60))))
