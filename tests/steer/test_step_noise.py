@@ -217,7 +217,7 @@ def test_plans_that_go_back_up_run_in_pieces_under_steers(name, steer):
     plan, key, x = GOING_UP[name](VP, js.noise.time_grid(VP, 5)), jax.random.key(3), jnp.array([0.5, -1.0])
     network = js.Denoiser(lambda x, t: jnp.tanh(x), VP, predicts="x0")
     if name == "restart" and steer is js.steer.LogProb:
-        with pytest.raises(ValueError, match="LogProb needs a plan .* noise before its rows"):
+        with pytest.raises(ValueError, match=r"LogProb needs a plan .* noise before its rows"):
             js.sample(key, network, x, plan, steer=steer())
         return
     whole = js.sample(key, network, x, plan, steer=steer())
