@@ -13,6 +13,8 @@ from jsamp._core._numerics import safe_log
 from jsamp._core._pytree import construct, pytree, replace
 from jsamp.noise._schedule import LogAlpha, log_alpha_from_lam, prepare, sigma_from_log_alpha
 
+SLACK = 1e-6  # of an index: rounding in float32
+
 
 def _log_alpha(name: str, value: Any) -> Any:
     """Log alpha of a table of cumulative products, refused when it is something else."""
@@ -149,6 +151,7 @@ class Discrete(LogAlpha):
     domain = property(lambda self: (0.0, self.t_max), doc="Indices at which the network may be asked.")
 
     def _log_alpha(self, t):
+        self._check_index(t)
         xp, t, table = prepare(t, self.log_alpha)
         table = xp.concatenate([xp.zeros_like(table[:1]), table])
         last = table.shape[0] - 2
@@ -170,6 +173,20 @@ class Discrete(LogAlpha):
         table = xp.concatenate([xp.zeros_like(table[:1]), table])
         index = xp.arange(-1, table.shape[0] - 1).astype(table.dtype)
         return xp.interp(-log_alpha_from_lam(xp, lam), -table, index)
+
+    def _check_index(self, t):
+        """Refuse known indices that the table has not: it would be read at its end."""
+        known, last = concrete(t), self.t_max
+        if known is None:
+            return
+        half = known.dtype.itemsize < 4 and jnp.issubdtype(known.dtype, jnp.floating)
+        slack = max(SLACK, float(jnp.finfo(known.dtype).eps) if half else 0.0)
+        outside = (known < -1 - slack) | (known > last + slack * last)
+        if np.any(outside):
+            raise ValueError(
+                f"Discrete: index {float(known[outside].flat[0]):.6g} is outside the table. Take indices between 0 and "
+                f"{last:g}, or -1 for no noise."
+            )
 
     def _check_reach(self, lam):
         known, table = concrete(lam), concrete(self.log_alpha)

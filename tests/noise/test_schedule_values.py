@@ -119,6 +119,21 @@ def test_discrete_is_the_table_at_its_indices():
         np.testing.assert_allclose(again.sigma(index), schedule.sigma(index), rtol=1e-11)
 
 
+def test_discrete_has_no_level_beyond_its_table():
+    schedule = N.Discrete.scaled_linear()
+    law = js.denoise.GaussianMixture(schedule, weights=[1.0], means=[[0.5]], stds=[0.6])
+    for wrong in (1500, 999.1, -3.0, np.array([0.0, 1200.0])):
+        for read in (schedule.alpha, schedule.sigma, schedule.lam):
+            with pytest.raises(
+                ValueError, match=r"outside the table\. Take indices between 0 and 999, or -1 for no noise"
+            ):
+                read(wrong)
+    with pytest.raises(ValueError, match="index 1500 is outside the table"):
+        law(jnp.ones(1), 1500.0)
+    assert schedule.alpha(-1) == 1
+    np.testing.assert_allclose(float(schedule.alpha(jnp.bfloat16(999.0))), schedule.alpha(999.0), rtol=1e-2)  # 1000
+
+
 def test_discrete_cosine_is_the_published_table():
     level = np.arange(1001) / 1000
     bar = np.cos((level + 0.008) / 1.008 * np.pi / 2) ** 2
