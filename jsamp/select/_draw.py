@@ -14,7 +14,7 @@ from jsamp._core._checks import check_choice, check_count, check_key, concrete, 
 from jsamp._core._mesh import everywhere, mesh_axis, over_mesh
 from jsamp._core._types import Key
 from jsamp.select._bits import log_clocks, pair_add, sum_tree, tree_draw, tree_find, uniform, wide
-from jsamp.select._rows import as_floating, check_axis
+from jsamp.select._rows import as_floating, check_axis, enlarged
 from jsamp.select._subset import Subset
 
 SCHEMES = ("poisson", "multinomial", "systematic", "priority", "stratified", "topk")
@@ -37,7 +37,8 @@ def check_scores(scores: Any, who: str) -> jax.Array:
             raise ValueError(
                 f"{who}: scores must be finite and >= 0. Exponentiate log-weights after a shift by the max."
             )
-        if not positive:
+        scores = enlarged(scores.astype(wide(scores.dtype)))
+        if not positive and not bool(jnp.any(scores > 0)):
             raise ValueError(f"{who}: every score is 0, so no row can be drawn.")
     return scores.astype(wide(scores.dtype))
 

@@ -136,6 +136,15 @@ def _vanishes(x):
     return vanishing(top_bits(x), x.dtype)
 
 
+def enlarged(x: jax.Array) -> jax.Array:
+    """Concrete numbers of which only the ratios matter, by a power of two times larger where digits would be lost."""
+    with jax.ensure_compile_time_eval():
+        if not _vanishes(x):
+            return x
+    known = np.asarray(x)
+    return jnp.asarray(np.ldexp(known, -int(np.frexp(np.max(np.abs(known)))[1])))
+
+
 def refuse_too_small(name: str, x: jax.Array) -> None:
     """Refuse concrete numbers that are all so small that processors lose digits of them."""
     if is_traced(x) or not x.is_fully_addressable:
@@ -171,6 +180,7 @@ def check_vector(name: str, value: Any, num: int | None = None, *, low: float | 
             fine = jnp.all(jnp.isfinite(value) & (value >= (-jnp.inf if low is None else low)))
             if not bool(fine):
                 raise ValueError(f"{name} must be finite{'' if low is None else f' and >= {low:g}'} in every row.")
+        refuse_too_small(name, value)
     return value
 
 

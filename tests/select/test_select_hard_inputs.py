@@ -191,6 +191,7 @@ def test_columns_of_which_processors_lose_digits_are_refused(unit):
         lambda x: select.k_center(x, 5),
         lambda x: select.nearest(x, x[3], 9),
         lambda x: select.smote(KEY, x, np.arange(40), 50),
+        lambda x: select.leverage(A, weights=np.abs(x[:, 0])),
     ):
         with pytest.raises(ValueError, match=r"too small for float32\. Multiply it by a number, in numpy"):
             fun(whole)
@@ -226,6 +227,10 @@ def test_scores_near_the_largest_float_are_drawn(scheme):
     assert abs((weight * scores[np.asarray(subset.index)]).sum() / scores.sum(dtype=np.float64) - 1) < 0.5
     tiny = select.draw(KEY, scores * np.float32(2.0**-125) * np.float32(2.0**-110), 50, scheme=scheme)
     assert bool(tiny.ok)
+    one = np.float32(np.linspace(0.1, 1, 1000))
+    plain, tiny = (select.draw(KEY, np.ldexp(one, power), 50, scheme=scheme) for power in (0, -130))
+    np.testing.assert_array_equal(plain.index, tiny.index)
+    np.testing.assert_allclose(plain.weight, tiny.weight, rtol=1e-4)
     np.testing.assert_allclose(_by_largest(jnp.asarray([3e38, 1e38]), jnp.asarray(3e38)), [1, 1 / 3], rtol=1e-6)
 
 
