@@ -242,7 +242,8 @@ class PerStep:
     """Give each row of a plan its own weight, as a callable of t that guidance takes as its `scale`.
 
     In a run each row has its own weight, also where rows share their time (stages, jumps, restarts) and where a part of
-    the plan runs: the runner says which row it is. Called by hand, it looks for the row whose time is nearest.
+    the plan runs: the runner says which row it is. A row that the plan has not, of a longer plan, has the weight NaN.
+    Called by hand, it looks for the row whose time is nearest.
 
     Args:
         plan: the plan that will run.
@@ -290,5 +291,6 @@ class PerStep:
         """The weight of the row that runs, else of the row nearest in time."""
         t = jnp.asarray(t)
         nearest = jnp.argmin(jnp.abs(jnp.asarray(self.times, t.dtype) - t))
-        own = jnp.argmax(jnp.asarray(self.numbers) == self.row)
-        return jnp.asarray(self.values, t.dtype)[jnp.where(self.row < 0, nearest, own)]
+        same = jnp.asarray(self.numbers) == self.row
+        weight = jnp.asarray(self.values, t.dtype)[jnp.where(self.row < 0, nearest, jnp.argmax(same))]
+        return jnp.where((self.row < 0) | jnp.any(same), weight, jnp.nan)

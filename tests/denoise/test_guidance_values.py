@@ -176,6 +176,12 @@ def test_a_part_of_a_plan_has_the_weights_of_its_rows():
         guided = D.ClassifierFree(one, zero, weights)
         kept = js.sample(None, guided, X[:, 0], plan[2:4], keep=lambda x, p: p.x0[0]).info.kept
         np.testing.assert_allclose(kept, [2.0, 3.0], rtol=1e-6)
+    longer = js.solve.ddim(VP, js.noise.time_grid(VP, 7))
+    guided = D.ClassifierFree(one, zero, weight)
+    found = js.sample(None, guided, X[:, 0], longer, keep=lambda x, p: p.x0[0])
+    np.testing.assert_allclose(found.info.kept[:5], [1, 2, 3, 4, 5], rtol=1e-6)
+    assert np.all(np.isnan(found.info.kept[5:]))
+    assert not bool(found.info.ok)
 
 
 # ---------------------------------------------------------------- thresholds
