@@ -8,6 +8,7 @@ import numpy as np
 
 from jsamp._core._checks import check_count
 from jsamp._core._numerics import lagrange_basis, safe_log
+from jsamp._core._pytree import replace
 from jsamp.solve._algebra import join
 from jsamp.solve._columns import CORRECT, KEEP, MIX
 from jsamp.solve._multistep import build
@@ -92,7 +93,9 @@ def _ascent(path: Path, noisy: Callable[[int], Plan]) -> Plan:
     """The way up: the first step from a signal without noise, if the plan ends in one, then `noisy(last node)`."""
     clean = bool(path.noiseless[-1])
     last = path.steps - clean
-    return join("concatenate", [*([_from_clean(path)] if clean else []), *([noisy(last)] if last else [])])
+    up = join("concatenate", [*([_from_clean(path)] if clean else []), *([noisy(last)] if last else [])])
+    # No rows of a way down, so that what weighs those by their number goes by the time.
+    return replace(up, number=-1 - np.arange(up.nfe, dtype=np.int32))
 
 
 def _path(who: str, plan: Plan) -> Path:

@@ -176,6 +176,9 @@ def test_a_part_of_a_plan_has_the_weights_of_its_rows():
         guided = D.ClassifierFree(one, zero, weights)
         kept = js.sample(None, guided, X[:, 0], plan[2:4], keep=lambda x, p: p.x0[0]).info.kept
         np.testing.assert_allclose(kept, [2.0, 3.0], rtol=1e-6)
+    up = js.solve.invert(plan)
+    kept = js.sample(None, D.ClassifierFree(one, zero, weight), X[:, 0], up, keep=lambda x, p: p.x0[0]).info.kept
+    np.testing.assert_allclose(kept, [5, 5, 4, 3, 2, 1], rtol=1e-6)  # each time has its weight, on the way up as well
     longer = js.solve.ddim(VP, js.noise.time_grid(VP, 7))
     guided = D.ClassifierFree(one, zero, weight)
     found = js.sample(None, guided, X[:, 0], longer, keep=lambda x, p: p.x0[0])
