@@ -1,7 +1,8 @@
 """A compile cache for each test worker, so that a second run on a machine pays for tracing alone.
 
 Folders are `<user's cache>/jsamp-tests/<jax version>/<worker>`. JAX does not write an entry atomically, so no two
-processes share a folder: each holds a lock on its own, and takes what others finished earlier by hard links.
+processes share a folder: each holds a lock on its own, and takes what others finished by hard links, at its start and
+after each module.
 `JAX_COMPILATION_CACHE_DIR` chooses another place, `JAX_ENABLE_COMPILATION_CACHE=false` switches the cache off.
 """
 
@@ -29,8 +30,10 @@ def start():
         return
     _bound(folder)
     if not given:
-        _borrow(folder)
+        borrow(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    # XLA's own caches would put the name of the folder into the key of every program.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     for name, value in (("min_compile_time_secs", 0.0), ("min_entry_size_bytes", -1)):
         if f"JAX_PERSISTENT_CACHE_{name.upper()}" not in os.environ:
             jax.config.update(f"jax_persistent_cache_{name}", value)
@@ -73,12 +76,19 @@ def _bound(folder):
             total -= size
 
 
-def _borrow(folder):
-    """Link the finished entries of the other workers."""
-    mine, now = {path.name for path in folder.iterdir()}, time.time()
-    for path in folder.parent.glob("*/*-cache"):
+def borrow(folder=None):
+    """Link the finished entries of the other workers into a folder, by default the one in use unless it was given."""
+    if folder is None:
+        folder = jax.config.jax_compilation_cache_dir
+        if folder is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+            return
+        folder = pathlib.Path(folder)
+    now, mine = time.time(), {entry.name for entry in os.scandir(folder)}
+    for entry in (entry for other in folder.parent.iterdir() if other.is_dir() for entry in os.scandir(other)):
+        if entry.name in mine or not entry.name.endswith("-cache"):
+            continue
         try:
-            if path.name not in mine and path.stat().st_size and now - path.stat().st_mtime > SETTLED:
-                os.link(path, folder / path.name)
+            if entry.stat().st_size and now - entry.stat().st_mtime > SETTLED:
+                os.link(entry.path, folder / entry.name)
         except OSError:  # removed meanwhile, linked meanwhile, or a file system without links
             continue

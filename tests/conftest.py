@@ -48,6 +48,7 @@ def _programs_are_freed():
     """Thousands of compiled programs would fill the memory; the cache on disk keeps them for the next run."""
     yield
     jax.clear_caches()
+    compile_cache.borrow()
     if hasattr(mlir, "make_ir_context"):
         mlir.make_ir_context.cache_clear()
 

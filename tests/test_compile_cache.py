@@ -21,7 +21,11 @@ def held(monkeypatch):
 @pytest.fixture
 def settings():
     """The configuration of JAX is put back, and its open cache is closed on both sides."""
-    names = ("jax_compilation_cache_dir", "jax_enable_compilation_cache")
+    names = (
+        *("jax_compilation_cache_dir", "jax_enable_compilation_cache"),
+        *("jax_persistent_cache_enable_xla_caches", "jax_persistent_cache_min_compile_time_secs"),
+        "jax_persistent_cache_min_entry_size_bytes",
+    )
     before = {name: getattr(jax.config, name) for name in names}
     yield
     for name, value in before.items():
@@ -64,7 +68,7 @@ def test_finished_entries_of_other_workers_are_linked(tmp_path):
     entry(tmp_path / "gw0", "written now")
     entry(tmp_path / "gw0", "empty", size=0, age=100.0)
     mine = entry(tmp_path / "gw1", "mine").parent
-    compile_cache._borrow(mine)
+    compile_cache.borrow(mine)
     assert {path.name for path in mine.iterdir()} == {"finished-cache", "mine-cache"}
 
 
@@ -84,3 +88,17 @@ def test_a_damaged_entry_is_compiled_again(tmp_path, held, monkeypatch, settings
     entries[0].write_bytes(entries[0].read_bytes()[:40])
     jax.clear_caches()
     assert jnp.array_equal(jax.jit(twice)(x), wanted)
+
+
+def test_workers_give_a_program_one_key(tmp_path, held, monkeypatch, settings):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    names = []
+    for worker in ("gw0", "gw1"):
+        monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
+        compile_cache.start()
+        jax.experimental.compilation_cache.compilation_cache.reset_cache()
+        jax.clear_caches()
+        jax.jit(lambda x: 3 * jnp.cos(x))(jnp.arange(5.0))
+        names.append({path.name for path in tmp_path.rglob(f"{worker}/jit__lambda*-cache")})
+    assert names[0] == names[1] != set()
