@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.extend
 import jax.numpy as jnp
 import numpy as np
 
@@ -102,6 +103,14 @@ def central(function, size=1e-5):
     """Derivative of a function of one number at 0, by central differences of fourth order."""
     f = [np.asarray(function(k * size), np.float64) for k in (-2, -1, 1, 2)]
     return (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * size)
+
+
+def op_by_op(function, *arguments):
+    """What a function gives under a trace, one primitive after the other: a large program takes long to compile."""
+    traced, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    with jax.disable_jit():
+        out = jax.extend.core.jaxpr_as_fun(traced)(*map(jnp.asarray, jax.tree.leaves(arguments)))
+    return jax.tree.unflatten(jax.tree.structure(shapes), out)
 
 
 def directions(tree, seed=0):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from laws import central, directions, interpret
+from laws import central, directions, interpret, op_by_op
 from solver_cases import (
     KEY,
     MODELS,
@@ -65,7 +65,7 @@ def test_derivatives_along_plan_values_match_finite_differences(x64):
 def test_builders_on_traced_grids_are_the_host_tables(x64):
     """One code path over an array namespace: the table built in a trace is the table built on the host."""
     grids, build = built_in_trace(TRACEABLE, 4)
-    traced = jax.jit(build)(grids)
+    traced = op_by_op(build, grids)
     for name in TRACEABLE:
         host = SOLVERS[name](schedule_of(name), grids[name])
         for column, value in columns(host).items():
@@ -94,7 +94,7 @@ def test_a_traced_grid_may_end_at_zero_noise(which, n, only, x64):
         except ValueError:
             continue
     assert len(host) >= (4 if only else 30)
-    traced = jax.jit(lambda grid: {name: SOLVERS[name](schedule, grid) for name in host})(grid)
+    traced = op_by_op(lambda grid: {name: SOLVERS[name](schedule, grid) for name in host}, grid)
 
     def predict(x, t):
         alpha, sigma = schedule.alpha(np.float64(t)), schedule.sigma(np.float64(t))
