@@ -55,6 +55,11 @@ def refuse_sparse(name: str, *values: Any) -> None:
         raise TypeError(f"{name} is a sparse matrix, but is read densely. Pass {name.split()[-1]}.{dense}().")
 
 
+def refuse_sparse_leaves(name: str, tree: Any) -> None:
+    """Refuse a tree that holds a sparse matrix; JAX would take its stored entries for leaves."""
+    refuse_sparse(name, *jax.tree.leaves(tree, is_leaf=is_sparse))
+
+
 def refuse_times(name: str, dtype: Any) -> None:
     """Refuse dates and durations, whose numbers depend on a unit."""
     what = name.split()[-1]

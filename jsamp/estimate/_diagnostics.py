@@ -25,7 +25,7 @@ def _columns(function, flat, numbers):
 
 def _each(who, x, function, *numbers):
     """The diagnostic of every coordinate of every leaf; leaves are [chains, draws, ...]."""
-    _checks.refuse_sparse(f"{who}: x", *jax.tree.leaves(x, is_leaf=_checks.is_sparse))
+    _checks.refuse_sparse_leaves(f"{who}: x", x)
     if not jax.tree.leaves(x):
         raise ValueError(f"{who}: x is an empty tree; pass draws [chains, draws, ...].")
 

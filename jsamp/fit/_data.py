@@ -43,7 +43,7 @@ def _no_batch(batch):
 
 
 def _rows(data):
-    _checks.refuse_sparse("minimise: data", *jax.tree.leaves(data, is_leaf=_checks.is_sparse))
+    _checks.refuse_sparse_leaves("minimise: data", data)
     for leaf in jax.tree.leaves(data):
         if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")) or np.ndim(leaf) < 1:
             raise TypeError(

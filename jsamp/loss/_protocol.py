@@ -106,7 +106,7 @@ def check_batch(name: str, batch: Any) -> int:
 
 def check_rows(name: str, batch: Any) -> int:
     """Return the common length of the leading axes of a tree, or refuse it."""
-    _checks.refuse_sparse(name, *jax.tree.leaves(batch, is_leaf=_checks.is_sparse))
+    _checks.refuse_sparse_leaves(name, batch)
     lengths = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in jax.tree.leaves(batch)}
     if len(lengths) != 1 or None in lengths:
         raise ValueError(

@@ -170,7 +170,7 @@ def axpy(a: Any, direction: Any, x: Any) -> Any:
 
 def leading_axis(who: str, what: str, tree: Any, *, low: int = 1) -> int:
     """The length of the leading axis that every leaf shares, or a refusal."""
-    _checks.refuse_sparse(who, *jax.tree.leaves(tree, is_leaf=_checks.is_sparse))
+    _checks.refuse_sparse_leaves(who, tree)
     sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(tree)}
     if len(sizes) != 1 or () in sizes or min(sizes)[0] < low:
         raise ValueError(f"{who}: every leaf needs the same leading axis of {what} (>= {low}), got {sorted(sizes)}.")

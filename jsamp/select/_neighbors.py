@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jsamp._core._checks import check_choice, check_count, is_sparse, refuse_sparse
+from jsamp._core._checks import check_choice, check_count, refuse_sparse_leaves
 from jsamp.select._rows import as_array, as_real, is_bad, power_of_two, refuse_too_small
 from jsamp.select._whiten import map_rows
 
@@ -155,7 +155,7 @@ def nearest(
     check_choice("nearest: metric", metric, METRICS)
     check_count("nearest: block", block)
     for name, tree in (("database", database), ("query", query)):
-        refuse_sparse(f"nearest: {name}", *jax.tree.leaves(tree, is_leaf=is_sparse))
+        refuse_sparse_leaves(f"nearest: {name}", tree)
     leaves, structure = jax.tree.flatten(database)
     if not leaves:
         raise ValueError("nearest: database is an empty tree.")
