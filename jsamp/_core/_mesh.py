@@ -83,7 +83,11 @@ def over_mesh(fun: Callable[..., Any], axis_name: Any, *rows: Any, out_specs: An
 
 
 def vary(tree: Any, *sources: Any) -> Any:
-    """The tree, varying over every mesh axis that a source varies over, so that loop carries keep their type."""
+    """The tree, varying over every mesh axis that a source varies over.
+
+    Loop carries keep their type so, and a batch on a mesh can select between two branches: what a branch of `lax.cond`
+    reads must vary wherever its condition does.
+    """
     axes: frozenset = frozenset()
     for leaf in jax.tree.leaves(sources):
         axes |= _varying(leaf)

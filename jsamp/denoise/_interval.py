@@ -98,7 +98,6 @@ class Interval:
         """The guided prediction inside the interval, the plain one outside."""
         t = as_time(t, x)
         inside = _inside(self.schedule.sigma(t) / self.schedule.alpha(t), self.low, self.high)
-        # What a branch reads varies over the mesh where its condition does: a batch on a mesh selects among it.
         branches, x, t, key = vary((self.branches, x, t, key), inside)
         plain, guided = (lambda branch=branch: branch(x, t, key=key) for branch in branches)
         return jax.lax.cond(inside, guided, plain)

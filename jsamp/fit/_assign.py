@@ -22,7 +22,7 @@ def nearest_centers(rows: jax.Array, centers: jax.Array, live: jax.Array) -> jax
     roundings of (|x| + |c|) |c| on either side. Other rows are measured again, by direct differences. The rows should
     be centred, or little is proven.
     """
-    rows, centers, live = vary((rows, centers, live), rows, centers, live)  # branches below read all of them
+    rows, centers, live = vary((rows, centers, live), rows, centers, live)
     d = centers.shape[1]
     held = jnp.where(live[:, None], centers, 0)
     half = jnp.where(live, jnp.sum(held * held, 1) / 2, jnp.inf)

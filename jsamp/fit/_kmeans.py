@@ -208,7 +208,6 @@ def lloyd_best(cloud: Cloud, starts: jax.Array, live: jax.Array, tolerance: Any,
 def lloyd(cloud: Cloud, start: jax.Array, live: jax.Array, tolerance: Any, steps: int) -> Run:
     """Move the live centres to the means of their rows until they rest; dead ones stay."""
     rows = cloud.rows
-    # What a branch reads varies over the mesh where its condition does: a batch on a mesh selects among it.
     share, live = vary((cloud.share, live), rows)
     # Means wander by a few roundings for ever.
     rounding = 4 * jnp.finfo(rows.dtype).eps * jnp.max(jnp.abs(rows))

@@ -65,7 +65,6 @@ def step(key: Key | None, denoiser: Model, state: SolveState, row: Plan) -> Solv
 @functools.partial(jax.jit, static_argnames="segments")
 def _run(key, denoiser, x, plan, steer, *, keep, segments):
     plan = plan.astype(jnp.result_type(*(state_dtype(leaf) for leaf in jax.tree.leaves(x))))
-    # What a branch reads varies over the mesh where its condition does: a batch on a mesh selects among it.
     sources = (x, key, denoiser, plan, steer)
     x, key, denoiser, plan, steer = vary(sources, sources)
     state, g = init(plan, x, kicks=kicks(denoiser)), None
