@@ -26,6 +26,8 @@ def predictor_corrector(plan: Plan, *, snr: Any = 0.16, steps: int = 1) -> Plan:
     published code takes means of both over its batch, and shortens h by 1 - beta < .02 on variance-preserving
     schedules). In a population that runs in one call the norms are those of all particles together.
 
+    A cut plan gives the rows that the same cut of the whole run has, with their noise.
+
     Args:
         plan: steps of one evaluation each, such as `js.solve.ddpm`, `ddim` or `dpmpp`.
         snr: size of the corrector's noise in units of the score's, > 0; published .16 for VE and .01 to .2 for VP.
@@ -63,10 +65,12 @@ def predictor_corrector(plan: Plan, *, snr: Any = 0.16, steps: int = 1) -> Plan:
         )
     xp = jnp if is_traced(plan, snr) or isinstance(plan.weights, jax.Array) else np
     kind = plan.kind if plan.kind == "eps" else "mixed"
-    plan = extend(replace(plan, number=None, visit=None), plan.slots, {"noise_std", "ends_step", "relative"}, kind)
+    plan = extend(plan, plan.slots, {"noise_std", "ends_step", "relative"}, kind)
     rows = np.arange(plan.nfe * (1 + steps))
     moves = rows % (1 + steps) == steps
     plan = jax.tree.map(lambda a: a[rows // (1 + steps)], plan)
+    if plan.number is not None:
+        plan = replace(plan, number=plan.number * (1 + steps) + rows.astype(np.int32) % (1 + steps))
     choose = lambda own, other: xp.where(moves.reshape(-1, *[1] * (own.ndim - 1)), own, other)
     return jax.tree.map(choose, plan, _correctors(xp, plan, snr))
 

@@ -1,5 +1,6 @@
 """What stands at the door of a run: plans cut in parts, levels that differ, grids outside the schedule, long steps."""
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -36,6 +37,20 @@ def test_a_plan_in_parts_draws_the_noise_of_the_whole(size):
     again = plan[10:][10:]
     assert again.number.tolist() == list(range(20, 40))
     np.testing.assert_array_equal(plan[20:].number, again.number)
+
+
+@pytest.mark.parametrize("build", [S.ddpm, functools.partial(S.deis, order=3)])
+def test_correctors_of_a_part_are_the_part_with_correctors(build):
+    """Numbers too, so that the noise is that of the whole run; those of a part of a part too, and of rows after a climb."""
+    plan = build(VP, N.time_grid(VP, 8))
+    whole = S.predictor_corrector(plan, steps=2)
+    for part in (plan[3:], plan[1:][2:]):
+        again = S.predictor_corrector(part, steps=2)
+        jax.tree.map(np.testing.assert_array_equal, again, whole[9:])
+        assert again.number.tolist() == list(range(9, 24))
+    late = dataclasses.replace(plan, visit=np.full(8, 2))
+    assert S.predictor_corrector(late[3:], steps=2).visit.tolist() == 15 * [2]
+    assert whole.number is None
 
 
 def test_parts_have_the_bits_of_the_whole_with_one_program(x64):
