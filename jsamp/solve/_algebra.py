@@ -54,17 +54,26 @@ def _widen(xp, weights, slots):
 def join(function: str, plans: Sequence[Plan]) -> Plan:
     """Concatenate or stack plans of any families, column by column."""
     traced = is_traced(plans) or any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(plans))
-    xp = jnp if traced else np
+    xp, first = jnp if traced else np, plans[0]
     if function == "concatenate":
-        # One run: its rows count from its own start.
         plans = [replace(plan, number=None, visit=None) for plan in plans]
-    return jax.tree.map(lambda *leaves: getattr(xp, function)([xp.asarray(leaf) for leaf in leaves]), *_unify(plans))
+    plan = jax.tree.map(lambda *leaves: getattr(xp, function)([xp.asarray(leaf) for leaf in leaves]), *_unify(plans))
+    return _counted_on(xp, plan, first) if function == "concatenate" else plan
+
+
+def _counted_on(xp: Any, plan: Plan, first: Plan) -> Plan:
+    """Count the rows of a joined plan, on from where its first part was cut, whose noise has been drawn."""
+    if first.number is not None:
+        start = xp.maximum(first.number[0], 0)  # those of a way up are negative
+        plan = replace(plan, number=start + np.arange(plan.nfe, dtype=np.int32))
+    return plan if first.visit is None else replace(plan, visit=first.visit[0] + visits(plan))
 
 
 def concat(*plans: Plan) -> Plan:
     """Run plans one after the other: mixed solvers, schedules of solvers, restarts.
 
-    Each plan starts without history, as it was built. Where one lands is where the next should start.
+    Each plan starts without history, as it was built. Where one lands is where the next should start. Rows count from
+    the number of the first: of a part `plan[i:]` they count on, so that no noise of the rows before it is drawn again.
 
     Args:
         *plans: plans of any families, on the same state.

@@ -80,6 +80,20 @@ def test_joined_plans_count_anew():
     assert S.jumps(plan, length=2, repeats=2).number is None
 
 
+def test_plans_joined_to_a_part_count_on():
+    """What ran before the part, with the same key, has drawn the noise of the rows before it."""
+    plan = S.ddpm(VP, N.time_grid(VP, 6))
+    for rows in (plan[2:], jax.tree.map(jnp.asarray, plan[2:])):
+        again = S.concat(rows[:1], rows[1:])
+        jax.tree.map(np.testing.assert_array_equal, again, rows)
+        assert again.number.tolist() == [2, 3, 4, 5]
+    assert S.jumps(plan[2:], length=2, repeats=2).number.tolist() == list(range(2, 8))
+    again = S.concat(S.jumps(plan, length=2, repeats=2)[6:8], plan[4:])
+    assert (again.number.tolist(), again.visit.tolist()) == ([6, 7, 8, 9], [1, 2, 2, 2])
+    down = S.ddim(VP, N.time_grid(VP, 6, final="sigma_min"))
+    assert S.concat(S.invert(down), down).number.tolist() == list(range(13))
+
+
 # ---------------------------------------------------------------- levels
 
 
