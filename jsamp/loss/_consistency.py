@@ -11,7 +11,7 @@ import numpy as np
 from jsamp._core import _checks, _fields
 from jsamp._core._callable import as_tree
 from jsamp._core._pytree import field, pytree, static
-from jsamp._core._tree import normal_like, size
+from jsamp._core._tree import cast_like, normal_like, size
 from jsamp.loss import _protocol as p
 from jsamp.loss._teacher import Teacher, x_dtype
 from jsamp.loss._times import as_levels, quantiles
@@ -171,11 +171,12 @@ class Consistency(p.Called):
             found, wanted, distance = *self._tangent(call, student, x, drawn), _twice_product
         else:
             found, distance = call(student, x, t), self.distance
-            wanted = self._below(x, drawn)
+            below = self._below(x, drawn)
             if self.target == "student":
-                wanted = call(p.frozen(target), wanted, u)
+                wanted = call(p.frozen(target), cast_like(below, x), u)
             else:
-                wanted = jax.tree.map(jnp.subtract, p.scale_rows(t / (t - u), wanted), p.scale_rows(u / (t - u), x))
+                shares = p.scale_rows(t / (t - u), below), p.scale_rows(u / (t - u), _wide(x))
+                wanted = cast_like(jax.tree.map(jnp.subtract, *shares), x)
         each = p.each_number("Consistency: distance", jax.vmap(distance)(found, jax.lax.stop_gradient(wanted)))
         if self.weight is not None:
             each = each * p.each_number("Consistency: weight", jax.vmap(self.weight)(t, u)).astype(each.dtype)
@@ -186,18 +187,23 @@ class Consistency(p.Called):
         return p.finish(total, consistency=jnp.mean(each), critic=jnp.mean(fooled))
 
     def _below(self, x, drawn):
-        """The rows at the lower level."""
+        """The rows at the lower level; a teacher's are float32 at least, as the states of its run are."""
         if self.teacher is None:
             return jax.tree.map(jnp.add, drawn.x0, p.scale_rows(drawn.u, drawn.eps))
-        rows = (drawn.keys, x, drawn.t, drawn.u, drawn.condition)
+        rows = (drawn.keys, _wide(x), drawn.t, drawn.u, drawn.condition)
         return jax.vmap(self.teacher)(*rows)
 
     def _tangent(self, call, student, x, drawn):
         """The student's output, and its derivative along the path of the row."""
         velocity = drawn.eps
         if self.teacher is not None:
-            velocity = jax.vmap(self.teacher.velocity)(x, drawn.t, drawn.condition)
+            velocity = cast_like(jax.vmap(self.teacher.velocity)(_wide(x), drawn.t, drawn.condition), x)
         return jax.jvp(lambda x, t: call(student, x, t), (x, drawn.t), (velocity, jnp.ones_like(drawn.t)))
+
+
+def _wide(tree):
+    """The tree in single precision at least."""
+    return jax.tree.map(lambda leaf: leaf.astype(x_dtype(leaf)), tree)
 
 
 def _twice_product(found, slope):

@@ -167,9 +167,9 @@ def finish(each: jax.Array, **parts: Any) -> tuple[jax.Array, LossInfo]:
 
 
 def scale_rows(factor: Any, tree: Any) -> Any:
-    """Multiply each row of the leaves [n, ...] by its factor [n]."""
+    """Multiply each row of the leaves [n, ...] by its factor [n], in the wider dtype, to the dtype of the leaf."""
     return jax.tree.map(
-        lambda leaf: factor.astype(leaf.dtype).reshape(factor.shape + (1,) * (leaf.ndim - 1)) * leaf, tree
+        lambda leaf: (factor.reshape(factor.shape + (1,) * (leaf.ndim - 1)) * leaf).astype(leaf.dtype), tree
     )
 
 

@@ -170,6 +170,26 @@ def test_half_precision_data_leave_the_times_whole(name):
     assert bool(jnp.isfinite(value))
 
 
+def test_half_precision_data_have_the_target_of_their_teacher():
+    """Between close levels it is a difference of large numbers; of one Euler step on N(0, 1) it is x / (1 + t^2)."""
+    whole = lambda v: v[0].astype(jnp.float32)
+    gap = lambda x, wanted: whole(wanted) - whole(x) / (1 + 9.99**2)
+    loss = js.loss.Consistency([9.99, 9.5], TEACHER, target="teacher", distance=gap)
+    each = loss(jax.random.key(0), lambda x, t: x, jnp.linspace(-1, 1, 64, dtype=jnp.bfloat16)[:, None])[1].each
+    np.testing.assert_allclose(each, 0, atol=1e-3)  # bfloat16 holds |x| = 30 and the target .3 to 6e-4
+
+
+def test_half_precision_rows_are_noised_by_the_level_itself():
+    """257 1.5 = 385.5 is 386 in bfloat16, where 257 is 256 and the product would be 384."""
+    half = lambda v: jnp.full((1, 1), v, jnp.bfloat16)
+    level = lambda v: jnp.full(1, v, jnp.float32)
+    drawn = js.loss.ConsistencyDrawn(
+        half(0), None, level(257), level(1), half(1.5), jax.random.split(jax.random.key(0), 1)
+    )
+    loss = js.loss.Consistency([257.0, 1.0], distance=lambda x, wanted: x[0])
+    assert loss.value(lambda x, t: x, drawn)[0] == 386
+
+
 def test_conditions_are_dropped_as_often_as_asked():
     loss = js.loss.Match(js.noise.VP(), drop=0.25, null=10)
     label = jnp.arange(4000) % 10
