@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_number
+from jsamp._core._checks import check_number, is_traced
 from jsamp._core._pytree import construct, field, pytree, replace
 from jsamp._core._types import Key
 from jsamp.denoise import _fields
 from jsamp.denoise._pair import Joint, extrapolate, join, scaled
 from jsamp.denoise._protocol import Guided, Kick, aux_of
+
+CLOSE = 2**-8  # of a time: what half precision may make of it
 
 
 class Guidance:
@@ -242,8 +244,9 @@ class PerStep:
     """Give each row of a plan its own weight, as a callable of t that guidance takes as its `scale`.
 
     In a run each row has its own weight, also where rows share their time (stages, jumps, restarts) and where a part of
-    the plan runs: the runner says which row it is. A row that the plan has not, of a longer plan, has the weight NaN.
-    Called by hand, it looks for the row whose time is nearest.
+    the plan runs: the runner says which row it is. A run of another plan is refused; where the plan is traced, rows go
+    by their number, and one that the plan has not has the weight NaN. Called by hand, it looks for the row whose time
+    is nearest.
 
     Args:
         plan: the plan that will run.
@@ -253,7 +256,7 @@ class PerStep:
         Called with t: the weight of the row.
 
     Raises:
-        ValueError: when there is not one value for each row, or one is not finite.
+        ValueError: when there is not one value for each row, or one is not finite; in a run of another plan.
 
     Example:
         >>> import jsamp as js
@@ -286,6 +289,22 @@ class PerStep:
     def at_row(self, index: Any) -> PerStep:
         """Fix the weight at row `index` of the plan."""
         return replace(self, row=jnp.asarray(index, jnp.int32))
+
+    def check_plan(self, who: str, plan: Any) -> None:
+        """Refuse a known plan with rows that are not at the times of the own plan, or that it has not."""
+        if is_traced(plan.t, plan.number, self.times, self.numbers) or (plan.number is None and np.ndim(plan.t) == 0):
+            return
+        times = np.ravel(np.asarray(plan.t, np.float64))
+        numbers = np.arange(len(times)) if plan.number is None else np.ravel(np.asarray(plan.number))
+        own = dict(zip(np.asarray(self.numbers).tolist(), np.asarray(self.times, np.float64).tolist(), strict=True))
+        for number, t in zip(numbers.tolist(), times.tolist(), strict=True):
+            at = own.get(number)
+            if number >= 0 and (at is None or abs(at - t) > CLOSE * max(abs(at), abs(t))):
+                has = "has no such row" if at is None else f"has it at t={at:.6g}"
+                raise ValueError(
+                    f"{who}: PerStep holds the weights of another plan: row {number} runs at t={t:.6g}, and their "
+                    f"plan {has}. Make them of the plan that runs: js.denoise.PerStep(plan, values)."
+                )
 
     def __call__(self, t):
         """The weight of the row that runs, else of the row nearest in time."""

@@ -10,6 +10,7 @@ are optional; a user's own denoiser may have them as class attributes, propertie
                                                          its field `memory`
     at_row(index)            itself    the runner        the denoiser (or weight) as it is on a row of the plan; keeps
                                                          the structure of the tree
+    check_plan(who, plan)    passes    the runner        refuses a known plan that it was not made for
     branches                 None      the runner        denoisers, one of which it stands for on each row; (): leave
                                                          what is inside alone
     branch_of_rows(plan)     None      the runner        [R] integers, the branch of each row; None: not known before
@@ -105,9 +106,9 @@ class DenoiserLike(Protocol):
     """Any tree with a `schedule` that maps (x, t, *, key) to a `Prediction` (or a `Guided` one) is a denoiser.
 
     What it may have besides: `kicks` (False), whether its predictions hold a kick; `remembers` (False) with a field
-    `memory`, for `js.steer.Memory`; `at_row(index)`, the denoiser on a row of the plan; `branches` and
-    `branch_of_rows(plan)`, denoisers that it stands for on different rows; `parts(x, t, key=)`, the guided and the
-    conditional prediction, for `js.denoise.Rescale`.
+    `memory`, for `js.steer.Memory`; `at_row(index)`, the denoiser on a row of the plan; `check_plan(who, plan)`, which
+    refuses a plan that it was not made for; `branches` and `branch_of_rows(plan)`, denoisers that it stands for on
+    different rows; `parts(x, t, key=)`, the guided and the conditional prediction, for `js.denoise.Rescale`.
 
     Example:
         >>> import jsamp as js

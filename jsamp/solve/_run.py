@@ -18,7 +18,7 @@ from jsamp._core._runner import set_runner
 from jsamp._core._steering import ask, check_steer, explain_missing_key, stochastic, wrapped
 from jsamp._core._types import Key, Model, Result, Tree
 from jsamp.denoise import Denoiser
-from jsamp.denoise._protocol import check_denoiser, kicks
+from jsamp.denoise._protocol import check_denoiser, kicks, nodes
 from jsamp.noise._levels import first_difference
 from jsamp.solve._plan import Plan, check_plan, check_row
 from jsamp.solve._route import Segment, follow, route
@@ -117,8 +117,8 @@ def sample(key: Key | None, denoiser: Model, x: Tree, plan: Plan, *, steer: Any 
 
     Raises:
         TypeError: for a plan, denoiser, key or x of the wrong type.
-        ValueError: for a missing key, a plan on another schedule than the denoiser's, or an eps or score prediction
-            where alpha = 0.
+        ValueError: for a missing key, a plan on another schedule than the denoiser's or not that of its weights, or an
+            eps or score prediction where alpha = 0.
 
     Example:
         >>> import jax, jsamp as js
@@ -157,7 +157,9 @@ def sample(key: Key | None, denoiser: Model, x: Tree, plan: Plan, *, steer: Any 
 
 
 def check_levels(who: str, denoiser: Any, plan: Plan) -> None:
-    """Refuse a plan on another schedule than the denoiser's: it would be asked at times that mean something else."""
+    """Refuse a plan on another schedule than the denoiser's, whose times mean something else, or not made for it."""
+    for node in nodes(denoiser, lambda node: hasattr(node, "check_plan")):
+        node.check_plan(who, plan)
     schedule = getattr(denoiser, "schedule", None)
     if schedule is None or is_traced(plan.t, plan.alpha, plan.sigma) or dtype_of(plan.t) in (jnp.float16, jnp.bfloat16):
         return

@@ -181,10 +181,33 @@ def test_a_part_of_a_plan_has_the_weights_of_its_rows():
     np.testing.assert_allclose(kept, [5, 5, 4, 3, 2, 1], rtol=1e-6)  # each time has its weight, on the way up as well
     longer = js.solve.ddim(VP, js.noise.time_grid(VP, 7))
     guided = D.ClassifierFree(one, zero, weight)
-    found = js.sample(None, guided, X[:, 0], longer, keep=lambda x, p: p.x0[0])
+    found = jax.jit(lambda plan: js.sample(None, guided, X[:, 0], plan, keep=lambda x, p: p.x0[0]))(longer)
     np.testing.assert_allclose(found.info.kept[:5], [1, 2, 3, 4, 5], rtol=1e-6)
     assert np.all(np.isnan(found.info.kept[5:]))
     assert not bool(found.info.ok)
+
+
+def test_weights_of_another_plan_are_refused():
+    """Of as many rows, with steps between, longer, or of a part; what half precision makes of the plan passes."""
+    S, grid, key, x = js.solve, js.noise.time_grid(VP, 5), jax.random.key(0), X[0, :1]
+    plan, law = S.ddpm(VP, grid), js.denoise.GaussianMixture(VP, weights=[1.0], means=[[0.0]], stds=[1.0])
+    weight, part = D.PerStep(plan, np.ones(5)), D.PerStep(plan[2:4], [2.0, 3.0])
+    late = S.ddpm(VP, js.noise.logsnr_grid(VP, 5))
+    for weight_of, other, own in (
+        (weight, late, r"row 1 .* has it at t=0\.8002"),
+        (weight, S.predictor_corrector(plan), r"row 1 runs at t=1, .* has it at t=0\.8002"),
+        (weight, S.concat(plan, S.ddpm(VP, [grid[-1], 5e-4])), r"row 5 runs at t=0\.001, .* has no such row"),
+        (part, plan, "row 0 .* has no such row"),
+    ):
+        guided, match = D.ClassifierFree(law, law, weight_of), f"PerStep holds the weights of another plan: {own}"
+        with pytest.raises(ValueError, match=f"sample: {match}"):
+            js.sample(key, guided, x, other)
+        with pytest.raises(ValueError, match=f"kernel: {match}"):
+            S.kernel(guided, other)
+    guided = D.ClassifierFree(law, law, weight)
+    with pytest.raises(ValueError, match="step: PerStep holds the weights of another plan: row 2"):
+        S.step(key, guided, S.init(late[1:], x), jax.tree.map(lambda a: a[1], late[1:]))
+    assert js.sample(key, guided, x, plan.astype(jnp.bfloat16)).info.ok
 
 
 # ---------------------------------------------------------------- thresholds
