@@ -12,29 +12,35 @@ from jsamp._core._checks import check_scalar
 from jsamp._core._like import dtype_of
 from jsamp._core._types import Key
 from jsamp.denoise._protocol import Guided, Kick, aux_of, kick_of
+from jsamp.noise._protocol import check_times
 
 SMALL, FEW = 64, 16
 
 
-def as_time(t: Any, x: Any) -> Any:
-    """The time in the dtype of x, float32 at least: an index near 1000 has no place in half precision."""
+def as_time(t: Any, x: Any, schedule: Any = None) -> Any:
+    """The time in the dtype of x, float32 at least: an index near 1000 has no place in half precision.
+
+    A known time at which the schedule's network cannot be asked is refused.
+    """
     if not hasattr(t, "dtype"):
         check_scalar("t", t)
     # Of as many axes as x, [n, 1, 1], it is one time for each sample, as js.steer.TimeShift asks.
     if jnp.ndim(t) not in {0, *map(jnp.ndim, jax.tree.leaves(x))}:
         raise ValueError(f"t must be one number, got an array of shape {jnp.shape(t)}. Use jax.vmap over x and t.")
+    if schedule is not None:
+        check_times("t", schedule, t, end=True, churn=True)
     return jnp.asarray(t, dtype_of(x, at_least=jnp.float32))
 
 
 def levels(schedule: Any, t: Any, x: Any) -> tuple[Any, Any]:
     """Alpha and sigma at t, computed in float32 at least, in the dtype of x."""
-    t, dtype = as_time(t, x), dtype_of(x)
+    t, dtype = as_time(t, x, schedule), dtype_of(x)
     return jnp.asarray(schedule.alpha(t), dtype), jnp.asarray(schedule.sigma(t), dtype)
 
 
 def slopes(schedule: Any, t: Any, x: Any) -> tuple[Any, Any]:
     """The time derivatives of alpha and sigma at t, in the dtype of x."""
-    t, dtype = as_time(t, x), dtype_of(x)
+    t, dtype = as_time(t, x, schedule), dtype_of(x)
     one = jnp.ones_like(t)
     alpha, sigma = (jax.jvp(level, (t,), (one,))[1] for level in (schedule.alpha, schedule.sigma))
     return jnp.asarray(alpha, dtype), jnp.asarray(sigma, dtype)

@@ -144,7 +144,7 @@ class Denoiser:
     def __call__(self, x, t, *, key=None):
         """Predict x0 and eps at noise level t."""
         check_floating("Denoiser: x", x)
-        t = as_time(t, x)
+        t = as_time(t, x, self.schedule)
         time = t if self.time_map is None else self.time_map(t)
         output, variance = self.model(x, time, **self.conditions, **dict(self.options)), None
         if self.variance is not None:

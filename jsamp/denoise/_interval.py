@@ -96,7 +96,7 @@ class Interval:
 
     def __call__(self, x, t, *, key=None):
         """The guided prediction inside the interval, the plain one outside."""
-        t = as_time(t, x)
+        t = as_time(t, x, self.schedule)
         inside = _inside(self.schedule.sigma(t) / self.schedule.alpha(t), self.low, self.high)
         branches, x, t, key = vary((self.branches, x, t, key), inside)
         plain, guided = (lambda branch=branch: branch(x, t, key=key) for branch in branches)

@@ -3,7 +3,8 @@
 A schedule has the methods and ends of `Schedule`. These names are optional:
 
     name        default          asked by              meaning
-    domain      (-inf, inf)      solvers, grids, losses lowest and highest time at which the network may be asked
+    domain      (-inf, inf)      solvers, grids, losses, lowest and highest time at which the network may be asked
+                                 denoisers
     straight    False            time_grid, heun       whether x is a straight line in t (rectified flow): solvers
                                                        step in t on the velocity, and time grids run evenly down to
                                                        the noiseless time
@@ -18,11 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_key, concrete, shown
+from jsamp._core._checks import check_key, concrete, is_traced, shown
 from jsamp._core._types import Key
 
 End: TypeAlias = Literal["zero", "sigma_min"]
 """Where a grid ends: at zero noise, or at the least noise of its schedule."""
+
+CHURNED = np.sqrt(2) * (1 + 1e-6)
+"""How many times its level a row of `js.solve.edm` may evaluate at."""
 
 
 @runtime_checkable
@@ -65,14 +69,24 @@ def domain(schedule: Any) -> tuple[Any, Any]:
     return getattr(schedule, "domain", (-np.inf, np.inf))
 
 
-def check_times(name: str, schedule: Any, t: Any, *, end: bool = False) -> None:
-    """Refuse known times at which the schedule's network cannot be asked; an `end` may be the noiseless time."""
+def check_times(name: str, schedule: Any, t: Any, *, end: bool = False, churn: bool = False) -> None:
+    """Refuse known times at which the schedule's network cannot be asked.
+
+    An `end` may be the noiseless time. With `churn` a level at alpha = 1 may be one that `js.solve.edm` has raised.
+    """
+    if is_traced(t):
+        return
     known, (low, high) = concrete(t), (concrete(bound) for bound in domain(schedule))
     if known is None or low is None or high is None or not np.isfinite(high):
         return
     slack = 1e-6 * max(1.0, abs(float(high)))
-    noiseless = concrete(schedule.time(np.float64(np.inf))) if end else low
-    outside = (known > high + slack) | (known < min(low, low if noiseless is None else noiseless) - slack)
+    below, above = known < low - slack, known > high + slack
+    if end and np.any(below):
+        noiseless = concrete(schedule.time(np.float64(np.inf)))
+        below &= noiseless is None or known < noiseless - slack
+    if churn and np.any(above) and concrete(schedule.alpha(high)) == 1:
+        above &= known > CHURNED * high
+    outside = below | above
     if np.any(outside):
         raise ValueError(
             f"{name} is {known[outside].flat[0]:.6g}, outside the schedule, whose times go from {float(low):.6g} to "

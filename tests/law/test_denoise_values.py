@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from denoise_cases import CASES, CLASSIFIER, MODEL, PLAN, TURN, TWIST, VP, X
 from laws import WEIGHTS, Traces, assert_same_bits, mixture, network
-from test_denoise import FIELD, LINEAR, RANGES, part_of
+from test_denoise import FIELD, GENERATOR, LINEAR, RANGES, part_of
 
 import jsamp as js
 
@@ -45,6 +45,33 @@ def test_the_network_is_asked_at_mapped_times():
     js.Denoiser(lambda x, t: (times.append(t), x)[1], VP, time_map=lambda t: 1000 * t)(X[0], 0.25)
     assert times[0] == 250
     assert times[0].shape == ()
+
+
+@pytest.mark.parametrize("name", [*CASES, "Latent"])
+def test_no_network_is_asked_outside_its_schedule(name):
+    """A known time is refused, in a trace as well; one that only the device knows is not looked at."""
+    denoiser = GENERATOR if name == "Latent" else CASES[name][0]
+    call = lambda t: jax.eval_shape(lambda x: denoiser(x, t, key=jax.random.key(0)), X[0])
+    for wrong in (5.0, np.float32(-0.1), jnp.float32(1.01)):
+        with pytest.raises(ValueError, match=r"t is (5|-0\.1|1\.01), outside the schedule, whose times go from 0 to 1"):
+            call(wrong)
+    call(1.0)
+    jax.eval_shape(lambda x, t: denoiser(x, t, key=jax.random.key(0)), X[0], np.float32(5))
+
+
+def test_levels_that_noise_has_raised_and_noiseless_times_are_asked():
+    """`js.solve.edm` raises sigma by up to sqrt(2), where alpha stays 1; exact laws know what no noise means."""
+    law = mixture(js.noise.VE())
+    plan = js.solve.edm(law.schedule, js.noise.karras_grid(law.schedule, 3), churn=99.0)
+    assert plan.t[0] > 113
+    assert np.all(np.isfinite(law(X[0], plan.t[0]).x0))
+    with pytest.raises(ValueError, match="t is 114, outside the schedule"):
+        law(X[0], 114.0)
+    np.testing.assert_array_equal(mixture(js.noise.Discrete.scaled_linear())(X[0], -1).x0, X[0])
+    # Levels that are traced.
+    jax.eval_shape(lambda betas: mixture(js.noise.VP(*betas))(X[0], 1.0), (0.1, 20.0))
+    with pytest.raises(ValueError, match=r"t is 1\.2, outside"):
+        jax.eval_shape(lambda betas: mixture(js.noise.VP(*betas))(X[0], 1.2), (0.1, 20.0))
 
 
 def test_the_protocol_and_the_records():

@@ -128,7 +128,7 @@ def test_discrete_has_no_level_beyond_its_table():
                 ValueError, match=r"outside the table\. Take indices between 0 and 999, or -1 for no noise"
             ):
                 read(wrong)
-    with pytest.raises(ValueError, match="index 1500 is outside the table"):
+    with pytest.raises(ValueError, match="t is 1500, outside the schedule, whose times go from 0 to 999"):
         law(jnp.ones(1), 1500.0)
     assert schedule.alpha(-1) == 1
     np.testing.assert_allclose(float(schedule.alpha(jnp.bfloat16(999.0))), schedule.alpha(999.0), rtol=1e-2)  # 1000
