@@ -141,7 +141,7 @@ def _passes(blocks: Iterable[Any], ridge: float, progress: bool) -> tuple[Callab
         tops = [np.asarray(top_bits(part, 0)).view(part.dtype) for part in rows]  # blocks may differ in dtype
         top = functools.reduce(np.maximum, tops)
         bits = jnp.asarray(top.view(f"int{8 * top.itemsize}"))
-        scales = inverse_scale(bits, top.dtype, count, math.sqrt(ridge))
+        scales = inverse_scale([bits], top.dtype, count, math.sqrt(ridge))
         if is_bad(scales):
             refuse_out_of_range("leverage_stream: blocks", scales.dtype, count)
         return jnp.diag(scales)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -102,21 +102,18 @@ def column_scale(A: jax.Array, weight: Any, ridge: Any, axis_name: Any) -> jax.A
     """1 / the largest entry of every column [d] (of sqrt(weight) A, and of the ridge), as powers of two."""
     whole = (lambda top: top) if axis_name is None else lambda top: lax.pmax(top, axis_name)
     least = 0 if ridge is None else jnp.sqrt(lax.stop_gradient(jnp.asarray(ridge, A.dtype)))
-    weighted = None
-    if weight is not None:
-        weighted = whole(lax.stop_gradient(jnp.max(jnp.abs(A) * jnp.sqrt(weight)[:, None], 0)))
-    return inverse_scale(whole(top_bits(A, 0)), A.dtype, A.shape[0], least, weighted=weighted)
+    rows = [A] if weight is None else [A, A * jnp.sqrt(weight)[:, None]]
+    return inverse_scale([whole(top_bits(part, 0)) for part in rows], A.dtype, A.shape[0], least)
 
 
-def inverse_scale(bits: jax.Array, dtype: Any, num: int, least: Any, *, weighted: Any = None) -> jax.Array:
-    """The power of two near 1 / the top of columns of `num` rows, the top given by its bits, and at `least` that.
+def inverse_scale(bits: Sequence[jax.Array], dtype: Any, num: int, least: Any) -> jax.Array:
+    """The power of two near 1 / the top of columns of `num` rows, and at `least` that.
 
-    NaN where transforms would lose digits below `tiny`, or the rows, also after their weights, have lost some.
+    Tops are given by their bits, the last ones after the weights. NaN where transforms would lose digits below `tiny`,
+    or the rows, before or after their weights, have lost some.
     """
-    top = lax.bitcast_convert_type(bits, dtype) if weighted is None else weighted
-    small = smallest_top(dtype)
-    lost = (least < small) & (vanishing(bits, dtype) | ((top > 0) & (top < small)))
-    top = jnp.maximum(top, least)
+    lost = (least < smallest_top(dtype)) & (vanishing(bits[0], dtype) | vanishing(bits[-1], dtype))
+    top = jnp.maximum(lax.bitcast_convert_type(bits[-1], dtype), least)
     return jnp.where(lost | (top > largest_entry(dtype, num)), jnp.nan, inverse_power(top))
 
 
