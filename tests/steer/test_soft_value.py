@@ -173,6 +173,20 @@ def test_one_model_call_for_each_child_and_row_and_all_children_without_a_final_
     assert np.asarray(reward(chosen.x[None]))[0] == chosen.info.report.value[chosen.info.report.index]
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_the_sample_is_chosen_by_the_final_reward(temperature):
+    """Of three last children, as often as exp(reward / temperature) says; at temperature 0 always the best."""
+    rewards = np.array([0.3, 1.0, -0.2])
+    select = js.steer.SoftValue(value, lambda x0: x0[:, 0], temperature=temperature)
+    children = jnp.asarray(np.float32(rewards))[:, None]
+    x, report = jax.vmap(lambda key: select.final(key, children))(jax.random.split(jax.random.key(3), 4000))
+    np.testing.assert_array_equal(x[:, 0], children[report.index, 0])
+    share = np.exp((rewards - 1) / temperature) if temperature else np.array([0.0, 1.0, 0.0])
+    share = share / share.sum()
+    found = np.bincount(report.index, minlength=3) / 4000
+    assert np.all(np.abs(found - share) <= 4.5 * np.sqrt(share * (1 - share) / 4000))
+
+
 LENGTH, LETTERS, MASK = 20, 4, 4
 
 
