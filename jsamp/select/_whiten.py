@@ -102,7 +102,10 @@ def column_scale(A: jax.Array, weight: Any, ridge: Any, axis_name: Any) -> jax.A
     """1 / the largest entry of every column [d] (of sqrt(weight) A, and of the ridge), as powers of two."""
     whole = (lambda top: top) if axis_name is None else lambda top: lax.pmax(top, axis_name)
     least = 0 if ridge is None else jnp.sqrt(lax.stop_gradient(jnp.asarray(ridge, A.dtype)))
-    rows = [A] if weight is None else [A, A * jnp.sqrt(weight)[:, None]]
+    rows = [A]
+    if weight is not None:
+        root = jnp.sqrt(weight)[:, None]
+        rows = [jnp.where(root > 0, A, 0), A * root]
     return inverse_scale([whole(top_bits(part, 0)) for part in rows], A.dtype, A.shape[0], least)
 
 
@@ -112,8 +115,10 @@ def inverse_scale(bits: Sequence[jax.Array], dtype: Any, num: int, least: Any) -
     Tops are given by their bits, the last ones after the weights. NaN where transforms would lose digits below `tiny`,
     or the rows, before or after their weights, have lost some.
     """
-    lost = (least < smallest_top(dtype)) & (vanishing(bits[0], dtype) | vanishing(bits[-1], dtype))
-    top = jnp.maximum(lax.bitcast_convert_type(bits[-1], dtype), least)
+    before, after = bits[0], bits[-1]
+    emptied = (before > 0) & (after == 0)
+    lost = (least < smallest_top(dtype)) & (vanishing(before, dtype) | vanishing(after, dtype) | emptied)
+    top = jnp.maximum(lax.bitcast_convert_type(after, dtype), least)
     return jnp.where(lost | (top > largest_entry(dtype, num)), jnp.nan, inverse_power(top))
 
 

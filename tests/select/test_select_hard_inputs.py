@@ -197,6 +197,21 @@ def test_columns_of_which_processors_lose_digits_are_refused(unit):
             fun(whole)
 
 
+def test_columns_that_small_weights_would_empty_are_refused():
+    """1e-30 sqrt(1e-20) is read as 0, and the column was not there; rows of weight 0 say nothing of a column."""
+    A = np.float32(rng().normal(size=(40, 3)))
+    column, small = A * np.float32([1, 1e-30, 1]), np.full(40, 1e-20, np.float32)
+    for method in ("auto", "qr"):
+        with pytest.raises(ValueError, match="times the roots of their weights"):
+            select.leverage(column, weights=small, method=method)
+    np.testing.assert_allclose(
+        select.leverage(column, weights=small, ridge=1e-20), select.leverage(A * [1, 0, 1], ridge=1), rtol=1e-5
+    )
+    A[0], A[1:, 1] = [1, 1e-30, 1], 0
+    weights = np.float32(np.arange(40) > 0)
+    np.testing.assert_allclose(select.leverage(A, weights=weights)[1:], select.leverage(A[1:]), rtol=1e-5)
+
+
 def test_ridge_of_a_tiny_column():
     A = rng().normal(size=(30, 3)) * [1, 1e-15, 1]
     ridge = 1e-30
