@@ -164,6 +164,21 @@ def test_units_of_features_and_outcome_do_not_matter(train):
             np.testing.assert_allclose(info.average.stderr / back, plain.average.stderr, rtol=1e-3)
 
 
+def test_the_encoder_turns_to_what_tells_the_effect_where_it_is_trained():
+    """It starts beside the one direction of two that tells; untrained it stays, bit for bit, and explains less."""
+    c, treated, y, _ = two_kinds(600, 5)
+    images = np.concatenate([c, np.random.default_rng(6).normal(size=(600, 1))], 1, dtype=np.float32)
+    start = jax.tree_util.Partial(lambda way, x: (way @ x)[None], jnp.array([0.3, 1.0]))
+    (found, told), (same, beside) = (
+        js.fit.effect_mixture(KEY, images, treated, y, start, 2, steps=300, train_encoder=train)
+        for train in (True, False)
+    )
+    np.testing.assert_array_equal(same.encoder.args[0], start.args[0])
+    across, along = np.abs(found.encoder.args[0])[::-1]
+    assert across < 0.2 * along
+    assert told.loss[-1] < beside.loss[-1] - 0.1
+
+
 def test_an_offset_of_the_outcome_does_not_matter():
     here, far = (exactly(X, outcome=Y.astype(np.float64) + offset).info.effects for offset in (0.0, 1e9))
     np.testing.assert_allclose(far.value, here.value, rtol=1e-3)
