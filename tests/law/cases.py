@@ -104,9 +104,19 @@ class Case:
         return self.run(self.thing, KEY, *self.inputs)
 
     @functools.cached_property
+    def traces(self):
+        """One entry for each time that `program` was traced."""
+        return []
+
+    @functools.cached_property
     def program(self):
-        """The call under jit: one program that all laws share."""
-        return jax.jit(self.run)
+        """The call under jit: one trace and one program that all laws share."""
+
+        def run(*arguments):
+            self.traces.append(1)
+            return self.run(*arguments)
+
+        return jax.jit(run)
 
 
 def as_tree(thing):
@@ -215,16 +225,11 @@ def round_trips_as_a_tree(case):
 
 def new_numbers_do_not_retrace(case):
     """Fresh numbers of the thing, fresh inputs and another key are traced once, together."""
-    traces = []
-
-    def traced(thing, key, *inputs):
-        traces.append(1)
-        return case.run(thing, key, *inputs)
-
-    program = jax.jit(traced)
-    program.trace(case.thing, KEY, *case.inputs)
-    program.trace(case.moved, jax.random.key(21), *moved(case.inputs))
-    assert len(traces) == 1
+    case.program.trace(case.thing, KEY, *case.inputs)
+    traces = len(case.traces)
+    assert traces > 0
+    case.program.trace(case.moved, jax.random.key(21), *moved(case.inputs))
+    assert len(case.traces) == traces
 
 
 def keeps_dtypes(case):
@@ -235,16 +240,16 @@ def keeps_dtypes(case):
                 inputs = jax.tree.map(lambda v, d=given: jnp.asarray(v, d) if is_floating(v) else v, case.inputs)
                 if not wanted:
                     with pytest.raises(TypeError, match="float32"):
-                        jax.eval_shape(case.run, case.thing, KEY, *inputs)
+                        case.program.eval_shape(case.thing, KEY, *inputs)
                     continue
-                out = jax.eval_shape(case.run, case.thing, KEY, *inputs)
+                out = case.program.eval_shape(case.thing, KEY, *inputs)
             found = {str(leaf.dtype) for leaf in jax.tree.leaves(out) if jnp.issubdtype(leaf.dtype, jnp.floating)}
             assert found <= {wanted}, f"{given} (x64 {'on' if x64 else 'off'}) became {found}, wanted {wanted}"
 
 
 def has_the_shapes_of_a_batch(case):
     """A vmap over keys and inputs has the shapes of the single call, with an axis in front."""
-    one = jax.eval_shape(case.run, case.thing, KEY, *case.inputs)
+    one = case.program.eval_shape(case.thing, KEY, *case.inputs)
     keys, inputs = _batch(case)
     many = jax.eval_shape(_mapped(case), case.thing, keys, *inputs)
     assert jax.tree.structure(one) == jax.tree.structure(many)

@@ -336,9 +336,11 @@ BY_CALLABLE = {
 }  # fmt: skip
 
 
+@functools.cache
 def public():
-    """Yield (room.name, callable) of every public function and every class that users construct."""
+    """Every public function and every class that users construct, by room.name."""
     # Files on disk and models of other libraries have tests of their own.
+    found = {}
     elsewhere = {"solve.save", "solve.load", "mcmc.save", "mcmc.load", "mcmc.from_numpyro", "mcmc.to_arviz"}
     for room in sorted(name for name in js.__all__ if inspect.ismodule(getattr(js, name))):
         module = getattr(js, room)
@@ -349,13 +351,14 @@ def public():
                 continue
             required = [p.name for p in inspect.signature(thing).parameters.values() if p.default is p.empty]
             if f"{room}.{name}" in BY_CALLABLE or all(name in BY_NAME for name in required):
-                yield f"{room}.{name}", thing
+                found[f"{room}.{name}"] = thing
+    return found
 
 
 @functools.cache
 def good(name):
     """The working call of a public callable: (positional arguments, options), with every parameter by name if it can."""
-    thing = dict(public())[name]
+    thing = public()[name]
     if name in BY_CALLABLE:
         return BY_CALLABLE[name]
     arguments, options = [], {}
@@ -375,7 +378,7 @@ def works(name):
     """Whether the call made of the names of its parameters is one that the callable takes."""
     arguments, options = good(name)
     try:
-        jax.eval_shape(lambda: jax.tree.leaves(dict(public())[name](*arguments, **options)) and None)
+        jax.eval_shape(lambda: jax.tree.leaves(public()[name](*arguments, **options)) and None)
     except (ValueError, TypeError):
         return False
     return True

@@ -109,7 +109,7 @@ def faults(room):
     number, errors, silent = 0, [], []
     with warnings.catch_warnings(), whole_tracebacks():
         warnings.simplefilter("ignore")
-        for name, thing in good_calls.public():
+        for name, thing in good_calls.public().items():
             if room not in (name, name.split(".")[0]):
                 continue
             arguments, options = good_calls.good(name)
@@ -128,7 +128,7 @@ def faults(room):
     return number, errors, silent
 
 
-@pytest.mark.parametrize("room", sorted({name.split(".")[0] for name, _ in good_calls.public()}))
+@pytest.mark.parametrize("room", sorted({name.split(".")[0] for name in good_calls.public()}))
 def test_one_wrong_argument(room):
     number, errors, silent = faults(room)
     assert len(errors) <= ERRORS * number, f"{len(errors)} of {number}:\n" + "\n".join(errors[:40])
@@ -136,7 +136,7 @@ def test_one_wrong_argument(room):
 
 
 if __name__ == "__main__":
-    for asked in sys.argv[1:] or sorted({name.split(".")[0] for name, _ in good_calls.public()}):
+    for asked in sys.argv[1:] or sorted({name.split(".")[0] for name in good_calls.public()}):
         number, errors, silent = faults(asked)
         print(
             *errors,

@@ -16,7 +16,7 @@ import jsamp as js
 from jsamp.mcmc import _nested_moves as nested_moves
 
 KEY = jax.random.key(0)
-NAMES = [name for name, _ in good_calls.public()]
+NAMES = list(good_calls.public())
 
 # Where a position of the kernel's own kind is needed.
 POSITIONS = {"DiscreteLangevin": np.array([0, 1, 1]),
@@ -81,7 +81,7 @@ def _denoiser_of(name):
 
 def dtypes(name, dtype, x64):
     """The floating dtypes that come out of a call with inputs of a dtype."""
-    thing = dict(good_calls.public())[name]
+    thing = good_calls.public()[name]
     if name not in good_calls.BY_CALLABLE and not good_calls.works(name):
         pytest.skip("give it a good call in good_calls.BY_CALLABLE")
     arguments, options = good_calls.good(name)
@@ -120,7 +120,7 @@ def _is_array(leaf):
 @pytest.mark.parametrize("name", sorted(HOST - {"mcmc.stream", "solve.describe"} | {"mcmc.walk_graph"}))
 @pytest.mark.parametrize("traced", ["key", "arrays"])
 def test_what_runs_on_the_host_says_so_inside_jit(name, traced):
-    thing, (arguments, options) = dict(good_calls.public())[name], good_calls.good(name)
+    thing, (arguments, options) = good_calls.public()[name], good_calls.good(name)
     leaves, structure = jax.tree.flatten((list(arguments), options))
     wanted = (lambda leaf: leaf is good_calls.KEY) if traced == "key" else _is_array
     places = [i for i, leaf in enumerate(leaves) if wanted(leaf)]
