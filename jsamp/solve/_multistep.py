@@ -187,7 +187,7 @@ def dpmpp(
             value per step, or a callable of the step's starting time. Weak order at most 2.
         lower_order_final: "auto" takes the last step first order when it goes to sigma = 0, and lowers the order of any
             step so much longer than those before it that its weights sum to over 1.5 times those of equal steps; True
-            lowers the last steps always; False never.
+            lowers the last steps always; False never. Which errs least depends on the data as well as on the grid.
 
     Returns:
         A plan of n rows.
