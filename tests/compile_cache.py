@@ -39,6 +39,14 @@ def start():
             jax.config.update(f"jax_persistent_cache_{name}", value)
 
 
+def of_child():
+    """The variables by which another interpreter uses the folder of this worker, which waits meanwhile."""
+    folder = jax.config.jax_compilation_cache_dir
+    settings = {"MIN_COMPILE_TIME_SECS": "0", "ENABLE_XLA_CACHES": "none"}
+    shared = {f"JAX_PERSISTENT_CACHE_{name}": value for name, value in settings.items()}
+    return shared | {"JAX_COMPILATION_CACHE_DIR": folder} if folder else {}
+
+
 def _users_cache():
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
 

@@ -15,7 +15,7 @@ import tomllib
 import urllib.parse
 
 import chromium
-import jax
+import compile_cache
 import pytest
 
 import jsamp as js
@@ -28,10 +28,8 @@ SYSTEMS = tomllib.loads((ROOT / "docs" / "systems.toml").read_text())["system"]
 
 def environment():
     """Where scripts find the package, and the compile cache of this worker."""
-    found = {**os.environ, "PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1", "MPLBACKEND": "Agg"}
-    if cache := jax.config.jax_compilation_cache_dir:
-        found |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return found
+    ours = {"PYTHONPATH": str(ROOT), "NO_MKDOCS_2_WARNING": "1", "MPLBACKEND": "Agg"}
+    return os.environ | ours | compile_cache.of_child()
 
 
 def run(command, folder=ROOT):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 
+import compile_cache
 import jax
 import numpy as np
 import pytest
@@ -127,9 +128,7 @@ def test_example_runs(name, folder, monkeypatch):
 
 def run_alone(path, arguments):
     """In an interpreter of its own."""
-    environment = dict(os.environ)
-    if cache := jax.config.jax_compilation_cache_dir:  # the folder of this worker, which waits meanwhile
-        environment |= {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = os.environ | compile_cache.of_child()
     options = {"capture_output": True, "text": True, "timeout": 600, "check": False, "env": environment}
     done = subprocess.run([sys.executable, str(path), *arguments], cwd=EXAMPLES.parent, **options)
     assert done.returncode == 0, done.stderr[-2000:]
