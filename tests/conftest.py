@@ -27,6 +27,8 @@ from jax._src.interpreters import mlir  # private, and looked into with care bel
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Frames of JAX stay in tracebacks: they say who raised, and to look for them takes half the time of a refusal.
+jax.config.update("jax_traceback_filtering", "off")
 compile_cache.start()
 # Tracing makes millions of objects that live for a module: fewer walks over them save a tenth of the time.
 gc.freeze()

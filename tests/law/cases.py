@@ -18,7 +18,6 @@ for the first case of each `mechanism` (a name for the code that cases share), w
 well; a case without one is its own mechanism.
 """
 
-import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -160,17 +159,6 @@ def _plain(leaf):
     return jax.random.key_data(leaf) if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key) else leaf
 
 
-@contextlib.contextmanager
-def whole_tracebacks():
-    """Keep the frames of JAX in tracebacks, so that the last one says who raised."""
-    before = jax.config.jax_traceback_filtering
-    jax.config.update("jax_traceback_filtering", "off")
-    try:
-        yield
-    finally:
-        jax.config.update("jax_traceback_filtering", before)
-
-
 def wrong(function, *rows):
     """List refusals of one function from rows (arguments, match) or (arguments, error, match).
 
@@ -182,8 +170,11 @@ def wrong(function, *rows):
 
 
 def refused(call, match, error=(ValueError, TypeError)):
-    """The call raises an error of this type and message, from our code and not from inside a library."""
-    with whole_tracebacks(), pytest.raises(error, match=match) as caught:
+    """The call raises an error of this type and message, from our code and not from inside a library.
+
+    JAX leaves its frames in tracebacks here (see `conftest`), so that the last one says who raised.
+    """
+    with pytest.raises(error, match=match) as caught:
         call()
     last = pathlib.Path(traceback.extract_tb(caught.value.__traceback__)[-1].filename)
     assert any(last.is_relative_to(folder) for folder in OURS), f"raised in {last}: {caught.value}"

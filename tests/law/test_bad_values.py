@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cases import whole_tracebacks
 
 import jsamp
 
@@ -107,7 +106,7 @@ def calls(name, thing):
 def faults(room):
     """The number of calls, and two lists: errors from elsewhere, and NaN without a word."""
     number, errors, silent = 0, [], []
-    with warnings.catch_warnings(), whole_tracebacks():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, thing in good_calls.public().items():
             if room not in (name, name.split(".")[0]):
@@ -136,6 +135,7 @@ def test_one_wrong_argument(room):
 
 
 if __name__ == "__main__":
+    jax.config.update("jax_traceback_filtering", "off")  # as in conftest: the last frame says who raised
     for asked in sys.argv[1:] or sorted({name.split(".")[0] for name in good_calls.public()}):
         number, errors, silent = faults(asked)
         print(

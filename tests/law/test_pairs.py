@@ -3,6 +3,8 @@
 A pair gives a prediction (a sample) of the shapes and dtypes of x, or is refused with a sentence that says what to do.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,10 +44,17 @@ def test_every_guidance_is_here():
     assert made - wraps <= alone, made - wraps - alone
 
 
+@functools.cache
+def traced_once(kind):
+    """The call of a kind of denoiser as a program, which is traced once for all guidances around it."""
+    return jax.jit(kind.__call__)
+
+
 @pytest.mark.parametrize("outer", AROUND)
-def test_guidance_around_every_denoiser(outer):
+def test_guidance_around_every_denoiser(outer, monkeypatch):
     """Predictions like x from all; where predictions are mixed, kicks are refused with a word of where to put them."""
     for inner, (inside, _) in CASES.items():
+        monkeypatch.setattr(type(inside), "__call__", traced_once(type(inside)))
         make = lambda inside=inside: jax.eval_shape(AROUND[outer](inside), X, 0.4)
         if outer in MIXES and js.denoise._protocol.kicks(inside):
             with pytest.raises(TypeError, match=r"outermost|around Interval"):
