@@ -68,6 +68,13 @@ def refuse_times(name: str, dtype: Any) -> None:
         raise TypeError(f"{name} must hold numbers, got {dtype}. Choose a unit: {since} / np.timedelta64(1, 'D').")
 
 
+def refuse_no_numbers(name: str, dtype: Any) -> None:
+    """Refuse the dtype of text, objects, dates and durations."""
+    refuse_times(name, dtype)
+    if dtype.kind not in "biufc" and not jnp.issubdtype(dtype, jnp.floating):  # bfloat16 has kind V
+        raise TypeError(f"{name} must hold numbers, got dtype {dtype}. Encode or drop what is not a number.")
+
+
 def _number(name: str, value: Any) -> np.ndarray | None:
     """The value as a numpy array of numbers, or None when it is traced, or a refusal."""
     if is_traced(value):

@@ -77,10 +77,10 @@ class MinibatchScore:
 
 
 def _finite_rows(name, data):
-    """Refuse known data with text or objects, or with a number that is NaN or infinite: every gradient would be."""
+    """Refuse known data that are no numbers, or with one that is NaN or infinite: every gradient would be."""
     for leaf in jax.tree.leaves(data):
-        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "OSU":
-            raise TypeError(f"{name} must hold numbers, got {leaf.dtype}. Encode text as integers, drop other objects.")
+        if isinstance(leaf, np.ndarray):
+            _checks.refuse_no_numbers(name, leaf.dtype)
         if jnp.issubdtype(getattr(leaf, "dtype", type(leaf)), jnp.floating):
             _checks.check_finite(name, leaf, remedy="Drop those rows, or fill them in.")
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jsamp._core._checks import check_scalar, is_traced, refuse_sparse, refuse_times, shown
+from jsamp._core._checks import check_scalar, is_traced, refuse_no_numbers, refuse_sparse, shown
 from jsamp.select._bits import wide
 
 HEAD = 16  # rows that are looked at before all
@@ -39,9 +39,7 @@ def _from_host(name: str, value: Any) -> np.ndarray:
         known = np.asarray(value)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name} must be one array, got rows of different lengths. Pad or cut them.") from error
-    refuse_times(name, known.dtype)
-    if known.dtype.kind not in "biufc" and not jnp.issubdtype(known.dtype, jnp.floating):  # bfloat16 has kind V
-        raise TypeError(f"{name} must hold numbers, got dtype {known.dtype}. Encode or drop what is not a number.")
+    refuse_no_numbers(name, known.dtype)
     if known.dtype.kind in "iu" and known.size:
         limits = np.iinfo(np.int64 if jax.config.jax_enable_x64 else np.int32)  # pyright: ignore[reportAttributeAccessIssue]
         if known.max() > limits.max and known.dtype.kind == "u" and known.dtype.itemsize <= 4:
