@@ -60,6 +60,6 @@ class Latent:
         check_key(key, "Latent")
         check_floating("Latent: x", x)
         z = jax.random.normal(key, (self.latent,), dtype_of(x))  # pyright: ignore[reportArgumentType]
-        x0 = match("Latent: the model's output", self.model(x, as_time(t, x, self.schedule), z), x)
         alpha, sigma = levels(self.schedule, t, x)
+        x0 = match("Latent: the model's output", self.model(x, as_time(t, x), z), x)
         return Prediction(x0, jax.tree.map(lambda v, d: (v - alpha * d) / sigma, x, x0))

@@ -63,9 +63,9 @@ class ForwardModel:
     def __call__(self, x, t, *, key=None):
         """Render the predicted signal, and bring it along."""
         check_floating("ForwardModel: x", x)
-        signal = self.signal(x, as_time(t, x, self.schedule))
-        x0 = match("ForwardModel: forward(signal)", self.forward(signal), x)
         alpha, sigma = levels(self.schedule, t, x)
+        signal = self.signal(x, as_time(t, x))
+        x0 = match("ForwardModel: forward(signal)", self.forward(signal), x)
         return Guided(x0, jax.tree.map(lambda x, d: (x - alpha * d) / sigma, x, x0), aux=signal)
 
 
