@@ -25,8 +25,8 @@ from jsamp._core._types import Key
 End: TypeAlias = Literal["zero", "sigma_min"]
 """Where a grid ends: at zero noise, or at the least noise of its schedule."""
 
-CHURNED = np.sqrt(2) * (1 + 1e-6)
-"""How many times its level a row of `js.solve.edm` may evaluate at."""
+MOST_CHURN = np.sqrt(2)
+"""How many times its level a row of `js.solve.edm` evaluates at, at most."""
 
 
 @runtime_checkable
@@ -85,7 +85,7 @@ def check_times(name: str, schedule: Any, t: Any, *, end: bool = False, churn: b
         noiseless = concrete(schedule.time(np.float64(np.inf)))
         below &= noiseless is None or known < noiseless - slack
     if churn and np.any(above) and concrete(schedule.alpha(high)) == 1:
-        above &= known > CHURNED * high
+        above &= known > MOST_CHURN * high * (1 + 1e-6)
     outside = below | above
     if np.any(outside):
         raise ValueError(

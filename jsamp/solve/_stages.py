@@ -8,7 +8,7 @@ import numpy as np
 
 from jsamp._core._checks import check_choice, check_scalar, concrete
 from jsamp._core._types import Grid, Schedule
-from jsamp.noise._protocol import straight
+from jsamp.noise._protocol import MOST_CHURN, straight
 from jsamp.solve._columns import ACCEPT, KEEP
 from jsamp.solve._multistep import refuse_eps
 from jsamp.solve._plan import Plan
@@ -220,7 +220,7 @@ def edm(
     for i in range(n):
         sigma = path.sigma[i]
         active = (sigma >= churn_min) & (sigma <= churn_max)
-        gamma = xp.where(active, xp.minimum(churn / n, np.sqrt(2) - 1), 0.0)
+        gamma = xp.where(active, xp.minimum(churn / n, MOST_CHURN - 1), 0.0)
         start = point_at_rho(path, sigma * (1 + gamma)) if xp is not np or gamma > 0 else path.at(i)
         new = _runge_kutta_in_rho(path, i, len(rows), "2heun", start)
         added = noise * sigma * xp.sqrt(xp.maximum(gamma * (2 + gamma), 0.0 if xp is np else 1e-30))
