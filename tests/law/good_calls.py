@@ -339,8 +339,8 @@ BY_CALLABLE = {
 @functools.cache
 def public():
     """Every public function and every class that users construct, by room.name."""
-    # Files on disk and models of other libraries have tests of their own.
     found = {}
+    # Files on disk and models of other libraries have tests of their own.
     elsewhere = {"solve.save", "solve.load", "mcmc.save", "mcmc.load", "mcmc.from_numpyro", "mcmc.to_arviz"}
     for room in sorted(name for name in js.__all__ if inspect.ismodule(getattr(js, name))):
         module = getattr(js, room)
