@@ -1,7 +1,8 @@
 """The numbers of `jax.random`, bit for bit, from a generator that is written out instead of a loop.
 
 On CPU `jax.random` runs the rounds of Threefry as a loop per call. That takes longer than a cheap kernel step, and most
-of the time to compile one. Written out, the rounds fuse with what uses their words.
+of the time to compile one. Written out, the rounds fuse with what uses their words; as a program of its own, which XLA
+inlines, they are traced once for each shape.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jsamp._core._types import Key
 TURNS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
+@jax.jit
 def threefry(seed: Any, high: Any, low: Any) -> tuple[Any, Any]:
     """Threefry-2x32 with 20 rounds: two random words of the counter (high, low) under the seed [2]."""
     keys = (seed[0], seed[1], seed[0] ^ seed[1] ^ jnp.uint32(0x1BD11BDA))
