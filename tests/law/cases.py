@@ -16,6 +16,8 @@ A suite is a registry with one line for each public name, and one test:
 Laws about shapes, dtypes, traces and refusals run on every case by `jax.eval_shape` and `.trace()`. Values are compiled
 for the first case of each `mechanism` (a name for the code that cases share), where they show the shapes of a batch as
 well; a case without one is its own mechanism.
+
+The arithmetic of the laws is numpy's: an operation of JAX outside jit is a program for each shape.
 """
 
 import dataclasses
@@ -135,7 +137,11 @@ def moved(tree, factor=0.97):
     def scale(leaf):
         if not is_floating(leaf):
             return leaf
-        return leaf * factor if isinstance(leaf, float) else (leaf * factor).astype(leaf.dtype)
+        if isinstance(leaf, float):
+            return leaf * factor
+        if not isinstance(leaf, jax.Array) or leaf.weak_type:
+            return (leaf * factor).astype(leaf.dtype)
+        return jnp.asarray((np.asarray(leaf) * factor).astype(leaf.dtype))
 
     return jax.tree.map(scale, tree)
 
@@ -228,7 +234,7 @@ def keeps_dtypes(case):
     for given, wanted in POLICIES[case.dtypes].items():
         for x64 in {"float32": (False, True), "float64": (True,)}.get(given, (False,)):
             with jax.enable_x64(x64):
-                inputs = jax.tree.map(lambda v, d=given: jnp.asarray(v, d) if is_floating(v) else v, case.inputs)
+                inputs = jax.tree.map(lambda v, d=jnp.dtype(given): _cast(v, d), case.inputs)
                 if not wanted:
                     with pytest.raises(TypeError, match="float32"):
                         case.program.eval_shape(case.thing, KEY, *inputs)
@@ -236,6 +242,10 @@ def keeps_dtypes(case):
                 out = case.program.eval_shape(case.thing, KEY, *inputs)
             found = {str(leaf.dtype) for leaf in jax.tree.leaves(out) if jnp.issubdtype(leaf.dtype, jnp.floating)}
             assert found <= {wanted}, f"{given} (x64 {'on' if x64 else 'off'}) became {found}, wanted {wanted}"
+
+
+def _cast(leaf, dtype):
+    return np.asarray(leaf).astype(dtype) if is_floating(leaf) else leaf
 
 
 def has_the_shapes_of_a_batch(case):
@@ -274,7 +284,7 @@ def has_finite_gradients(case):
     slopes = jax.jit(jax.grad(loss))([jnp.asarray(leaves[i]) for i in real])
     assert real, "a smooth case has a number to differentiate in"
     assert all(np.all(np.isfinite(slope)) for slope in slopes)
-    assert any(np.any(slope != 0) for slope in slopes), "the result depends on no number at all"
+    assert any(np.any(np.asarray(slope) != 0) for slope in slopes), "the result depends on no number at all"
 
 
 # ---------------------------------------------------------------- laws whose values are compiled once for a mechanism
@@ -296,7 +306,14 @@ def _batch(case, rows=2):
     scaled = [case.inputs]
     while len(scaled) < rows:
         scaled.append(moved(scaled[-1]))
-    return jax.random.split(KEY, rows), jax.tree.map(lambda *leaves: jnp.stack([*map(jnp.asarray, leaves)]), *scaled)
+    return jax.random.split(KEY, rows), jax.tree.map(_stack, *scaled)
+
+
+def _stack(*leaves):
+    """Rows of one array, of the dtype that JAX gives them."""
+    if jnp.issubdtype(jnp.result_type(leaves[0]), jax.dtypes.prng_key):
+        return jnp.stack(leaves)
+    return jnp.asarray(np.stack([np.asarray(leaf, jnp.result_type(leaf)) for leaf in leaves]))
 
 
 def _mapped(case):
@@ -314,11 +331,16 @@ def _on_mesh(case, shard):
 def _rows_equal_single_calls(case, many):
     rows = len(jax.tree.leaves(many)[0])
     keys, inputs = _batch(case, rows)
+    many, inputs = jax.tree.map(_on_host, (many, inputs))
     for i in range(rows):
         alone = case.program(case.thing, keys[i], *jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
         for row, one in zip(jax.tree.leaves(many), jax.tree.leaves(alone), strict=True):
             assert (row.shape, row.dtype) == ((rows, *one.shape), one.dtype)
         close(jax.tree.map(lambda leaf, i=i: leaf[i], many), alone, case.tolerance)
+
+
+def _on_host(leaf):
+    return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
 
 
 TRACED = (
