@@ -160,9 +160,13 @@ def same_bits(a, b):
     return all(np.array_equal(_plain(x), _plain(y)) for x, y in both)
 
 
+def _is_key(leaf):
+    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
 def _plain(leaf):
     """The numbers of a leaf, of a key too."""
-    return jax.random.key_data(leaf) if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key) else leaf
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
 def wrong(function, *rows):
@@ -234,7 +238,9 @@ def keeps_dtypes(case):
     for given, wanted in POLICIES[case.dtypes].items():
         for x64 in {"float32": (False, True), "float64": (True,)}.get(given, (False,)):
             with jax.enable_x64(x64):
-                inputs = jax.tree.map(lambda v, d=jnp.dtype(given): _cast(v, d), case.inputs)
+                inputs = jax.tree.map(
+                    lambda v, d=jnp.dtype(given): np.asarray(v, d) if is_floating(v) else v, case.inputs
+                )
                 if not wanted:
                     with pytest.raises(TypeError, match="float32"):
                         case.program.eval_shape(case.thing, KEY, *inputs)
@@ -242,10 +248,6 @@ def keeps_dtypes(case):
                 out = case.program.eval_shape(case.thing, KEY, *inputs)
             found = {str(leaf.dtype) for leaf in jax.tree.leaves(out) if jnp.issubdtype(leaf.dtype, jnp.floating)}
             assert found <= {wanted}, f"{given} (x64 {'on' if x64 else 'off'}) became {found}, wanted {wanted}"
-
-
-def _cast(leaf, dtype):
-    return np.asarray(leaf).astype(dtype) if is_floating(leaf) else leaf
 
 
 def has_the_shapes_of_a_batch(case):
@@ -311,9 +313,9 @@ def _batch(case, rows=2):
 
 def _stack(*leaves):
     """Rows of one array, of the dtype that JAX gives them."""
-    if jnp.issubdtype(jnp.result_type(leaves[0]), jax.dtypes.prng_key):
+    if _is_key(leaves[0]):
         return jnp.stack(leaves)
-    return jnp.asarray(np.stack([np.asarray(leaf, jnp.result_type(leaf)) for leaf in leaves]))
+    return np.stack([np.asarray(leaf, jnp.result_type(leaf)) for leaf in leaves])
 
 
 def _mapped(case):
@@ -331,16 +333,12 @@ def _on_mesh(case, shard):
 def _rows_equal_single_calls(case, many):
     rows = len(jax.tree.leaves(many)[0])
     keys, inputs = _batch(case, rows)
-    many, inputs = jax.tree.map(_on_host, (many, inputs))
+    many = jax.device_get(many)
     for i in range(rows):
         alone = case.program(case.thing, keys[i], *jax.tree.map(lambda leaf, i=i: leaf[i], inputs))
         for row, one in zip(jax.tree.leaves(many), jax.tree.leaves(alone), strict=True):
             assert (row.shape, row.dtype) == ((rows, *one.shape), one.dtype)
         close(jax.tree.map(lambda leaf, i=i: leaf[i], many), alone, case.tolerance)
-
-
-def _on_host(leaf):
-    return leaf if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
 
 
 TRACED = (
